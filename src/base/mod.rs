@@ -1,0 +1,10 @@
+//! What every layer stands on: digests, limits, exit classes, documents, files, progress.
+
+pub mod digest;
+pub mod document;
+pub mod exit;
+pub mod file;
+pub mod limits;
+pub mod progress;
+pub mod quantity;
+pub mod text;

@@ -1,0 +1,1 @@
+//! The signed tarball: definition, lock, collection, archive, verification, catalog.

@@ -1,0 +1,50 @@
+//! The command line: one file a command, each an `Args` with a `run`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::base::exit::{ExitClass, Outcome};
+
+/// Carries security scanning across an air gap: signed bundles in, honest compliance evidence out.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// Parses the arguments, runs the command and gives the exit code. Messages go to stderr.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for and go to stdout; anything else is wrong usage.
+            let class = if error.use_stderr() { ExitClass::Usage } else { ExitClass::Success };
+            // Nothing is left to tell a reader who closed the pipe.
+            let _ = error.print();
+            return ExitCode::from(class.code());
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("gapscan: failed to start the runtime: {error}");
+            return ExitCode::from(ExitClass::Bug.code());
+        }
+    };
+    match runtime.block_on(run(cli.command)) {
+        Ok(class) => ExitCode::from(class.code()),
+        Err(failure) => {
+            eprintln!("gapscan: failed to {failure}");
+            ExitCode::from(failure.class().code())
+        }
+    }
+}
+
+async fn run(command: Command) -> Outcome {
+    match command {}
+}

@@ -1,0 +1,5 @@
+//! The `gapscan` binary: parse, run, exit code.
+
+fn main() -> std::process::ExitCode {
+    gapscan::cli::main()
+}

@@ -1,0 +1,14 @@
+//! What gapscan talks about: targets, controls, outcomes, findings, coverage, provenance. No I/O happens here.
+
+pub mod catalog;
+pub mod control;
+pub mod coverage;
+pub mod evidence;
+pub mod finding;
+pub mod outcome;
+pub mod profile;
+pub mod provenance;
+pub mod reason;
+pub mod record;
+pub mod scanner;
+pub mod target;

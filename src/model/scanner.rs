@@ -1,0 +1,164 @@
+//! Scanner and profile definitions: scanners are data.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::control::Control;
+use super::target::TargetKind;
+use crate::base::document::{ApiVersion, Document};
+use crate::base::quantity::Span;
+
+/// The name of the engine that is built in and needs no image.
+pub const BUILTIN: &str = "builtin";
+
+/// A `kind: Scanner` document: how one scanner image is run and how its result is read. Adding a scanner adds no code
+/// unless its result format is new.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ScannerDocument {
+    /// `gapscan/v1`
+    pub api_version: ApiVersion,
+    /// `Scanner`
+    pub kind: String,
+    /// Lower-case letters, digits and hyphens; profiles name it as their engine.
+    pub name: String,
+    /// One line for people.
+    pub title: String,
+    /// The name, in the same bundle, of the image that it runs in.
+    pub image: String,
+    /// How it scans each kind of target that it supports.
+    pub approaches: Approaches,
+    /// Where its result is and in which format.
+    pub result: ResultFile,
+    /// What its exit codes mean. A code that is not here means failure; so does a signal.
+    pub exit_codes: BTreeMap<u8, ExitMeaning>,
+    /// Dependencies of the bundle that it needs, mounted read-only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dependencies: Vec<DependencyMount>,
+    /// How long one scan may take.
+    pub deadline: Span,
+    /// Memory limit of the scanner's container as a Kubernetes quantity, as `512Mi`.
+    pub memory: String,
+    /// CPU limit of the scanner's container as a Kubernetes quantity, as `1`.
+    pub cpu: String,
+}
+
+impl Document for ScannerDocument {
+    const KIND: &'static str = "Scanner";
+}
+
+/// The approaches that a scanner supports.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Approaches {
+    /// A scanner pod with the target image mounted read-only as an image volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageApproach>,
+}
+
+/// How a scanner is run on an image that is mounted as a volume.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ImageApproach {
+    /// Where the target's files are mounted, as `/target`.
+    pub mount: String,
+    /// The command with its arguments; no shell is involved. `${parameter}` stands for a parameter of the profile.
+    pub command: Vec<String>,
+    /// Environment variables; `${parameter}` as in the command.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+}
+
+/// Where a scanner leaves its result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ResultFile {
+    /// A path below `/results`, the only writable folder besides `/tmp`; `stdout` for the standard output.
+    pub path: String,
+    /// Which parser reads it.
+    pub format: ResultFormat,
+}
+
+/// Result formats that gapscan reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResultFormat {
+    /// Asset Reporting Format (NIST IR 7694) around XCCDF 1.2 test results, as `oscap --results-arf` writes it.
+    Arf,
+    /// Grype's JSON, schema 6 of its database.
+    Grype,
+}
+
+/// What an exit code means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitMeaning {
+    /// The scan is whole; what it found is in the result.
+    Complete,
+    /// The scan failed; whatever result there is does not count.
+    Failed,
+}
+
+/// A dependency that a scanner needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct DependencyMount {
+    /// Its name in the bundle.
+    pub name: String,
+    /// Where it is mounted, read-only.
+    pub mount: String,
+}
+
+/// A `kind: Profile` document: `profile.yaml` in a profile's folder. Exactly one of `rules`, `xccdf` and `controls` says
+/// where its controls come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ProfileDocument {
+    /// `gapscan/v1`
+    pub api_version: ApiVersion,
+    /// `Profile`
+    pub kind: String,
+    /// Lower-case letters, digits and hyphens; the folder's name.
+    pub name: String,
+    /// The profile's own version.
+    pub version: String,
+    /// One line.
+    pub title: String,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub summary: String,
+    /// [`BUILTIN`], or the name of the scanner that evaluates it.
+    pub engine: String,
+    /// The kinds of target that it applies to.
+    pub targets: Vec<TargetKind>,
+    /// Values for `${...}` in the scanner's command.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+    /// Files in the folder with CEL rules, for the builtin engine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<String>,
+    /// An XCCDF benchmark inside an image of the bundle: its selected rules are the controls, and are listed when the
+    /// bundle is built, so that what is expected is known before anything runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xccdf: Option<XccdfSource>,
+    /// The controls themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub controls: Vec<Control>,
+}
+
+impl Document for ProfileDocument {
+    const KIND: &'static str = "Profile";
+}
+
+/// Where an XCCDF benchmark is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct XccdfSource {
+    /// The image's name in the bundle.
+    pub image: String,
+    /// The absolute path of the data stream or benchmark in that image.
+    pub path: String,
+    /// The id of the XCCDF profile whose selection counts.
+    pub profile: String,
+}

@@ -1,0 +1,234 @@
+//! Facts about a system: collected once, kept as evidence, judged by rules, and judged again when rules change.
+//!
+//! A fact that could not be collected is *absent*, with its reason in [`SystemFacts::missing`]. It is never an empty list:
+//! a rule that asks for an absent fact is an error for the rule engine, and ends as not evaluated.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::reason::Reason;
+
+/// What was seen of one operating system: a host, a container, or the files of an image. As `object` in a rule, each
+/// field has its name here in camelCase.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SystemFacts {
+    /// The collector's version: rules can tell old facts from new.
+    pub collector: u32,
+    /// `/etc/os-release`, parsed (os-release(5)): keys as they are there (`ID`, `VERSION_ID`, `PRETTY_NAME` ...).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os: Option<BTreeMap<String, String>>,
+    /// Installed packages by the package database (dpkg, apk; rpm where it can be read).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packages: Option<Vec<Package>>,
+    /// `/etc/passwd` (passwd(5)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<Vec<User>>,
+    /// `/etc/group` (group(5)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<Group>>,
+    /// The state of passwords in `/etc/shadow`, without any hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passwords: Option<Vec<Password>>,
+    /// Files and folders that deserve attention, on the root file system and not below pseudo file systems: setuid,
+    /// setgid, writable for all (without symbolic links), without a known owner or group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub special_files: Option<Vec<FileFact>>,
+    /// Well-known files by path, with mode and owner; a path that does not exist is not in the map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<BTreeMap<String, FileFact>>,
+    /// Content of well-known configuration files by path, as lines without comments and blank lines; a path that does
+    /// not exist is not in the map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configs: Option<BTreeMap<String, Vec<String>>>,
+    /// Running processes that can be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<Vec<Process>>,
+    /// Listening TCP and bound UDP sockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<Vec<Socket>>,
+    /// Mounts of the process that was looked at (proc_pid_mounts(5)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mounts: Option<Vec<Mount>>,
+    /// Kernel parameters by dotted name (`net.ipv4.ip_forward`), as far as they are readable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sysctls: Option<BTreeMap<String, String>>,
+    /// The configuration in an image: user, environment names, exposed ports. Only of images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageFacts>,
+    /// Facts that could not be collected, by the field's name here, with the reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing: BTreeMap<String, Missing>,
+}
+
+/// Why a fact is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Missing {
+    /// As a code.
+    pub reason: Reason,
+    /// In this case.
+    pub detail: String,
+}
+
+/// An installed package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version, as the package manager writes it.
+    pub version: String,
+    /// Its architecture; empty where unknown.
+    #[serde(default)]
+    pub arch: String,
+    /// `dpkg`, `apk` or `rpm`.
+    pub manager: String,
+}
+
+/// A line of `/etc/passwd`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// What is in the password field is not kept, only whether it is `x` or locked (`shadowed`), empty (`empty`), or a hash
+    /// in a file that all can read (`exposed`).
+    pub password: String,
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Home folder.
+    pub home: String,
+    /// Login shell.
+    pub shell: String,
+}
+
+/// A line of `/etc/group`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Group id.
+    pub gid: u32,
+    /// Members.
+    pub members: Vec<String>,
+}
+
+/// The state of one password. The hash itself never leaves the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Password {
+    /// Login name.
+    pub user: String,
+    /// `locked`, `empty` or `set`.
+    pub state: String,
+    /// The hash's method by crypt(5), as `yescrypt`, `sha512`, `md5`, `des`; empty unless set.
+    #[serde(default)]
+    pub method: String,
+    /// Maximum age in days; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_days: Option<i64>,
+}
+
+/// A file or folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileFact {
+    /// Absolute path in the target.
+    pub path: String,
+    /// `file`, `dir`, `link`, `char`, `block`, `fifo`, `socket`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Permission bits with setuid, setgid and sticky, as a number (0o4755 = 2541).
+    pub mode: u32,
+    /// The same as four octal digits, for people.
+    pub perm: String,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// A running process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    /// Process id.
+    pub pid: u32,
+    /// The program's name (`comm`).
+    pub name: String,
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+    /// Effective capabilities as a hexadecimal mask, 16 digits.
+    pub cap_eff: String,
+    /// Effective capabilities by name (`CAP_NET_RAW`).
+    pub capabilities: Vec<String>,
+    /// Seccomp mode: 0 off, 1 strict, 2 filter (proc_pid_status(5)).
+    pub seccomp: u32,
+    /// Whether `no_new_privs` is set.
+    pub no_new_privs: bool,
+}
+
+/// A socket that listens or is bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Socket {
+    /// `tcp`, `tcp6`, `udp`, `udp6`.
+    pub protocol: String,
+    /// The address it is bound to.
+    pub address: String,
+    /// The port.
+    pub port: u32,
+    /// Whether the address is loopback only.
+    pub loopback: bool,
+    /// The user id of its owner.
+    pub uid: u32,
+}
+
+/// A mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mount {
+    /// What is mounted.
+    pub source: String,
+    /// Where.
+    pub path: String,
+    /// The file system's type.
+    pub fstype: String,
+    /// Options.
+    pub options: Vec<String>,
+}
+
+/// The configuration in an image (OCI image-spec, config.md). Values of the environment may be secrets and are not kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageFacts {
+    /// `User` as written; empty means root.
+    pub user: String,
+    /// Names of environment variables.
+    pub env_names: Vec<String>,
+    /// Names of environment variables whose name and value look like a secret (a password, a token, a private key).
+    pub env_secrets: Vec<String>,
+    /// Exposed ports, as `8080/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// Entry point and command.
+    pub command: Vec<String>,
+    /// Whether there is a health check.
+    pub healthcheck: bool,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it was created, as written; empty where absent.
+    pub created: String,
+    /// How many layers it has.
+    pub layers: u32,
+    /// Volumes that it declares.
+    pub volumes: Vec<String>,
+    /// History entries that add remote content with `ADD http`.
+    pub remote_adds: Vec<String>,
+}

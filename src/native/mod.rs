@@ -1,0 +1,3 @@
+//! The builtin engine: facts, and the CEL rules that judge them.
+
+pub mod facts;

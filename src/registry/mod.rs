@@ -1,0 +1,1 @@
+//! OCI registries: references, a client, and the embedded server.

@@ -1,0 +1,1 @@
+//! Renderings of what the ledger says; one file a format.

@@ -1,0 +1,1 @@
+//! Parsers of scanner results, and their reduction to what was expected.

@@ -1,0 +1,1 @@
+//! The stages of the flow, each taking the proof that the one before it made.

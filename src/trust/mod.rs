@@ -1,0 +1,1 @@
+//! Keys, signatures, the pinned root, and the versions that were seen before.

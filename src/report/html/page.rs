@@ -187,12 +187,14 @@ impl Verdict {
                 "No check is in this report, so it shows nothing to be in order.".to_owned(),
             )
         } else if t.not_evaluated > 0 {
-            let headline = format!("{} of {checks} {} not evaluated", t.not_evaluated, were(t.not_evaluated));
-            (
-                if t.failed > 0 { "bad" } else { "open" },
-                headline,
-                format!("What was not evaluated is never a pass. {failed}"),
-            )
+            let open = format!("{} of {checks} {} not evaluated", t.not_evaluated, were(t.not_evaluated));
+            match t.failed {
+                0 => ("open", open, format!("What was not evaluated is never a pass. {failed}")),
+                n => {
+                    let headline = format!("{} failed, and {open}", plural(n, "check", "checks"));
+                    ("bad", headline, "What was not evaluated is never a pass, and may hide more failures.".to_owned())
+                }
+            }
         } else if open > 0 {
             let headline = format!("{} not recorded yet", plural(open, "result is", "results are"));
             ("open", headline, format!("A run still owes them. {failed}"))

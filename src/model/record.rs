@@ -205,6 +205,12 @@ impl CheckedTask {
             .expect("one finding was made for each control of a checked profile, whose ids are unique")
     }
 
+    /// The same with these notes.
+    pub fn with_notes(mut self, notes: Vec<String>) -> Self {
+        self.record.notes = notes;
+        self
+    }
+
     /// What is recorded.
     pub fn record(&self) -> &TaskRecord {
         &self.record

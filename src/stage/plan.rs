@@ -351,6 +351,12 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_a_plan() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundle/plan.yaml");
+        assert_eq!(Plan::load(&path, &Limits::default()).expect("a good plan").scans.len(), 2);
+    }
+
+    #[test]
     fn all_that_makes_no_sense_is_named_at_once() {
         let error = plan(
             "apiVersion: gapscan/v1\nkind: Plan\nname: Bad\npolicy: {parallel: 0}\n\

@@ -22,27 +22,46 @@ pub struct SystemFacts {
     /// Installed packages by the package database (dpkg, apk; rpm where it can be read).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packages: Option<Vec<Package>>,
-    /// `/etc/passwd` (passwd(5)).
+    /// `/etc/passwd` (passwd(5)); an empty list where that file is known not to exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub users: Option<Vec<User>>,
-    /// `/etc/group` (group(5)).
+    /// `/etc/group` (group(5)); an empty list where that file is known not to exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<Vec<Group>>,
-    /// The state of passwords in `/etc/shadow`, without any hash.
+    /// The state of passwords in `/etc/shadow`, without any hash; an empty list where that file is known not to exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passwords: Option<Vec<Password>>,
     /// Files and folders that deserve attention, on the root file system and not below pseudo file systems: setuid,
-    /// setgid, writable for all (without symbolic links), without a known owner or group.
+    /// setgid, writable for all (without symbolic links), without a known owner or group ([`FileFact::unowned`]).
+    ///
+    /// What is in the list is true. That nothing else exists is only true when [`SystemFacts::unreadable`] is empty: a
+    /// rule that says "there is no such file" has failed when one is found, and when none is found it is evaluated only
+    /// if `unreadable` is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub special_files: Option<Vec<FileFact>>,
-    /// Well-known files by path, with mode and owner; a path that does not exist is not in the map.
+    /// Folders of the root file system that could not be looked into, so that [`SystemFacts::special_files`] can't know
+    /// what is in them. Present whenever that is; empty when everything was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<Vec<String>>,
+    /// Well-known files by path, with mode and owner; a path that does not exist is not in the map. A symbolic link is
+    /// followed: the facts are those of what the system reaches by that path, and [`FileFact::symlink`] is set. A link
+    /// that leads nowhere is there as itself, with type `link`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<BTreeMap<String, FileFact>>,
+    /// Well-known paths of which it could not be seen whether they exist (below a folder that may not be entered). They
+    /// are not in [`SystemFacts::files`], and a rule on one of them is not evaluated. Present whenever `files` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable_files: Option<Vec<String>>,
     /// Content of well-known configuration files by path, as lines without comments and blank lines; a path that does
     /// not exist is not in the map.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configs: Option<BTreeMap<String, Vec<String>>>,
-    /// Running processes that can be seen.
+    /// Well-known configuration files and folders that (may) exist and whose content was not collected: not readable,
+    /// larger than the limit, or no regular file. They are not in [`SystemFacts::configs`], and a rule on one of them is
+    /// not evaluated. Present whenever `configs` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable_configs: Option<Vec<String>>,
+    /// Running processes, without threads of the kernel. Absent where some are hidden from the collector (`hidepid`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<Vec<Process>>,
     /// Listening TCP and bound UDP sockets.
@@ -132,13 +151,23 @@ pub struct Password {
     /// Maximum age in days; absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_days: Option<i64>,
+    /// Minimum age in days; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_days: Option<i64>,
+    /// Days of warning before it expires; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warn_days: Option<i64>,
+    /// Days after its expiry until the account is disabled; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inactive_days: Option<i64>,
 }
 
 /// A file or folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FileFact {
-    /// Absolute path in the target.
+    /// Absolute path in the target. Bytes that are no UTF-8, and backslashes, are written as `\xNN`, so that two
+    /// names never look the same; control characters are kept as they are and must be neutralised where it is shown.
     pub path: String,
     /// `file`, `dir`, `link`, `char`, `block`, `fifo`, `socket`.
     #[serde(rename = "type")]
@@ -151,6 +180,12 @@ pub struct FileFact {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// Whether its owner is in no line of `/etc/passwd`, or its group in none of `/etc/group`. Id 0 is always known.
+    #[serde(default)]
+    pub unowned: bool,
+    /// Whether the path itself is a symbolic link that was followed. Only in [`SystemFacts::files`].
+    #[serde(default)]
+    pub symlink: bool,
 }
 
 /// A running process.

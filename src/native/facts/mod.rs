@@ -1,13 +1,56 @@
 //! Facts about a system: collected once, kept as evidence, judged by rules, and judged again when rules change.
 //!
 //! A fact that could not be collected is *absent*, with its reason in [`SystemFacts::missing`]. It is never an empty list:
-//! a rule that asks for an absent fact is an error for the rule engine, and ends as not evaluated.
+//! a rule that asks for an absent fact is an error for the rule engine, and ends as not evaluated. Each field is either
+//! there or in `missing`; [`parts::Parts`] holds that, for all collectors.
+//!
+//! | collector | how | what it can't see |
+//! |---|---|---|
+//! | [`container`] | one exec of a fixed POSIX script, one round trip | what the container's user may not read; a target whose programs work against it while it runs |
+//! | [`host`] | natively, from `/etc`, `/proc` and the local file systems, without child processes | rpm's database |
+//! | [`image`] | one streaming pass over each layer | what only exists at run time: processes, sockets, mounts, kernel parameters |
+//!
+//! # Attacks, and where each is stopped
+//!
+//! | attack or accident | stopped by |
+//! |---|---|
+//! | a file name or content that forges a part of the output | `container`: every marker begins with a random nonce, and a record ends only at the next marker |
+//! | output cut anywhere | `container`: the last record never counts unless it is the end marker; a section counts when it was closed |
+//! | a FIFO, a device or a folder where a file is expected | `collect.sh` (`test -f` first); `host::root` (type is read before it is opened, and compared after) |
+//! | a huge file, an endless line, ten million packages | `Limits::fact_file_bytes` and `fact_items`; package databases are read by lines in constant memory |
+//! | links that lead out of the root, loops of links | `host::root` (each component by itself, 40 links at most); `image::merge` (the same on names) |
+//! | password hashes, proxy credentials | masked in the target by `collect.sh`, and by `passwd` and `config` |
+//! | folders that may not be entered, and so look empty | [`SystemFacts::unreadable`], `unreadable_files`, `unreadable_configs` |
+//! | processes hidden by `hidepid` | `processes` is absent |
+//! | a tool that is missing in the target | the fact is absent, `tool-missing` |
+//! | bind mounts, other systems' files, images of other containers below the root | `-xdev` and mountinfo in `collect.sh`; `host::walk` |
+//! | hostile tar and gzip | `image::entries`, `image::layer`: see there |
+//! | a line that one reader skips and glibc does not | `passwd`: the whole fact is absent |
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::limits::Limits;
 use crate::model::reason::Reason;
+
+mod config;
+pub mod container;
+mod files;
+
+mod name;
+mod os_release;
+mod packages;
+mod parts;
+mod passwd;
+mod proc;
+mod wanted;
+
+/// The version of what the collectors collect. It grows when a field's meaning changes or a list of paths gets longer.
+pub const COLLECTOR: u32 = 1;
+
+/// A fact, or why it is absent.
+type Collected<T> = Result<T, Missing>;
 
 /// What was seen of one operating system: a host, a container, or the files of an image. As `object` in a rule, each
 /// field has its name here in camelCase.
@@ -32,7 +75,7 @@ pub struct SystemFacts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passwords: Option<Vec<Password>>,
     /// Files and folders that deserve attention, on the root file system and not below pseudo file systems: setuid,
-    /// setgid, writable for all (without symbolic links), without a known owner or group ([`FileFact::unowned`]).
+    /// setgid, writable for all, without a known owner or group ([`FileFact::unowned`]). Symbolic links are never in it.
     ///
     /// What is in the list is true. That nothing else exists is only true when [`SystemFacts::unreadable`] is empty: a
     /// rule that says "there is no such file" has failed when one is found, and when none is found it is evaluated only
@@ -89,6 +132,28 @@ pub struct Missing {
     pub reason: Reason,
     /// In this case.
     pub detail: String,
+}
+
+impl Missing {
+    fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+
+    fn failed(detail: impl Into<String>) -> Self {
+        Self::new(Reason::CollectorFailed, detail)
+    }
+
+    fn unreadable(detail: impl Into<String>) -> Self {
+        Self::new(Reason::UnreadablePaths, detail)
+    }
+
+    fn truncated(what: &str, limits: &Limits) -> Self {
+        Self::new(Reason::FactTruncated, format!("{what} has more than {} entries", limits.fact_items))
+    }
+
+    fn too_large(path: &str, bytes: u64) -> Self {
+        Self::new(Reason::FactTruncated, format!("`{path}` is larger than {bytes} bytes"))
+    }
 }
 
 /// An installed package.

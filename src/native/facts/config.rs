@@ -11,7 +11,7 @@ pub(crate) fn lines(raw: &[u8]) -> Vec<String> {
 }
 
 /// Replaces what is between `://` and the last `@` before the end of the URL's authority.
-fn mask(line: &str) -> String {
+pub(crate) fn mask(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
     while let Some(at) = rest.find("://") {

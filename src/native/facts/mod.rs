@@ -37,6 +37,7 @@ use crate::model::reason::Reason;
 mod config;
 pub mod container;
 mod files;
+pub mod image;
 
 mod name;
 mod os_release;

@@ -1,1 +1,4 @@
 //! The stages of the flow, each taking the proof that the one before it made.
+
+pub mod plan;
+pub mod schedule;

@@ -1,0 +1,375 @@
+//! Reading a ledger.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Row};
+
+use super::append::{self, damaged};
+use super::chain::{Body, Genesis, RunEnded};
+use super::error::LedgerError;
+use super::evidence::{self, Kept};
+use super::head::Head;
+use super::schema;
+use crate::base::digest::Digest;
+use crate::model::coverage::Coverage;
+use crate::model::outcome::Status;
+use crate::model::profile::{Profile, ProfileRef};
+use crate::model::record::{Event, ExpectedTask, RunId, RunStart, TaskRecord};
+
+/// A ledger to read from. It sees what was committed before each call, also while another process writes.
+#[derive(Debug)]
+pub struct LedgerReader {
+    pub(super) conn: Connection,
+    pub(super) path: PathBuf,
+}
+
+/// One run as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRecord {
+    /// What it was to do.
+    pub start: RunStart,
+    /// How it ended; absent while it goes on, and when it died and nobody has closed it yet.
+    pub end: Option<RunEnded>,
+    /// How many of its expected tasks have a result.
+    pub tasks: u64,
+    /// The sum over these.
+    pub coverage: Coverage,
+}
+
+/// The result of one task without its findings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskSummary {
+    /// The number of its entry: names this result in [`LedgerReader::task`] and [`LedgerReader::changes`].
+    pub seq: u64,
+    /// The run that it belongs to.
+    pub run: RunId,
+    /// [`crate::model::target::Target::key`]
+    pub target: String,
+    /// The engine's or scanner's name.
+    pub engine: String,
+    /// By which profile.
+    pub profile: ProfileRef,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it ended.
+    pub finished: Timestamp,
+    /// The count of outcomes.
+    pub coverage: Coverage,
+}
+
+/// A control that did not end as before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The control's id.
+    pub control: String,
+    /// How it ended before; absent where it was not expected.
+    pub before: Option<Status>,
+    /// How it ended now; absent where it is not expected any more.
+    pub after: Option<Status>,
+}
+
+const SUMMARY: &str = "seq, run, target, engine, profile, profile_version, profile_digest, started, finished, \
+     passed, failed, not_applicable, waived, not_evaluated, expected";
+
+impl LedgerReader {
+    /// Opens the ledger at `path`, which is not changed by anything that is done with the reader.
+    ///
+    /// # Errors
+    /// When there is none, it can't be read, it is no ledger, or a newer gapscan made it.
+    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        Ok(Self { conn: schema::open_for_reading(path)?, path: path.to_owned() })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The first entry: which ledger this is.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn genesis(&self) -> Result<Genesis, LedgerError> {
+        genesis(&self.conn).map_err(self.failed("read the first entry"))
+    }
+
+    /// How far the ledger has come.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn head(&self) -> Result<Head, LedgerError> {
+        head(&self.conn).map(|(head, _)| head).map_err(self.failed("read the last entry"))
+    }
+
+    /// The newest runs, the newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn runs(&self, limit: usize) -> Result<Vec<RunRecord>, LedgerError> {
+        let sql = "SELECT seq FROM run ORDER BY seq DESC LIMIT ?";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.seqs(sql, [limit])
+            .and_then(|seqs| seqs.into_iter().map(|seq| self.run_at(seq)).collect())
+            .map_err(self.failed("list runs"))
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn run(&self, run: RunId) -> Result<Option<RunRecord>, LedgerError> {
+        self.seqs("SELECT seq FROM run WHERE run = ?", [run.to_string()])
+            .and_then(|seqs| seqs.first().map(|seq| self.run_at(*seq)).transpose())
+            .map_err(self.failed(format!("read run {run}")))
+    }
+
+    /// The latest result of each (target, engine, profile name), in the order of these.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn latest(&self) -> Result<Vec<TaskRecord>, LedgerError> {
+        let sql = "SELECT max(seq) FROM task GROUP BY target, engine, profile ORDER BY target, engine, profile";
+        self.tasks(sql, []).map_err(self.failed("read the latest results"))
+    }
+
+    /// The results of one run, in the order of target, engine and profile.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn tasks_of(&self, run: RunId) -> Result<Vec<TaskRecord>, LedgerError> {
+        let sql = "SELECT seq FROM task WHERE run = ? ORDER BY target, engine, profile, seq";
+        self.tasks(sql, [run.to_string()]).map_err(self.failed(format!("read results of run {run}")))
+    }
+
+    /// One result by the number of its entry.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn task(&self, seq: u64) -> Result<Option<TaskRecord>, LedgerError> {
+        self.tasks("SELECT seq FROM task WHERE seq = ?", [seq])
+            .map(|mut tasks| tasks.pop())
+            .map_err(self.failed(format!("read result {seq}")))
+    }
+
+    /// All results of one target ([`crate::model::target::Target::key`]), the oldest first.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn history(&self, target: &str) -> Result<Vec<TaskSummary>, LedgerError> {
+        let read = || {
+            let sql = format!("SELECT {SUMMARY} FROM task WHERE target = ? ORDER BY seq");
+            let mut statement = self.conn.prepare_cached(&sql)?;
+            statement.query_map([target], summary)?.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        read().map_err(self.failed("read history"))
+    }
+
+    /// The keys of all targets that have a result, in order.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn targets(&self) -> Result<Vec<String>, LedgerError> {
+        let read = || {
+            let mut statement = self.conn.prepare_cached("SELECT DISTINCT target FROM task ORDER BY target")?;
+            statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        read().map_err(self.failed("list targets"))
+    }
+
+    /// The controls that ended otherwise in the result `after` than in the result `before`, in the order of their ids.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn changes(&self, before: u64, after: u64) -> Result<Vec<Change>, LedgerError> {
+        let read = || {
+            let sql = "SELECT coalesce(b.control, a.control) AS control, b.status, a.status
+                FROM (SELECT control, status FROM finding WHERE seq = ?1) AS b
+                FULL JOIN (SELECT control, status FROM finding WHERE seq = ?2) AS a ON a.control = b.control
+                WHERE a.status IS NOT b.status ORDER BY 1";
+            let mut statement = self.conn.prepare_cached(sql)?;
+            statement
+                .query_map([before, after], |row| {
+                    Ok(Change { control: row.get(0)?, before: status(row, 1)?, after: status(row, 2)? })
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()
+        };
+        read().map_err(self.failed("compare results"))
+    }
+
+    /// All events, the oldest first.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn events(&self) -> Result<Vec<Event>, LedgerError> {
+        let read = || -> rusqlite::Result<Vec<Event>> {
+            let mut events = Vec::new();
+            for seq in self.seqs("SELECT seq FROM event ORDER BY seq", [])? {
+                if let Body::Event(event) = body_at(&self.conn, seq)? {
+                    events.push(event);
+                }
+            }
+            Ok(events)
+        };
+        read().map_err(self.failed("read events"))
+    }
+
+    /// The profile of this digest.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn profile(&self, digest: &Digest) -> Result<Option<Profile>, LedgerError> {
+        let read = || -> rusqlite::Result<Option<Profile>> {
+            for seq in self.seqs("SELECT seq FROM profile WHERE digest = ?", [digest.to_string()])? {
+                if let Body::Profile(profile) = body_at(&self.conn, seq)? {
+                    return Ok(Some(profile));
+                }
+            }
+            Ok(None)
+        };
+        read().map_err(self.failed(format!("read profile {digest}")))
+    }
+
+    /// The evidence of this digest: exactly the bytes that have it.
+    ///
+    /// # Errors
+    /// When it can't be read, and when what is kept does not have that digest.
+    pub fn evidence(&self, digest: &Digest) -> Result<Option<Vec<u8>>, LedgerError> {
+        match evidence::fetch(&self.conn, digest).map_err(self.failed(format!("read evidence {digest}")))? {
+            Kept::Absent => Ok(None),
+            Kept::Whole(bytes) => Ok(Some(bytes)),
+            Kept::Damaged(detail) => Err(LedgerError::Evidence { path: self.path.clone(), digest: *digest, detail }),
+        }
+    }
+
+    /// Runs that have no end, the oldest first, each with those of its tasks that have no result: what a runner that died
+    /// left behind, or what one that is alive still does.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn unfinished_runs(&self) -> Result<Vec<(RunStart, Vec<ExpectedTask>)>, LedgerError> {
+        let read = || -> rusqlite::Result<Vec<_>> {
+            let sql = "SELECT seq FROM run WHERE run NOT IN (SELECT run FROM run_end) ORDER BY seq";
+            let mut unfinished = Vec::new();
+            for seq in self.seqs(sql, [])? {
+                if let Body::RunStart(start) = body_at(&self.conn, seq)? {
+                    let done = done(&self.conn, start.run)?;
+                    let missing =
+                        start.expected.iter().filter(|task| !done.contains(&task_key(task))).cloned().collect();
+                    unfinished.push((start, missing));
+                }
+            }
+            Ok(unfinished)
+        };
+        read().map_err(self.failed("list unfinished runs"))
+    }
+
+    pub(super) fn failed(&self, what: impl Into<String>) -> impl FnOnce(rusqlite::Error) -> LedgerError {
+        LedgerError::read(&self.path, what)
+    }
+
+    fn seqs(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<Vec<u64>> {
+        self.conn.prepare_cached(sql)?.query_map(params, |row| row.get(0))?.collect()
+    }
+
+    fn tasks(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<Vec<TaskRecord>> {
+        let mut tasks = Vec::new();
+        for seq in self.seqs(sql, params)? {
+            if let Body::Task(task) = body_at(&self.conn, seq)? {
+                tasks.push(*task);
+            }
+        }
+        Ok(tasks)
+    }
+
+    fn run_at(&self, seq: u64) -> rusqlite::Result<RunRecord> {
+        let Body::RunStart(start) = body_at(&self.conn, seq)? else {
+            return Err(rusqlite::Error::QueryReturnedNoRows);
+        };
+        let run = start.run.to_string();
+        let mut end = None;
+        for seq in self.seqs("SELECT seq FROM run_end WHERE run = ?", [&run])? {
+            if let Body::RunEnd(ended) = body_at(&self.conn, seq)? {
+                end = Some(ended);
+            }
+        }
+        let (tasks, coverage) = self
+            .conn
+            .prepare_cached(
+                "SELECT count(*), total(passed), total(failed), total(not_applicable), total(waived), total(not_evaluated),
+                    total(expected) FROM task WHERE run = ?",
+            )?
+            .query_row([&run], |row| Ok((row.get(0)?, coverage(|at| Ok(row.get::<_, f64>(at + 1)? as u64))?)))?;
+        Ok(RunRecord { start, end, tasks, coverage })
+    }
+}
+
+/// What tells one task of a run from another.
+pub(super) type TaskKey = (String, String, Digest);
+
+pub(super) fn task_key(task: &ExpectedTask) -> TaskKey {
+    (task.target.key(), task.engine.clone(), task.profile.digest)
+}
+
+/// The tasks of a run that have a result.
+pub(super) fn done(conn: &Connection, run: RunId) -> rusqlite::Result<HashSet<TaskKey>> {
+    conn.prepare_cached("SELECT target, engine, profile_digest FROM task WHERE run = ?")?
+        .query_map([run.to_string()], |row| Ok((row.get(0)?, row.get(1)?, parsed(row, 2)?)))?
+        .collect()
+}
+
+/// The body of an entry that must be there.
+pub(super) fn body_at(conn: &Connection, seq: u64) -> rusqlite::Result<Body> {
+    let entry = append::entry_at(conn, seq)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    Body::parse(&entry.kind, &entry.body).map_err(damaged)
+}
+
+pub(super) fn genesis(conn: &Connection) -> rusqlite::Result<Genesis> {
+    match body_at(conn, 1)? {
+        Body::Genesis(genesis) => Ok(genesis),
+        _ => Err(rusqlite::Error::QueryReturnedNoRows),
+    }
+}
+
+/// The end of the chain, and the time of its last entry.
+pub(super) fn head(conn: &Connection) -> rusqlite::Result<(Head, Timestamp)> {
+    let ledger = genesis(conn)?.ledger;
+    let last = append::last_entry(conn)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let at = last.at.parse().map_err(damaged)?;
+    Ok((Head { ledger, seq: last.seq, digest: last.digest }, at))
+}
+
+fn summary(row: &Row<'_>) -> rusqlite::Result<TaskSummary> {
+    Ok(TaskSummary {
+        seq: row.get(0)?,
+        run: parsed(row, 1)?,
+        target: row.get(2)?,
+        engine: row.get(3)?,
+        profile: ProfileRef { name: row.get(4)?, version: row.get(5)?, digest: parsed(row, 6)? },
+        started: parsed(row, 7)?,
+        finished: parsed(row, 8)?,
+        coverage: coverage(|at| row.get(at + 9))?,
+    })
+}
+
+/// Coverage from its columns passed, failed, not_applicable, waived, not_evaluated and expected, in this order.
+fn coverage(column: impl Fn(usize) -> rusqlite::Result<u64>) -> rusqlite::Result<Coverage> {
+    let json = serde_json::json!({
+        "passed": column(0)?, "failed": column(1)?, "notApplicable": column(2)?,
+        "waived": column(3)?, "notEvaluated": column(4)?, "expected": column(5)?,
+    });
+    serde_json::from_value(json).map_err(damaged)
+}
+
+fn parsed<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<T> {
+    row.get::<_, String>(column)?.parse().map_err(damaged)
+}
+
+fn status(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Status>> {
+    let Some(code) = row.get::<_, Option<String>>(column)? else { return Ok(None) };
+    serde_json::from_value(serde_json::Value::String(code)).map(Some).map_err(damaged)
+}

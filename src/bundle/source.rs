@@ -1,0 +1,156 @@
+//! Where the content of a bundle comes from while it is built.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::io::AsyncRead;
+
+use super::oci::{self, Descriptor, REF_NAME};
+use crate::base::digest::Digest;
+use crate::base::exit::{Classify, ExitClass};
+use crate::base::file;
+use crate::base::limits::Limits;
+
+/// The bytes of a blob, not verified yet.
+pub type BlobStream = Box<dyn AsyncRead + Send + Unpin>;
+
+/// Gives content by digest. What it gives is verified by whoever asked.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// A manifest or index of at most `limit` bytes.
+    async fn manifest(&self, digest: &Digest, limit: u64) -> Result<Bytes, SourceError>;
+
+    /// A blob.
+    async fn blob(&self, digest: &Digest) -> Result<BlobStream, SourceError>;
+}
+
+/// Why a source does not give what it is asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SourceError {
+    class: ExitClass,
+    message: String,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl SourceError {
+    /// An error of this class; the message fits after "failed to".
+    pub fn new(class: ExitClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), source: None }
+    }
+
+    /// The same with its cause.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(cause.into());
+        self
+    }
+
+    fn file(path: &Path, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new(ExitClass::Unreachable, format!("read `{}`", path.display())).because(cause)
+    }
+}
+
+impl Classify for SourceError {
+    fn class(&self) -> ExitClass {
+        self.class
+    }
+}
+
+/// An OCI image layout in a folder (image-spec, image-layout.md).
+#[derive(Clone, Debug)]
+pub struct LayoutFolder {
+    folder: PathBuf,
+}
+
+impl LayoutFolder {
+    /// The layout in this folder.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.folder.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// The one image of the layout, or the one of this name.
+    ///
+    /// # Errors
+    /// When there is no layout, or no one image that is meant.
+    pub fn resolve(&self, name: Option<&str>, limits: &Limits) -> Result<Descriptor, SourceError> {
+        #[derive(serde::Deserialize)]
+        struct Index {
+            manifests: Vec<Descriptor>,
+        }
+        let path = self.folder.join("index.json");
+        let bytes = file::read_capped(&path, limits.manifest_bytes).map_err(|e| SourceError::file(&path, e))?;
+        let index: Index = serde_json::from_slice(&bytes).map_err(|e| SourceError::file(&path, e))?;
+        let mut meant = index
+            .manifests
+            .into_iter()
+            .filter(|d| name.is_none_or(|name| d.annotations.get(REF_NAME).is_some_and(|n| n == name)));
+        let refuse = |reason: &str| {
+            let wanted = name.map_or("without a name".to_owned(), |n| format!("`{}`", crate::base::text::brief(n)));
+            SourceError::new(ExitClass::Usage, format!("find image {wanted} in `{}`: {reason}", self.folder.display()))
+        };
+        let found = meant.next().ok_or_else(|| refuse("there is none"))?;
+        if meant.next().is_some() {
+            return Err(refuse("there are several, so name one as `oci:PATH:TAG`"));
+        }
+        if oci::manifest_kind(&found.media_type).is_none() {
+            return Err(refuse("it is no image and no index"));
+        }
+        Ok(found)
+    }
+}
+
+#[async_trait]
+impl Source for LayoutFolder {
+    async fn manifest(&self, digest: &Digest, limit: u64) -> Result<Bytes, SourceError> {
+        let path = self.path(digest);
+        file::read_capped(&path, limit).map(Bytes::from).map_err(|e| SourceError::file(&path, e))
+    }
+
+    async fn blob(&self, digest: &Digest) -> Result<BlobStream, SourceError> {
+        let path = self.path(digest);
+        let mut file = tokio::fs::File::open(&path).await.map_err(|e| SourceError::file(&path, e))?;
+        // One trip to the thread pool for each of these, not for each 8 KiB.
+        file.set_max_buf_size(1 << 20);
+        Ok(Box::new(file))
+    }
+}
+
+/// Content that was made here and is small enough to hold.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    content: BTreeMap<Digest, Bytes>,
+}
+
+impl Memory {
+    /// Adds content.
+    pub fn insert(&mut self, bytes: impl Into<Bytes>) -> Digest {
+        let bytes = bytes.into();
+        let digest = Digest::of(&bytes);
+        self.content.insert(digest, bytes);
+        digest
+    }
+
+    fn get(&self, digest: &Digest) -> Result<Bytes, SourceError> {
+        let missing = || SourceError::new(ExitClass::Bug, format!("find {digest} among what was made"));
+        self.content.get(digest).cloned().ok_or_else(missing)
+    }
+}
+
+#[async_trait]
+impl Source for Memory {
+    async fn manifest(&self, digest: &Digest, _limit: u64) -> Result<Bytes, SourceError> {
+        self.get(digest)
+    }
+
+    async fn blob(&self, digest: &Digest) -> Result<BlobStream, SourceError> {
+        Ok(Box::new(std::io::Cursor::new(self.get(digest)?)))
+    }
+}

@@ -1,5 +1,7 @@
 //! The command line: one file a command, each an `Args` with a `run`.
 
+mod export;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -15,7 +17,9 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Export(export::Export),
+}
 
 /// Parses the arguments, runs the command and gives the exit code. Messages go to stderr.
 pub fn main() -> ExitCode {
@@ -46,5 +50,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Outcome {
-    match command {}
+    match command {
+        Command::Export(export) => export.run(jiff::Timestamp::now()),
+    }
 }

@@ -123,6 +123,7 @@ fn document(report: &Report, task: &ReportTask) -> Value {
             "generated": report.generated,
             "ledger": {
                 "name": report.ledger.name,
+                "id": report.ledger.id,
                 "sequence": report.ledger.sequence,
                 "head": report.ledger.head,
                 "intact": report.ledger.state.problem().is_none(),

@@ -1,1 +1,2 @@
 //! The stages of the flow, each taking the proof that the one before it made.
+pub mod export;

@@ -42,7 +42,7 @@ struct LedgerView {
     id: Shown,
     sequence: u64,
     head: Shown,
-    problem: Option<Shown>,
+    is_intact: bool,
 }
 
 /// What the page says first.
@@ -139,7 +139,7 @@ impl Page {
                     at: When::new(e.at),
                     what: Shown::line(&e.what),
                     subject: Shown::line(&e.subject),
-                    detail: Shown::lines(&e.detail),
+                    detail: Shown::said(&e.detail),
                 })
                 .collect(),
         }
@@ -164,7 +164,7 @@ impl LedgerView {
             id: Shown::line(&ledger.id),
             sequence: ledger.sequence,
             head: digest(&ledger.head),
-            problem: ledger.state.problem().map(Shown::lines),
+            is_intact: ledger.state.problem().is_none(),
         }
     }
 }
@@ -225,7 +225,7 @@ impl Verdict {
 fn alarms(report: &Report) -> Vec<Alarm> {
     let mut alarms = Vec::new();
     if let Some(problem) = report.ledger.state.problem() {
-        alarms.push(Alarm { title: "The ledger is not intact", text: Shown::lines(problem) });
+        alarms.push(Alarm { title: "The ledger is not intact", text: Shown::said(problem) });
     }
     let owed = report.unrecorded().count() as u64;
     if owed > 0 {

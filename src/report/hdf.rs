@@ -88,8 +88,9 @@ fn document(report: &Report, task: &ReportTask) -> Value {
     let skipped = total(Status::NotApplicable) + total(Status::NotEvaluated) + total(Status::Waived);
     json!({
         "platform": {
-            "name": record.target.kind().word(),
-            "release": identity,
+            // Heimdall shows the two as one text: `pod/shop/web/web@sha256:...`.
+            "name": record.target.key(),
+            "release": format!("@{identity}"),
             "target_id": record.target.key(),
         },
         "profiles": [{

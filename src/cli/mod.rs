@@ -1,6 +1,10 @@
 //! The command line: one file a command, each an `Args` with a `run`.
 
+<<<<<<< HEAD
 mod registry;
+=======
+mod export;
+>>>>>>> report
 
 use std::process::ExitCode;
 
@@ -18,7 +22,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+<<<<<<< HEAD
     Registry(registry::Args),
+=======
+    Export(export::Export),
+>>>>>>> report
 }
 
 /// Parses the arguments, runs the command and gives the exit code. Messages go to stderr.
@@ -51,6 +59,10 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command) -> Outcome {
     match command {
+<<<<<<< HEAD
         Command::Registry(args) => args.run().await,
+=======
+        Command::Export(export) => export.run(jiff::Timestamp::now()),
+>>>>>>> report
     }
 }

@@ -1,5 +1,7 @@
 //! The command line: one file a command, each an `Args` with a `run`.
 
+mod agent;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -15,7 +17,10 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    #[command(hide = true)]
+    Agent(agent::Args),
+}
 
 /// Parses the arguments, runs the command and gives the exit code. Messages go to stderr.
 pub fn main() -> ExitCode {
@@ -46,5 +51,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Outcome {
-    match command {}
+    match command {
+        Command::Agent(args) => args.run().await,
+    }
 }

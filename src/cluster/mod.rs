@@ -1,7 +1,7 @@
 //! The cluster: its targets, its objects, and scans in it with least privilege that leave nothing behind.
 
 pub mod access;
-// pub mod agent;
+pub mod agent;
 // pub mod canary;
 pub mod client;
 pub mod error;

@@ -22,8 +22,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// When the spool can't be read or nobody takes the bytes.
 pub fn collect(spool: &Path, result: &ResultAt, limit: u64, out: &mut impl Write) -> Result<(), AgentError> {
     let header = wait(&spool.join(STATUS_FILE), out)?;
-    let mut line = serde_json::to_vec(&header)
-        .map_err(|source| AgentError::Spool { path: spool.join(STATUS_FILE), source })?;
+    let mut line =
+        serde_json::to_vec(&header).map_err(|source| AgentError::Spool { path: spool.join(STATUS_FILE), source })?;
     line.push(b'\n');
     out.write_all(&line).map_err(AgentError::Send)?;
     if let ResultState::Present { length, .. } = header.result

@@ -84,10 +84,8 @@ pub struct ProbeReport {
 /// Tries every address in rounds until all hold or the deadline has passed.
 pub async fn probe(wanted: &[(SocketAddr, Expected)], deadline: Duration) -> ProbeReport {
     let began = Instant::now();
-    let mut probes: Vec<Probe> = wanted
-        .iter()
-        .map(|&(address, expected)| Probe { address, expected, seen: Seen::Failed, streak: 0 })
-        .collect();
+    let mut probes: Vec<Probe> =
+        wanted.iter().map(|&(address, expected)| Probe { address, expected, seen: Seen::Failed, streak: 0 }).collect();
     loop {
         let seen = join_all(probes.iter().map(|probe| attempt(probe.address))).await;
         for (probe, seen) in probes.iter_mut().zip(seen) {

@@ -4,17 +4,19 @@
 //! tests use the workloads in the namespaces `shop` and `vault` and make namespaces of their own. Those that start pods
 //! need `GAPSCAN_E2E_IMAGE`, a reference by digest to gapscan's image in a registry that the nodes can pull from.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use gapscan::base::limits::Limits;
 use gapscan::cluster::access::exec::{Caps, ExecOutput, exec};
+use gapscan::cluster::canary::prove;
 use gapscan::cluster::identity::ScanIdentity;
 use gapscan::cluster::targets::{Selector, resolve};
 use gapscan::cluster::{Cluster, ClusterError, ScanNamespace};
+use gapscan::model::provenance::NetworkProof;
 use gapscan::model::reason::Reason;
 use gapscan::model::record::RunId;
 use gapscan::model::target::Target;
+use jiff::Timestamp;
 
 const CAPS: Caps = Caps { stdout: 1 << 20, stderr: 64 << 10 };
 
@@ -105,4 +107,47 @@ async fn a_container_without_a_shell_says_so() {
     let error = scan(&cluster, &api[0], &["sh", "-c", "id"]).await.expect_err("distroless");
     println!("{error}");
     assert_eq!(error.reason(), Reason::NoShell);
+}
+
+/// gapscan's own image in the lab's registry, or a printed reason why the test does not run.
+fn own_image() -> Option<String> {
+    let image = std::env::var("GAPSCAN_E2E_IMAGE").ok();
+    if image.is_none() {
+        println!("skipped: needs GAPSCAN_E2E_IMAGE");
+    }
+    image
+}
+
+async fn canary(cluster: &Cluster, image: &str) -> NetworkProof {
+    let home = ScanNamespace::create(cluster, RunId::new()).await.expect("a namespace");
+    let began = Instant::now();
+    let proof = prove(cluster, &home, image, Timestamp::now()).await;
+    println!("in {:?}: {proof:?}", began.elapsed());
+    assert_eq!(home.remove(cluster).await.remaining, [""; 0]);
+    proof
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_canary_sees_that_policies_are_enforced() {
+    let (Some(cluster), Some(image)) = (lab().await, own_image()) else { return };
+    assert!(canary(&cluster, &image).await.enforced);
+}
+
+/// Needs the network to ignore policies, which the caller arranges and says so by `GAPSCAN_E2E_NETPOL=off`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_canary_sees_that_policies_are_ignored() {
+    let (Some(cluster), Some(image)) = (lab().await, own_image()) else { return };
+    if std::env::var("GAPSCAN_E2E_NETPOL").as_deref() != Ok("off") {
+        println!("skipped: needs policies to be ignored (GAPSCAN_E2E_NETPOL=off)");
+        return;
+    }
+    let proof = canary(&cluster, &image).await;
+    assert!(!proof.enforced && proof.detail.starts_with("not enforced"), "{}", proof.detail);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_can_not_start_proves_nothing() {
+    let (Some(cluster), Some(image)) = (lab().await, own_image()) else { return };
+    let proof = canary(&cluster, &image.replace("@sha256:", "-none@sha256:")).await;
+    assert!(!proof.enforced && proof.detail.starts_with("could not be decided"), "{}", proof.detail);
 }

@@ -1,10 +1,8 @@
 //! The command line: one file a command, each an `Args` with a `run`.
 
-<<<<<<< HEAD
 mod registry;
-=======
 mod export;
->>>>>>> report
+mod agent;
 
 use std::process::ExitCode;
 
@@ -22,11 +20,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-<<<<<<< HEAD
     Registry(registry::Args),
-=======
     Export(export::Export),
->>>>>>> report
+    #[command(hide = true)]
+    Agent(agent::Args),
 }
 
 /// Parses the arguments, runs the command and gives the exit code. Messages go to stderr.
@@ -59,10 +56,8 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command) -> Outcome {
     match command {
-<<<<<<< HEAD
         Command::Registry(args) => args.run().await,
-=======
         Command::Export(export) => export.run(jiff::Timestamp::now()),
->>>>>>> report
+        Command::Agent(args) => args.run().await,
     }
 }

@@ -1,8 +1,8 @@
 //! The cluster: its targets, its objects, and scans in it with least privilege that leave nothing behind.
 
 pub mod access;
-// pub mod agent;
-// pub mod canary;
+pub mod agent;
+pub mod canary;
 pub mod client;
 pub mod error;
 pub mod identity;
@@ -11,6 +11,7 @@ pub mod namespace;
 pub mod network;
 pub mod object;
 pub mod objects;
+mod pod;
 // pub mod sweep;
 pub mod targets;
 

@@ -1,8 +1,5 @@
 //! The stages of the flow, each taking the proof that the one before it made.
-<<<<<<< HEAD
 
+pub mod export;
 pub mod plan;
 pub mod schedule;
-=======
-pub mod export;
->>>>>>> report

@@ -1,6 +1,7 @@
 //! Plans: what is scanned, with what, when, and under which policy.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,12 @@ pub struct RegistryAccess {
     /// A file with the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// Other hosts that the credentials may be sent to for a token.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub token_hosts: Vec<String>,
+    /// Blobs are pushed in chunks of so many bytes, for a proxy that limits the size of a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chunk_bytes: Option<NonZeroUsize>,
     /// HTTP without TLS. Refused for anything but loopback addresses.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub plain_http: bool,

@@ -3,6 +3,8 @@
 //! A fact that could not be collected is *absent*, with its reason in [`SystemFacts::missing`]. It is never an empty list:
 //! a rule that asks for an absent fact is an error for the rule engine, and ends as not evaluated.
 
+pub mod cluster;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

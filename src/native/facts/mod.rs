@@ -27,6 +27,8 @@
 //! | hostile tar and gzip | `image::entries`, `image::layer`: see there |
 //! | a line that one reader skips and glibc does not | `passwd`: the whole fact is absent |
 
+pub mod cluster;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -38,7 +38,7 @@ const MEMORY: &str = "64Mi";
 const START: Duration = Duration::from_secs(120);
 
 /// How long the probers wait for policies to be programmed.
-const PROBE: Duration = Duration::from_secs(30);
+const PROBE: Duration = Duration::from_secs(20);
 
 /// How often a pod is looked at.
 const LOOK: Duration = Duration::from_millis(300);

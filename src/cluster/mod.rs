@@ -6,13 +6,13 @@ pub mod canary;
 pub mod client;
 pub mod error;
 pub mod identity;
-// pub mod job;
+pub mod job;
 pub mod namespace;
 pub mod network;
 pub mod object;
 pub mod objects;
 mod pod;
-// pub mod sweep;
+pub mod sweep;
 pub mod targets;
 
 pub use client::Cluster;

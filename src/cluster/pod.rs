@@ -113,10 +113,10 @@ fn state(status: &ContainerStatus, memory: &str) -> State {
             | "InvalidImageName"
             | "ErrImageNeverPull"
             | "ImageInspectError"
-            | "SignatureValidationFailed" => State::Failed(ClusterError::ImagePull {
-                image: status.image.clone(),
-                message: format!("{reason}: {message}"),
-            }),
+            | "SignatureValidationFailed" => {
+                let image = named_image(&message).unwrap_or(&status.image).to_owned();
+                State::Failed(ClusterError::ImagePull { image, message: format!("{reason}: {message}") })
+            }
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
                 State::Failed(ClusterError::NotStarted { message: format!("{reason}: {message}") })
             }
@@ -141,6 +141,13 @@ fn state(status: &ContainerStatus, memory: &str) -> State {
         Some(_) => State::Done,
         None => State::Waiting(format!("`{}` waits", status.name)),
     }
+}
+
+/// The image that the kubelet's message is about. When an image volume can't be pulled it says so in the state of the
+/// container, whose own image is another.
+fn named_image(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("image \"")?;
+    rest.split_once('"').map(|(image, _)| image).filter(|image| !image.is_empty())
 }
 
 #[cfg(test)]
@@ -180,6 +187,17 @@ mod tests {
         assert_eq!(ended(json!({ "phase": "Failed", "reason": "Evicted", "message": "disk" })), Reason::ScannerEvicted);
         let disrupted = json!({ "conditions": [{ "type": "DisruptionTarget", "status": "True" }] });
         assert_eq!(ended(disrupted), Reason::ScannerEvicted);
+    }
+
+    #[test]
+    fn the_image_that_can_not_be_pulled_is_the_one_that_is_named() {
+        let waiting = json!({ "reason": "ImagePullBackOff", "message": "Back-off pulling image \"r/volume@x\": no" });
+        let Stage::Ended(ClusterError::ImagePull { image, .. }) = staged(container(json!({ "waiting": waiting })))
+        else {
+            panic!("it can't be pulled")
+        };
+        assert_eq!(image, "r/volume@x");
+        assert_eq!(named_image("no image here"), None);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub const LOOK: Duration = Duration::from_secs(120);
 pub fn unreadable(root: &Path) -> Unreadable {
     let began = Instant::now();
     let mut found = Unreadable::default();
-    let mut note = |path: &Path, found: &mut Unreadable| {
+    let note = |path: &Path, found: &mut Unreadable| {
         found.count += 1;
         if found.sample.len() < SAMPLE {
             let inside = path.strip_prefix(root).unwrap_or(path);

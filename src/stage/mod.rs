@@ -2,4 +2,7 @@
 
 pub mod export;
 pub mod plan;
+pub mod registries;
 pub mod schedule;
+pub mod scan;
+pub mod serve;

@@ -25,7 +25,8 @@ use crate::registry::{Client, Prefix};
 use crate::stage::load;
 use crate::stage::registries::Registries;
 use crate::stage::plan::{BundleSource, Policy};
-use crate::trust::TrustRoot;
+use crate::trust::remembered::Remembered;
+use crate::trust::root::TrustRoot;
 
 /// What a scan can use.
 pub(crate) struct Content {
@@ -85,13 +86,14 @@ impl Content {
         };
         let prefix: Prefix =
             source.registry.parse().map_err(|e: crate::registry::reference::NameError| ScanError::Request(e.to_string()))?;
-        let root = TrustRoot::load(&source.root).map_err(|e| failed(e.class(), e.into()))?;
+        let root = TrustRoot::read(&source.root).map_err(|e| failed(e.class(), e.into()))?;
+        let remembered = Remembered::in_folder(state);
         let client = registries.client(&prefix.registry).map_err(|e| ScanError::Registry {
             host: prefix.registry.to_string(),
             class: e.class(),
             source: e.into(),
         })?;
-        let (bundle, catalog) = load::read_catalog(&client, &prefix, &source.name, &root, &state, limits, now)
+        let (bundle, catalog) = load::read_catalog(&client, &prefix, &source.name, &root, &remembered, limits, now)
             .await
             .map_err(|e| failed(e.class(), e.into()))?;
         let shelf = Shelf { client: &client, prefix: &prefix, catalog: &catalog, limits };

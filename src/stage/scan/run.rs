@@ -1,8 +1,9 @@
 //! From a request to a run: what there is, what is meant, what is expected of each; then the dispatcher.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -24,6 +25,9 @@ use crate::model::scanner::BUILTIN;
 use crate::model::target::{Target, TargetKind};
 use crate::stage::registries::Registries;
 use crate::stage::plan::{Access, Policy, Selection};
+
+/// No run takes this long: objects of a run that are older were left by one that died.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// One scan, asked for by a person or a schedule.
 #[derive(Clone, Debug)]
@@ -168,10 +172,10 @@ async fn connect(access: &Access, limits: &Limits) -> Result<Cluster, NotDone> {
 
 /// Removes what runs that died left in the cluster; a failure to do so is recorded and keeps nothing from being scanned.
 async fn sweep_leftovers(cluster: &Cluster, ledger: &mut Ledger, progress: &Progress) -> Result<(), ScanError> {
-    let (what, detail) = match sweep::sweep(cluster, sweep::ABANDONED).await {
-        Ok(swept) if swept.created.is_empty() => return Ok(()),
+    let (what, detail) = match sweep::sweep(cluster, &BTreeSet::new(), ABANDONED, Timestamp::now()).await {
+        Ok(swept) if swept.removed.is_empty() && swept.remaining.is_empty() => return Ok(()),
         Ok(swept) if swept.remaining.is_empty() => {
-            ("leftovers-removed", format!("left by runs that died: {}", swept.created.join(", ")))
+            ("leftovers-removed", format!("left by runs that died: {}", swept.removed.join(", ")))
         }
         Ok(swept) => ("leftovers-remain", format!("could not be removed: {}", swept.remaining.join(", "))),
         Err(error) => ("leftovers-unknown", super::error::chain(&error)),

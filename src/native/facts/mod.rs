@@ -39,6 +39,7 @@ use crate::model::reason::Reason;
 mod config;
 pub mod container;
 mod files;
+pub mod host;
 pub mod image;
 
 mod name;
@@ -54,6 +55,12 @@ pub const COLLECTOR: u32 = 1;
 
 /// A fact, or why it is absent.
 type Collected<T> = Result<T, Missing>;
+/// Well-known files, and those of which it is not known whether they exist.
+type Files = (BTreeMap<String, FileFact>, Vec<String>);
+/// Special files, and folders that could not be looked into.
+type Special = (Vec<FileFact>, Vec<String>);
+/// Configuration files as lines, and those that could not be read.
+type Configs = (BTreeMap<String, Vec<String>>, Vec<String>);
 
 /// What was seen of one operating system: a host, a container, or the files of an image. As `object` in a rule, each
 /// field has its name here in camelCase.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::files::{self, Owners};
 use super::super::parts::{Parts, owners};
-use super::super::{Collected, FileFact, Missing, Package, SystemFacts, packages, wanted};
+use super::super::{Collected, Configs, FileFact, Files, Missing, Package, Special, SystemFacts, packages, wanted};
 use super::layer::{Content, LayerFacts, Node, is_status_d, unreadable};
 use super::{ImageError, config};
 use crate::base::limits::Limits;
@@ -219,9 +219,8 @@ impl<'a> Tree<'a> {
         for path in single.into_iter().chain(below).chain(links) {
             match self.content(path)? {
                 Some((real, Content::Packages(packages))) => {
-                    if seen.insert(real) {
-                        list.extend_from_slice(packages);
-                    }
+                    let new: &[Package] = if seen.insert(real) { packages } else { &[] };
+                    list.extend_from_slice(new);
                 }
                 Some(_) => return Err(unreadable(path, "leads to a file of another kind")),
                 None => {}
@@ -233,7 +232,7 @@ impl<'a> Tree<'a> {
         if seen.is_empty() { Err(packages::none_found(self.rpm)) } else { Ok(list) }
     }
 
-    fn special(&self, owners: &Collected<Owners>, limits: &Limits) -> Collected<(Vec<FileFact>, Vec<String>)> {
+    fn special(&self, owners: &Collected<Owners>, limits: &Limits) -> Collected<Special> {
         let owners = owners.as_ref().map_err(Missing::clone)?;
         self.whole(limits)?;
         let pseudo = |path: &str| {
@@ -263,7 +262,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn files(&self, owners: &Collected<Owners>) -> Collected<(BTreeMap<String, FileFact>, Vec<String>)> {
+    fn files(&self, owners: &Collected<Owners>) -> Collected<Files> {
         let owners = owners.as_ref().map_err(Missing::clone)?;
         self.whole(&Limits::default())?;
         let mut files = BTreeMap::new();
@@ -318,7 +317,7 @@ impl<'a> Tree<'a> {
         known.copied().filter(|path| wanted::matches(&[pattern], path)).collect()
     }
 
-    fn configs(&self) -> (BTreeMap<String, Vec<String>>, Vec<String>) {
+    fn configs(&self) -> Configs {
         let mut configs = BTreeMap::new();
         let mut unread = Vec::new();
         for pattern in wanted::CONFIGS {

@@ -1,11 +1,15 @@
 //! The signed tarball: definition, lock, collection, archive, verification, catalog.
 
+pub mod agent;
 pub mod archive;
 pub mod assembly;
 pub mod catalog;
 pub mod contents;
+pub mod definition;
 mod error;
 pub mod graph;
+pub mod layer;
+pub mod made;
 pub mod name;
 pub mod oci;
 pub mod reader;

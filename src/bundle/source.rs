@@ -22,8 +22,8 @@ pub trait Source: Send + Sync {
     /// A manifest or index of at most `limit` bytes.
     async fn manifest(&self, digest: &Digest, limit: u64) -> Result<Bytes, SourceError>;
 
-    /// A blob.
-    async fn blob(&self, digest: &Digest) -> Result<BlobStream, SourceError>;
+    /// A blob of this length.
+    async fn blob(&self, digest: &Digest, size: u64) -> Result<BlobStream, SourceError>;
 }
 
 /// Why a source does not give what it is asked for.
@@ -114,7 +114,7 @@ impl Source for LayoutFolder {
         file::read_capped(&path, limit).map(Bytes::from).map_err(|e| SourceError::file(&path, e))
     }
 
-    async fn blob(&self, digest: &Digest) -> Result<BlobStream, SourceError> {
+    async fn blob(&self, digest: &Digest, _size: u64) -> Result<BlobStream, SourceError> {
         let path = self.path(digest);
         let mut file = tokio::fs::File::open(&path).await.map_err(|e| SourceError::file(&path, e))?;
         // One trip to the thread pool for each of these, not for each 8 KiB.
@@ -150,7 +150,7 @@ impl Source for Memory {
         self.get(digest)
     }
 
-    async fn blob(&self, digest: &Digest) -> Result<BlobStream, SourceError> {
+    async fn blob(&self, digest: &Digest, _size: u64) -> Result<BlobStream, SourceError> {
         Ok(Box::new(std::io::Cursor::new(self.get(digest)?)))
     }
 }

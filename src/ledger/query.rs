@@ -125,12 +125,17 @@ impl LedgerReader {
             .map_err(self.failed(format!("read run {run}")))
     }
 
-    /// The latest result of each (target, engine, profile name), in the order of these.
+    /// The latest result of each (target, engine, profile name), in the order of these. A run that ended replaces all earlier
+    /// runs of its series ([`RunStart::series`]): a pod that is gone, or a cluster that did not answer then, is not in the
+    /// latest results for ever.
     ///
     /// # Errors
     /// When they can't be read.
     pub fn latest(&self) -> Result<Vec<TaskRecord>, LedgerError> {
-        let sql = "SELECT max(seq) FROM task GROUP BY target, engine, profile ORDER BY target, engine, profile";
+        let sql = "SELECT max(task.seq) FROM task JOIN run ON run.run = task.run \
+             WHERE NOT EXISTS (SELECT 1 FROM run AS later JOIN run_end ON run_end.run = later.run \
+                               WHERE later.series = run.series AND later.seq > run.seq) \
+             GROUP BY target, engine, profile ORDER BY target, engine, profile";
         self.tasks(sql, []).map_err(self.failed("read the latest results"))
     }
 

@@ -1,8 +1,12 @@
 //! The command line: one file a command, each an `Args` with a `run`.
 
-mod registry;
-mod export;
+mod access;
 mod agent;
+mod export;
+mod registry;
+mod scan;
+mod serve;
+mod signal;
 
 use std::process::ExitCode;
 
@@ -21,6 +25,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Registry(registry::Args),
+    Scan(scan::Args),
+    Serve(serve::Args),
     Export(export::Export),
     #[command(hide = true)]
     Agent(agent::Args),
@@ -57,6 +63,8 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> Outcome {
     match command {
         Command::Registry(args) => args.run().await,
+        Command::Scan(args) => args.run().await,
+        Command::Serve(args) => args.run().await,
         Command::Export(export) => export.run(jiff::Timestamp::now()),
         Command::Agent(args) => args.run().await,
     }

@@ -1,6 +1,7 @@
 //! The stages of the flow, each taking the proof that the one before it made.
 
 pub mod export;
+pub mod load;
 pub mod plan;
 pub mod registries;
 pub mod schedule;

@@ -1,5 +1,6 @@
 //! The command line: one file a command, each an `Args` with a `run`.
 
+mod load;
 mod registry;
 
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Load(load::Args),
     Registry(registry::Args),
 }
 
@@ -51,6 +53,7 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command) -> Outcome {
     match command {
+        Command::Load(args) => args.run().await,
         Command::Registry(args) => args.run().await,
     }
 }

@@ -25,7 +25,7 @@ enum Command {
     Serve(ServeArgs),
 }
 
-/// Serve an OCI registry from a folder until SIGTERM or SIGINT
+/// Serve an OCI registry from a folder until SIGTERM or SIGINT; its address is the first line on stdout
 ///
 /// Without --tls-cert, a CA is made in DIR/tls on the first start; clients need DIR/tls/ca.crt.
 #[derive(Debug, clap::Args)]
@@ -50,10 +50,10 @@ struct ServeArgs {
     #[arg(long, conflicts_with = "tls_cert")]
     plain_http: bool,
     /// Ask every client for this user's password
-    #[arg(long, value_name = "NAME", requires = "password_file")]
-    user: Option<String>,
+    #[arg(long, alias = "user", value_name = "NAME", requires = "password_file")]
+    username: Option<String>,
     /// The file whose first line is the password
-    #[arg(long, value_name = "FILE", requires = "user")]
+    #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
 }
 
@@ -67,8 +67,8 @@ impl Args {
 
 impl ServeArgs {
     async fn run(self) -> Outcome {
-        let Self { data, listen, name, tls_cert, tls_key, plain_http, user, password_file } = self;
-        let credentials = match (user, password_file) {
+        let Self { data, listen, name, tls_cert, tls_key, plain_http, username, password_file } = self;
+        let credentials = match (username, password_file) {
             (Some(user), Some(path)) => Some(Credentials::from_password_file(user, &path)?),
             _ => None,
         };
@@ -83,7 +83,8 @@ impl ServeArgs {
         let mut int = signal(SignalKind::interrupt()).map_err(signal_failed)?;
         let ca = data.join("tls/ca.crt");
         let server = Server::start(ServeConfig { data, listen, tls, credentials, limits: Limits::default() }).await?;
-        eprintln!("serving a registry at {scheme}://{}", server.address());
+        // For scripts: with port 0 only this says where.
+        println!("{scheme}://{}", server.address());
         if server.ca_pem().is_some() {
             eprintln!("clients need the CA certificate {}", ca.display());
         }
@@ -102,10 +103,10 @@ pub(super) struct ConnectArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "plain_http")]
     ca: Option<PathBuf>,
     /// The user; without one, what `docker login` or `skopeo login` left in ~/.docker/config.json is used
-    #[arg(long, value_name = "NAME", requires = "password_file")]
-    user: Option<String>,
+    #[arg(long, alias = "user", value_name = "NAME", requires = "password_file")]
+    username: Option<String>,
     /// The file whose first line is the user's password
-    #[arg(long, value_name = "FILE", requires = "user")]
+    #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
     /// Another host that the credentials may be sent to for a token (repeatable)
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -126,7 +127,7 @@ impl ConnectArgs {
             None if self.plain_http => Transport::PlainHttp,
             None => Transport::Tls,
         };
-        let credentials = match (&self.user, &self.password_file) {
+        let credentials = match (&self.username, &self.password_file) {
             (Some(user), Some(path)) => Some(Credentials::from_password_file(user, path)?),
             _ => match docker_config_path() {
                 Some(path) => Credentials::from_docker_config(&path, registry, limits)?,

@@ -83,7 +83,10 @@ impl std::fmt::Debug for Token {
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster").field("context", &self.context).field("server", &self.server()).finish_non_exhaustive()
+        f.debug_struct("Cluster")
+            .field("context", &self.context)
+            .field("server", &self.server())
+            .finish_non_exhaustive()
     }
 }
 
@@ -280,8 +283,7 @@ async fn configuration(
     .map_err(|error| failed(Box::new(error)))?;
     let name = context.map(str::to_owned).or_else(|| file.current_context.clone()).unwrap_or_default();
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-    let config =
-        kube::Config::from_custom_kubeconfig(file, &options).await.map_err(|error| failed(Box::new(error)))?;
+    let config = kube::Config::from_custom_kubeconfig(file, &options).await.map_err(|error| failed(Box::new(error)))?;
     let name = if name.is_empty() { config.cluster_url.to_string() } else { name };
     Ok((config, name))
 }
@@ -296,8 +298,8 @@ pub(crate) fn unreachable(what: &str, source: kube::Error) -> ClusterError {
 async fn read_body(what: &str, mut body: Body) -> Result<Vec<u8>, ClusterError> {
     let mut bytes = Vec::new();
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let frame = frame
-            .map_err(|source| ClusterError::Unreachable { what: what.to_owned(), source: Box::new(source) })?;
+        let frame =
+            frame.map_err(|source| ClusterError::Unreachable { what: what.to_owned(), source: Box::new(source) })?;
         if let Some(data) = frame.data_ref() {
             if bytes.len() + data.len() > ANSWER_BYTES {
                 return Err(ClusterError::AnswerTooLarge { what: what.to_owned(), limit: ANSWER_BYTES });

@@ -355,13 +355,17 @@ impl Classify for ClusterError {
 
     fn remedy(&self) -> Option<String> {
         match self {
-            Self::Config { .. } => Some("name a kubeconfig with --kubeconfig or KUBECONFIG, and a context in it".to_owned()),
-            Self::Insecure { .. } => {
-                Some("put the cluster's CA into the kubeconfig as certificate-authority-data; there is no off switch".to_owned())
+            Self::Config { .. } => {
+                Some("name a kubeconfig with --kubeconfig or KUBECONFIG, and a context in it".to_owned())
             }
-            Self::Unreachable { .. } | Self::NoAnswer { .. } => {
-                Some("see that the address in the kubeconfig can be reached from here, and that the API server runs".to_owned())
-            }
+            Self::Insecure { .. } => Some(
+                "put the cluster's CA into the kubeconfig as certificate-authority-data; there is no off switch"
+                    .to_owned(),
+            ),
+            Self::Unreachable { .. } | Self::NoAnswer { .. } => Some(
+                "see that the address in the kubeconfig can be reached from here, and that the API server runs"
+                    .to_owned(),
+            ),
             Self::Denied { .. } => Some("`gapscan doctor` lists what gapscan needs to be allowed".to_owned()),
             Self::ImagePull { image, .. } => Some(format!(
                 "see that the node can pull `{}` from the registry: address, CA and credentials in the node's runtime",
@@ -389,9 +393,6 @@ mod tests {
     #[test]
     fn a_parameter_is_named_as_it_is_written() {
         let error = ClusterError::Parameter { name: "level".to_owned(), template: "--level=${level}".to_owned() };
-        assert_eq!(
-            error.to_string(),
-            "fill in `${level}` in `--level=${level}`: the profile gives no such parameter"
-        );
+        assert_eq!(error.to_string(), "fill in `${level}` in `--level=${level}`: the profile gives no such parameter");
     }
 }

@@ -94,10 +94,9 @@ impl ScanNamespace {
         let mut cleanup = self.inventory.remove(cluster).await;
         cleanup.remaining.extend(ended.remaining);
         for (identity, token) in ended.tokens {
-            let dead = poll_until(TOKEN_DEATH, || async {
-                Ok(identity::is_refused(cluster, &token).await?.then_some(()))
-            })
-            .await;
+            let dead =
+                poll_until(TOKEN_DEATH, || async { Ok(identity::is_refused(cluster, &token).await?.then_some(())) })
+                    .await;
             if !matches!(dead, Ok(Some(()))) {
                 cleanup.remaining.push(format!("token/{identity}"));
             }

@@ -215,7 +215,8 @@ mod tests {
         for text in ["v1/pods", "apps/v1/deployments", "rbac.authorization.k8s.io/v1/clusterroles"] {
             assert_eq!(text.parse::<ResourceKey>().expect(text).to_string(), text);
         }
-        for text in ["", "pods", "v1/secrets", "v1/", "/v1/pods", "v1/pods?watch=1", "v1/../pods", "a/b/c/d", "v1/Pods"] {
+        for text in ["", "pods", "v1/secrets", "v1/", "/v1/pods", "v1/pods?watch=1", "v1/../pods", "a/b/c/d", "v1/Pods"]
+        {
             assert!(text.parse::<ResourceKey>().is_err(), "{text:?}");
         }
         let key: ResourceKey = "apps/v1/deployments".parse().expect("a key");

@@ -217,10 +217,7 @@ fn containers(pod: &Pod) -> Vec<(Container, bool)> {
         all.push((init.clone(), init.restart_policy.as_deref() == Some("Always")));
     }
     for debug in spec.ephemeral_containers.iter().flatten() {
-        all.push((
-            Container { name: debug.name.clone(), image: debug.image.clone(), ..Container::default() },
-            false,
-        ));
+        all.push((Container { name: debug.name.clone(), image: debug.image.clone(), ..Container::default() }, false));
     }
     all
 }

@@ -456,6 +456,7 @@ pub(super) fn hostile() -> Report {
     report.runs[0].start.requested = vec![all.clone()];
     report.runs[0].unrecorded = vec![expected];
     report.runs[0].end = None;
-    report.events = vec![Event { at: report.generated, what: all.clone(), subject: all.clone(), due: None, detail: all }];
+    report.events =
+        vec![Event { at: report.generated, what: all.clone(), subject: all.clone(), due: None, detail: all }];
     report
 }

@@ -3,6 +3,7 @@
 mod access;
 mod agent;
 mod export;
+mod load;
 mod registry;
 mod scan;
 mod serve;
@@ -24,6 +25,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Load(load::Args),
     Registry(registry::Args),
     Scan(scan::Args),
     Serve(serve::Args),
@@ -62,6 +64,7 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command) -> Outcome {
     match command {
+        Command::Load(args) => args.run().await,
         Command::Registry(args) => args.run().await,
         Command::Scan(args) => args.run().await,
         Command::Serve(args) => args.run().await,

@@ -83,7 +83,7 @@ impl ServeArgs {
         let mut int = signal(SignalKind::interrupt()).map_err(signal_failed)?;
         let ca = data.join("tls/ca.crt");
         let server = Server::start(ServeConfig { data, listen, tls, credentials, limits: Limits::default() }).await?;
-        // Data for whoever started it, and waits for this line: where it listens.
+        // For scripts: with port 0 only this says where.
         println!("{scheme}://{}", server.address());
         if server.ca_pem().is_some() {
             eprintln!("clients need the CA certificate {}", ca.display());

@@ -1,5 +1,10 @@
 //! The command line: one file a command, each an `Args` with a `run`.
 
+mod history;
+mod ledger;
+mod results;
+mod table;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -15,7 +20,11 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Results(results::Args),
+    History(history::Args),
+    Ledger(ledger::Args),
+}
 
 /// Parses the arguments, runs the command and gives the exit code. Messages go to stderr.
 pub fn main() -> ExitCode {
@@ -46,5 +55,9 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Outcome {
-    match command {}
+    match command {
+        Command::Results(args) => args.run(),
+        Command::History(args) => args.run(),
+        Command::Ledger(args) => args.run(),
+    }
 }

@@ -163,7 +163,7 @@ pub fn selected_controls(reader: impl Read, profile_id: &str, limits: &Limits) -
     let says = |item: &Item| {
         let named = |id: &String| *id == item.id || item.cluster.as_ref() == Some(id);
         let selects = chain.iter().flat_map(|profile| &profile.selects);
-        selects.filter(|(id, _)| named(id)).last().map_or(item.selected, |(_, selected)| *selected)
+        selects.filter(|(id, _)| named(id)).next_back().map_or(item.selected, |(_, selected)| *selected)
     };
     let groups: Vec<bool> = benchmark.groups.iter().map(says).collect();
     let mut controls = Vec::new();
@@ -187,7 +187,7 @@ pub fn selected_controls(reader: impl Read, profile_id: &str, limits: &Limits) -
             return Err(contradiction(format!("rule `{}` is in it twice", brief(&control.id))));
         }
         let refined = chain.iter().flat_map(|profile| &profile.severities);
-        if let Some((_, severity)) = refined.filter(|(id, _)| *id == control.id).last() {
+        if let Some((_, severity)) = refined.filter(|(id, _)| *id == control.id).next_back() {
             control.severity = *severity;
         }
         controls.push(control);

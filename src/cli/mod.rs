@@ -8,6 +8,10 @@ mod registry;
 mod scan;
 mod serve;
 mod signal;
+mod history;
+mod ledger;
+mod results;
+mod table;
 
 use std::process::ExitCode;
 
@@ -32,6 +36,9 @@ enum Command {
     Export(export::Export),
     #[command(hide = true)]
     Agent(agent::Args),
+    Results(results::Args),
+    History(history::Args),
+    Ledger(ledger::Args),
 }
 
 /// Parses the arguments, runs the command and gives the exit code. Messages go to stderr.
@@ -70,5 +77,8 @@ async fn run(command: Command) -> Outcome {
         Command::Serve(args) => args.run().await,
         Command::Export(export) => export.run(jiff::Timestamp::now()),
         Command::Agent(args) => args.run().await,
+        Command::Results(args) => args.run(),
+        Command::History(args) => args.run(),
+        Command::Ledger(args) => args.run(),
     }
 }

@@ -172,6 +172,10 @@ pub(crate) const CONFIGS: &[&str] = &[
     "/var/lib/kubelet/config.yaml",
 ];
 
+/// Files to which links among [`CONFIGS`] lead by custom. An image's layer must be read with them in mind, for nobody
+/// knows then what a link in a later layer leads to.
+pub(crate) const LINK_TARGETS: &[&str] = &["/etc/nginx/sites-available/*"];
+
 /// Kernel parameters that are facts, as paths below `/proc/sys`.
 pub(crate) const SYSCTLS: &[&str] = &[
     "fs/protected_fifos",

@@ -89,6 +89,30 @@ fn every_shell_tells_the_same_about_this_machine() {
 }
 
 #[test]
+fn a_shell_without_any_tool_tells_what_it_can() {
+    if !Path::new("/usr/bin/dash").exists() {
+        println!("skipped: needs /usr/bin/dash");
+        return;
+    }
+    let script =
+        script(&Limits::default()).replace("PATH=\"$PATH:/usr/sbin:/usr/bin:/sbin:/bin\"", "PATH=/nonexistent");
+    assert!(script.contains("PATH=/nonexistent"));
+    let output = Command::new("/usr/bin/dash")
+        .args(["-c", &script, "gapscan", nonce().as_str()])
+        .stdin(Stdio::null())
+        .output()
+        .expect("dash runs");
+    let facts = parse(&output.stdout, &nonce(), &Limits::default());
+    assert_eq!(inconsistent(&facts), Vec::<String>::new());
+    for fact in ["users", "groups", "os", "mounts", "sockets", "processes", "configs"] {
+        assert_eq!(facts.missing.get(fact), None, "{fact}");
+    }
+    for fact in ["files", "specialFiles", "unreadable", "sysctls"] {
+        assert_eq!(facts.missing[fact].reason, Reason::ToolMissing, "{fact}");
+    }
+}
+
+#[test]
 fn no_hash_leaves_the_target() {
     let masked = |lines: &str, function: &str| {
         let script = script(&Limits::default());

@@ -175,6 +175,7 @@ fn reads_content(path: &str) -> bool {
         || wanted::APK.contains(&path)
         || is_status_d(path)
         || wanted::matches(wanted::CONFIGS, path)
+        || wanted::matches(wanted::LINK_TARGETS, path)
 }
 
 pub(super) fn is_status_d(path: &str) -> bool {

@@ -346,7 +346,7 @@ impl<'a> Tree<'a> {
 /// Every path and pattern that a fact depends on.
 fn well_known() -> impl Iterator<Item = &'static str> {
     let single = ["/etc/passwd", "/etc/group", "/etc/shadow", wanted::DPKG_STATUS, "/var/lib/dpkg/status.d/*"];
-    let lists = wanted::FILES.iter().chain(wanted::CONFIGS).copied();
+    let lists = wanted::FILES.iter().chain(wanted::CONFIGS).chain(wanted::LINK_TARGETS).copied();
     lists.chain(single).chain(wanted::OS_RELEASE).chain(wanted::APK)
 }
 

@@ -289,7 +289,108 @@ fn too_many_files_make_the_fact_absent() {
     assert_eq!(facts.missing["unreadable"].reason, Reason::FactTruncated);
 }
 
+/// One change in a layer, on few names, so that changes meet.
+#[derive(Clone, Debug)]
+enum Change {
+    File(String, u32),
+    Dir(String, u32),
+    Remove(String),
+    Hide(String),
+}
+
+fn change() -> impl proptest::strategy::Strategy<Value = Change> {
+    use proptest::prelude::*;
+    let path =
+        proptest::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4).prop_map(|parts| parts.join("/"));
+    let mode = prop::sample::select(vec![0o644_u32, 0o755, 0o4755, 0o666, 0o2755]);
+    (path, mode, 0..8).prop_map(|(path, mode, kind)| match kind {
+        0..4 => Change::File(path, mode),
+        4..6 => Change::Dir(path, mode),
+        6 => Change::Remove(path),
+        _ => Change::Hide(path),
+    })
+}
+
+/// The same by a model that keeps every file: path to mode, and whether it is a folder.
+fn model(layers: &[Vec<Change>]) -> Vec<String> {
+    type Files = std::collections::BTreeMap<String, (u32, bool)>;
+    let under = |files: &mut Files, path: &str| files.retain(|p, _| !p.starts_with(&format!("{path}/")));
+    let mut files = Files::new();
+    for layer in layers {
+        for change in layer {
+            match change {
+                Change::Remove(path) => {
+                    under(&mut files, path);
+                    files.remove(path);
+                }
+                Change::Hide(path) => under(&mut files, path),
+                Change::File(..) | Change::Dir(..) => {}
+            }
+        }
+        for change in layer {
+            let (path, mode, folder) = match change {
+                Change::File(path, mode) => (path, *mode, false),
+                Change::Dir(path, mode) => (path, *mode, true),
+                Change::Remove(_) | Change::Hide(_) => continue,
+            };
+            if !folder {
+                under(&mut files, path);
+            }
+            files.insert(path.clone(), (mode, folder));
+        }
+    }
+    files.into_iter().filter(|(_, (mode, _))| mode & 0o6002 != 0).map(|(path, _)| format!("/{path}")).collect()
+}
+
+/// Whether no entry lies below a file of the same or a lower layer: a runtime could not extract such a layer.
+fn extractable(layers: &[Vec<Change>]) -> bool {
+    let mut files = std::collections::BTreeSet::new();
+    for layer in layers {
+        for change in layer {
+            let (path, file) = match change {
+                Change::File(path, _) => (path, true),
+                Change::Dir(path, _) => (path, false),
+                Change::Remove(_) | Change::Hide(_) => continue,
+            };
+            let mut above = path.as_str();
+            while let Some((folder, _)) = above.rsplit_once('/') {
+                if files.contains(folder) {
+                    return false;
+                }
+                above = folder;
+            }
+            if file {
+                files.insert(path.clone());
+            }
+        }
+    }
+    true
+}
+
 proptest::proptest! {
+    #[test]
+    fn layers_add_up_as_in_a_model(layers in proptest::collection::vec(proptest::collection::vec(change(), 0..6), 1..5)) {
+        proptest::prop_assume!(extractable(&layers));
+        let expected = model(&layers);
+        let built: Vec<Layer> = layers.iter().map(|changes| {
+            changes.iter().fold(Layer::new(), |layer, change| match change {
+                Change::File(path, mode) => layer.file(path, *mode, ""),
+                Change::Dir(path, mode) => layer.dir(&format!("{path}/"), *mode),
+                Change::Hide(path) => layer.file(&format!("{path}/.wh..wh..opq"), 0o644, ""),
+                Change::Remove(path) => match path.rsplit_once('/') {
+                    Some((folder, file)) => layer.file(&format!("{folder}/.wh.{file}"), 0o644, ""),
+                    None => layer.file(&format!(".wh.{path}"), 0o644, ""),
+                },
+            })
+        }).collect();
+        let facts = image(&built);
+        let mut found = special(&facts);
+        found.sort_unstable();
+        let mut expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        expected.sort_unstable();
+        proptest::prop_assert_eq!(found, expected);
+    }
+
     #[test]
     fn garbage_never_panics(mut bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..3000)) {
         let _ = read(&bytes);

@@ -108,7 +108,7 @@ pub(crate) const FILES: &[&str] = &[
 ];
 
 /// Configuration files whose content is a fact. None of them holds a secret by design; what looks like one in a URL is
-/// masked by [`crate::native::facts::config`].
+/// masked by `config::mask`.
 pub(crate) const CONFIGS: &[&str] = &[
     "/etc/apt/apt.conf",
     "/etc/apt/apt.conf.d/*",

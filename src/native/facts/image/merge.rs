@@ -89,6 +89,7 @@ impl<'a> Tree<'a> {
         self.contents.retain(|path, _| !hidden.path(path) && !layer.dirs.has(path));
         self.links.extend(layer.links.iter().map(|(path, target)| (path.as_str(), target.as_str())));
         self.doubt(layer);
+        self.doubt_removals(layer);
         self.nodes.extend(layer.nodes.iter().map(|(path, node)| (path.as_str(), node)));
         self.contents.extend(layer.contents.iter().map(|(path, content)| (path.as_str(), content)));
         self.truncated |= layer.truncated;
@@ -117,6 +118,31 @@ impl<'a> Tree<'a> {
                 }
             }
         }
+    }
+
+    /// The same for what is removed through a link: `x/.wh.passwd`.
+    fn doubt_removals(&mut self, layer: &LayerFacts) {
+        let removed = layer.whiteouts.iter().filter_map(|path| {
+            let (folder, file) = path.rsplit_once('/')?;
+            match self.resolve(folder) {
+                Lead::To(real) => Some((path, format!("{}/{file}", real.trim_end_matches('/')))),
+                Lead::Loop => None,
+            }
+        });
+        let hidden = layer.opaque.iter().filter_map(|path| match self.resolve(path) {
+            Lead::To(real) => Some((path, real)),
+            Lead::Loop => None,
+        });
+        let mut doubtful = BTreeSet::new();
+        for (_, real) in removed.chain(hidden).filter(|(path, real)| *path != real) {
+            let gone = real.trim_end_matches('/');
+            let below =
+                |path: &str| path.strip_prefix(gone).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            // A pattern is in doubt when any name that fits it may be: `/etc/x.d/*` by `/etc/x.d/50-y`.
+            let fits = |pattern: &&str| below(pattern) || wanted::matches(&[pattern], gone);
+            doubtful.extend(well_known().filter(fits).map(str::to_owned));
+        }
+        self.doubtful.extend(doubtful);
     }
 
     /// Follows links as the kernel does, with the image's root as the root.

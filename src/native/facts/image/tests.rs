@@ -100,6 +100,8 @@ fn base() -> Layer {
     Layer::new()
         .dir("./", 0o755)
         .dir("etc/", 0o755)
+        .link("etc/nginx/sites-enabled/default", "/etc/nginx/sites-available/default")
+        .file("etc/nginx/sites-available/default", 0o644, "listen 80;\n")
         .file("etc/passwd", 0o644, "root:x:0:0::/root:/bin/sh\nme:x:7:7::/:/bin/sh\n")
         .file("etc/group", 0o644, "root:x:0:\nme:x:7:\n")
         .file("etc/shadow", 0o640, "root:*:::::::\n")
@@ -121,6 +123,8 @@ fn one_layer_tells_everything() {
     let facts = image(&[base()]);
     assert_eq!(special(&facts), ["/opt/a/b/open", "/srv/nobodys", "/tmp", "/usr/bin/su", "/usr/bin/su2"]);
     assert_eq!(facts.os.as_ref().expect("os")["ID"], "debian");
+    assert_eq!(facts.configs.as_ref().expect("configs")["/etc/nginx/sites-enabled/default"], ["listen 80;"]);
+    assert_eq!(facts.unreadable_configs.as_deref(), Some(&[][..]));
     assert_eq!(facts.packages.as_ref().expect("packages").len(), 1);
     assert_eq!(facts.users.as_ref().expect("users").len(), 2);
     let files = facts.files.as_ref().expect("files");
@@ -185,6 +189,12 @@ fn a_file_written_through_a_link_is_not_overlooked() {
         Layer::new().file("x/evil", 0o644, "me ALL=(ALL) NOPASSWD: ALL\n"),
     ]);
     assert_eq!(facts.unreadable_configs.as_deref(), Some(&["/etc/sudoers.d".to_owned()][..]));
+    let facts = image(&[base(), Layer::new().link("x", "etc"), Layer::new().file("x/.wh.shadow", 0o644, "")]);
+    assert_eq!(facts.missing["passwords"].reason, Reason::ImageUnreadable);
+    assert!(facts.users.is_some());
+    let hide = Layer::new().file("x/.wh..wh..opq", 0o644, "");
+    let facts = image(&[base(), Layer::new().link("x", "var"), hide]);
+    assert_eq!(facts.missing["packages"].reason, Reason::ImageUnreadable);
     // Nothing of what is well known lies behind this one.
     let facts = image(&[base(), Layer::new().file("bin/new", 0o755, "")]);
     assert!(facts.users.is_some() && facts.special_files.is_some());

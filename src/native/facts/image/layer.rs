@@ -282,7 +282,7 @@ impl<'a> Builder<'a> {
     fn hardlink(&mut self, path: String, entry: &Entry) -> Result<(), ImageError> {
         let target = match entries::normal(&entry.link) {
             Ok(target) => format!("/{}", name::text(&target)),
-            Err(why) => return Err(ImageError::Entry { number: 0, name: path, why }),
+            Err(why) => return Err(ImageError::Entry { number: entry.number, name: path, why }),
         };
         let known = self.facts.nodes.get(&target).cloned();
         if reads_content(&path) {

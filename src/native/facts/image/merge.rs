@@ -260,7 +260,7 @@ impl<'a> Tree<'a> {
 
     fn special(&self, owners: &Collected<Owners>, limits: &Limits) -> Collected<Special> {
         let owners = owners.as_ref().map_err(Missing::clone)?;
-        self.whole(limits)?;
+        self.whole()?;
         let pseudo = |path: &str| {
             wanted::PSEUDO.iter().any(|p| path.strip_prefix(p).is_some_and(|r| r.is_empty() || r.starts_with('/')))
         };
@@ -280,17 +280,14 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn whole(&self, limits: &Limits) -> Collected<()> {
-        if self.truncated {
-            Err(Missing::truncated("the list of files that are special or not root's", limits))
-        } else {
-            Ok(())
-        }
+    fn whole(&self) -> Collected<()> {
+        let why = || Missing::new(Reason::FactTruncated, "a layer has more special files than there is room for");
+        if self.truncated { Err(why()) } else { Ok(()) }
     }
 
     fn files(&self, owners: &Collected<Owners>) -> Collected<Files> {
         let owners = owners.as_ref().map_err(Missing::clone)?;
-        self.whole(&Limits::default())?;
+        self.whole()?;
         let mut files = BTreeMap::new();
         let mut unread = Vec::new();
         let mut add = |path: &str| {

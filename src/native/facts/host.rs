@@ -3,7 +3,9 @@
 //! With `/` as the root, `/proc` speaks of this process' namespaces. With another root (a node's file system in a pod)
 //! its `/proc/1` is asked for mounts and sockets, for they are the node's.
 //!
-//! The search for special files stays on local file systems (see [`walk`]). Of rpm's database it can only say that it is
+//! The search for special files enters local file systems only, each once: not network and pseudo file systems, not bind
+//! mounts of what it walks anyway, not containers' overlays, and not the folders in which container runtimes keep images
+//! and pods (`host/walk.rs` lists them), for those are targets of their own. Of rpm's database it can only say that it is
 //! there: `packages` is absent then.
 
 mod root;

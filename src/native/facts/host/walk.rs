@@ -153,7 +153,7 @@ pub(super) fn special(root: &Root, plan: &Plan, owners: &Owners, limits: &Limits
         if matches!(file.to_bytes(), b"." | b"..") || entry.file_type() == FileType::Symlink {
             continue;
         }
-        let path = [&level.path[..], b"/", file.to_bytes()].concat();
+        let path = || [&level.path[..], b"/", file.to_bytes()].concat();
         let Ok(folder) = level.dir.fd() else {
             return Err(Missing::failed("a folder that was open is no longer"));
         };
@@ -161,13 +161,17 @@ pub(super) fn special(root: &Root, plan: &Plan, owners: &Owners, limits: &Limits
             Ok(stat) => stat,
             Err(Errno::NOENT) => continue,
             Err(_) => {
-                unread.push(shown(&path));
+                unread.push(shown(&path()));
                 continue;
             }
         };
         let Some(kind) = files::kind(stat.st_mode).filter(|kind| *kind != "link") else { continue };
-        let pseudo = wanted::PSEUDO.iter().any(|pseudo| pseudo.as_bytes() == path);
-        if !pseudo && (files::special_mode(stat.st_mode) || owners.unowned(stat.st_uid, stat.st_gid)) {
+        let special = files::special_mode(stat.st_mode) || owners.unowned(stat.st_uid, stat.st_gid);
+        if !special && kind != "dir" {
+            continue;
+        }
+        let path = path();
+        if special && !wanted::PSEUDO.iter().any(|pseudo| pseudo.as_bytes() == path) {
             list.push(files::fact(name::text(&path), kind, stat.st_mode, (stat.st_uid, stat.st_gid), owners));
         }
         if kind == "dir" && plan.enters(&path, stat.st_dev != level.device) {

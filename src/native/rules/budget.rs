@@ -18,13 +18,11 @@ use cel::common::types::{CelInt, DYN_TYPE, INT_TYPE, Type};
 use cel::common::value::{CowVal, StaticVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 
-use super::value;
+use super::{pattern, value};
 
 /// The variable under which an evaluation finds its budget. No expression can name it.
 pub(super) const VARIABLE: &str = "@budget";
 const PAY: &str = "@pay";
-/// The price of compiling a regular expression at run time.
-const REGEX_STEPS: i64 = 200;
 
 static BUDGET_TYPE: Type = Type::new_unspecified_type("@budget");
 
@@ -109,7 +107,7 @@ fn paid(expr: IdedExpr, steps: i64) -> IdedExpr {
     }))
 }
 
-fn pay_here(expr: &mut IdedExpr, steps: i64) {
+pub(super) fn pay_here(expr: &mut IdedExpr, steps: i64) {
     *expr = paid(std::mem::take(expr), steps);
 }
 
@@ -156,18 +154,15 @@ fn rewrite(expr: &mut IdedExpr) {
             }
         }
         Expr::Call(call) => {
-            // Compiling a regular expression costs more than any step.
-            let regex = call.func_name == "matches";
             if let Some(target) = &mut call.target {
                 rewrite(target);
-                if regex {
-                    pay_here(target, REGEX_STEPS);
-                } else if !is_namespace(target) {
+                if !is_namespace(target) {
                     pay_unless_literal(target);
                 }
             }
             call.args.iter_mut().for_each(rewrite);
             pay_for_operands(call);
+            pattern::redirect(call);
         }
         Expr::Comprehension(loop_) => {
             let per_turn = nodes(&loop_.loop_step);

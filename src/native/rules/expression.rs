@@ -7,10 +7,10 @@
 use std::sync::{Arc, OnceLock};
 
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
-use cel::{Context, Env, Value, extensions};
+use cel::{Env, extensions};
 
-use super::budget;
 use super::object::FACTS;
+use super::{budget, pattern};
 
 /// Characters of one expression; the rules that people write are all far below.
 const EXPRESSION_CHARS: usize = 8 * 1024;
@@ -94,6 +94,7 @@ pub(super) fn environment(dialect: Dialect) -> &'static Arc<Env> {
     let build = |mut env: Env| {
         env.add_extension(extensions::strings)
             .and_then(|()| env.add_extension(budget::declare))
+            .and_then(|()| env.add_extension(pattern::declare))
             .expect("the names in the strings library and here are not in the standard library");
         Arc::new(env)
     };
@@ -263,23 +264,13 @@ impl Check<'_> {
         if name == "matches"
             && let Some(Expr::Literal(LiteralValue::String(pattern))) = call.args.last().map(|arg| &arg.expr)
         {
-            self.pattern(pattern.inner());
-        }
-    }
-
-    /// Tries a literal regular expression, which would otherwise fail only when a rule runs.
-    fn pattern(&mut self, pattern: &str) {
-        let literal =
-            |text: &str| IdedExpr { id: 0, expr: Expr::Literal(LiteralValue::String(text.to_owned().into())) };
-        let call = CallExpr {
-            func_name: "matches".to_owned(),
-            target: Some(Box::new(literal(""))),
-            args: vec![literal(pattern)],
-        };
-        let probe = IdedExpr { id: 0, expr: Expr::Call(call) };
-        let context = Context::with_env(Arc::clone(environment(self.names.dialect)));
-        if Value::resolve(&probe, &context).is_err() {
-            self.problem(format!("`{}` is no regular expression", crate::base::text::brief(pattern)));
+            // It would otherwise fail only when a rule runs.
+            if let Err(reason) = pattern::compile(pattern.inner()) {
+                self.problem(format!(
+                    "`{}` is no regular expression: {reason}",
+                    crate::base::text::brief(pattern.inner())
+                ));
+            }
         }
     }
 }

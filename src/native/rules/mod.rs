@@ -9,6 +9,7 @@ mod cluster;
 mod expression;
 mod judge;
 mod object;
+mod pattern;
 mod policy;
 mod rule;
 mod scope;

@@ -314,7 +314,7 @@ fn work_is_bounded_whatever_the_rule_makes_of_the_error() {
         "object.users.all(u, u in object.users)",
         "object.users.all(u, object.users == object.users)",
         "object.users.all(u, object.users.map(v, v.name).join(',').contains('nobody') || true)",
-        "object.users.all(u, u.name.matches('a{1,100}') || true)",
+        "object.users.all(u, u.name.matches(u.name + 'a{1,100}') || true)",
         "object.users.all(u, object.users.all(v, true)) || true",
         "true || false ? object.users.all(u, object.users.all(v, true)) : true",
         "object.users.all(a, object.users.all(b, object.users.all(c, object.users.all(d, object.users.all(e, true)))))",

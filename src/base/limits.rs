@@ -13,6 +13,8 @@ pub struct Limits {
     pub manifest_bytes: u64,
     /// How many manifests one bundle may carry; they are held in memory while its blobs stream by.
     pub manifests: usize,
+    /// Bytes of all manifests of one bundle together, for the same reason.
+    pub manifests_bytes: u64,
     /// Bytes of one blob. The ustar size field ends at 8 GiB.
     pub blob_bytes: u64,
     /// How deep an index may nest indexes.
@@ -50,6 +52,7 @@ impl Default for Limits {
             root_rotations: 1024,
             manifest_bytes: 4 << 20,
             manifests: 4096,
+            manifests_bytes: 256 << 20,
             blob_bytes: (8 << 30) - 1,
             index_depth: 4,
             layer_inflated_bytes: 64 << 30,

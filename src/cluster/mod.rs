@@ -1,1 +1,19 @@
-//! Everything that talks to the Kubernetes API.
+//! The cluster: its targets, its objects, and scans in it with least privilege that leave nothing behind.
+
+pub mod access;
+// pub mod agent;
+// pub mod canary;
+pub mod client;
+pub mod error;
+pub mod identity;
+// pub mod job;
+pub mod namespace;
+pub mod network;
+pub mod object;
+pub mod objects;
+// pub mod sweep;
+pub mod targets;
+
+pub use client::Cluster;
+pub use error::ClusterError;
+pub use namespace::ScanNamespace;

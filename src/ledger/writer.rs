@@ -132,7 +132,7 @@ impl Ledger {
             ledger.append("note where the head file stood", now, |tail, conn| {
                 let what = "head-behind".to_owned();
                 let subject = head.ledger.to_string();
-                tail.append(conn, now, &Body::Event(Event { at: now, what, subject, detail })).map(|_| ())
+                tail.append(conn, now, &Body::Event(Event { at: now, what, subject, due: None, detail })).map(|_| ())
             })?;
         } else {
             ledger.append("note the clock", now, |_, _| Ok(()))?;
@@ -348,7 +348,7 @@ impl std::fmt::Debug for Ledger {
 }
 
 fn clock_moved_back(subject: String, at: Timestamp, detail: String) -> Body {
-    Body::Event(Event { at, what: "clock-moved-back".to_owned(), subject, detail })
+    Body::Event(Event { at, what: "clock-moved-back".to_owned(), subject, due: None, detail })
 }
 
 /// Makes the tables and the first entry in one transaction: a file that has the one has the other.

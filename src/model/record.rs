@@ -116,8 +116,11 @@ pub struct Event {
     pub at: Timestamp,
     /// A kebab-case word: `schedule-missed`, `schedule-overlap`, `bundle-loaded`, `policy-not-enforced` ...
     pub what: String,
-    /// What it is about: a plan, a bundle, a run.
+    /// What it is about: a scan of a plan as `PLAN/SCAN`, a bundle, a run.
     pub subject: String,
+    /// The due time that it is about, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Timestamp>,
     /// A sentence.
     pub detail: String,
 }
@@ -200,6 +203,12 @@ impl CheckedTask {
             profile.controls.iter().map(|c| Finding::new(&*c.id, Outcome::not_evaluated(reason, detail))).collect();
         Self::new(run, target, profile, provenance, findings, evidence, Vec::new())
             .expect("one finding was made for each control of a checked profile, whose ids are unique")
+    }
+
+    /// The same with these notes.
+    pub fn with_notes(mut self, notes: Vec<String>) -> Self {
+        self.record.notes = notes;
+        self
     }
 
     /// What is recorded.

@@ -1,1 +1,18 @@
 //! OCI registries: references, a client, and the embedded server.
+
+pub mod auth;
+mod blob;
+pub mod client;
+mod error;
+mod http;
+pub mod reference;
+pub mod serve;
+mod source;
+mod upload;
+
+pub use auth::Credentials;
+pub use blob::BlobReader;
+pub use client::{Client, ClientConfig, ManifestBody, Mount, Retry, Transport};
+pub use error::{Action, RegistryError};
+pub use reference::{Authority, ManifestName, Prefix, Reference, Repository, Tag};
+pub use upload::Upload;

@@ -382,6 +382,7 @@ pub(super) fn report() -> Report {
             at: time("2026-11-20T05:12:44Z"),
             what: "schedule-missed".to_owned(),
             subject: "nightly".to_owned(),
+            due: None,
             detail: "No runner ran at 2026-11-20 02:00 UTC.".to_owned(),
         }],
         tasks,
@@ -456,6 +457,7 @@ pub(super) fn hostile() -> Report {
     report.runs[0].start.requested = vec![all.clone()];
     report.runs[0].unrecorded = vec![expected];
     report.runs[0].end = None;
-    report.events = vec![Event { at: report.generated, what: all.clone(), subject: all.clone(), detail: all }];
+    report.events =
+        vec![Event { at: report.generated, what: all.clone(), subject: all.clone(), due: None, detail: all }];
     report
 }

@@ -257,7 +257,8 @@ fn a_clock_that_moves_back_is_noted() {
     let noted = |ledger: &Ledger| ledger.reader().events().expect("events").len();
     assert_eq!(noted(&ledger), 1);
     assert_eq!(ledger.reader().events().expect("events")[0].what, "clock-moved-back");
-    let said = Event { at: at(-999), what: "note".to_owned(), subject: String::new(), detail: String::new() };
+    let said =
+        Event { at: at(-999), what: "note".to_owned(), subject: String::new(), due: None, detail: String::new() };
     ledger.event(&said).expect("event");
     assert_eq!(noted(&ledger), 2, "it is noted once, not with every event after it");
     let begun = start(&["n1"], -998);

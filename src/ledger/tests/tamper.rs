@@ -191,7 +191,8 @@ fn an_entry_that_somebody_else_appended_is_named() {
     let conn = attack(&path);
     let (head, last) = query::head(&conn).expect("head");
     let mut tail = append::Tail { head, at: last };
-    let event = Event { at: last, what: "all-well".to_owned(), subject: String::new(), detail: String::new() };
+    let event =
+        Event { at: last, what: "all-well".to_owned(), subject: String::new(), due: None, detail: String::new() };
     tail.append(&conn, last, &chain::Body::Event(event)).expect("append");
     repair(conn);
     assert_eq!(assert_intact(&path).after_head_file, 1);

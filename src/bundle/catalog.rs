@@ -1,0 +1,187 @@
+//! The catalog artifact: its consistency, and its verification when it is read back from a registry.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::contents::Contents;
+use super::error::BundleError;
+use super::name::is_name;
+use super::oci::{self, Manifest};
+use crate::base::digest::Digest;
+use crate::base::limits::Limits;
+use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog, CatalogItem, GAPSCAN_IMAGE};
+use crate::model::provenance::BundleRef;
+use crate::model::scanner::BUILTIN;
+use crate::trust::metadata::{self, MetadataFiles};
+use crate::trust::remembered::Remembered;
+use crate::trust::root::TrustRoot;
+
+/// All items of a catalog: images, profiles and dependencies.
+pub fn items(catalog: &Catalog) -> impl Iterator<Item = &CatalogItem> {
+    catalog
+        .images
+        .iter()
+        .chain(catalog.profiles.iter().map(|p| &p.item))
+        .chain(catalog.dependencies.iter().map(|d| &d.item))
+}
+
+/// Refuses a catalog whose parts do not fit together: names that are none or are there twice, repositories other than
+/// those that follow from the names, scanners without their image or dependencies, profiles without their engine.
+///
+/// # Errors
+/// With the first thing that does not fit.
+pub fn check(catalog: &Catalog) -> Result<(), BundleError> {
+    let refuse = |reason: String| Err(BundleError::Catalog(reason));
+    let sections = [
+        ("images", catalog.images.iter().collect::<Vec<_>>()),
+        ("profiles", catalog.profiles.iter().map(|p| &p.item).collect()),
+        ("dependencies", catalog.dependencies.iter().map(|d| &d.item).collect()),
+    ];
+    let mut names = BTreeSet::new();
+    for (section, items) in &sections {
+        for item in items {
+            let shown = crate::base::text::brief(&item.name);
+            if !is_name(&item.name) {
+                return refuse(format!("`{shown}` can't be a name (lower-case letters, digits, single hyphens)"));
+            }
+            if !names.insert(&item.name) {
+                return refuse(format!("two items have the name `{shown}`"));
+            }
+            if item.repository != format!("{section}/{}", item.name) {
+                return refuse(format!("item `{shown}` is not in the repository {section}/{shown}"));
+            }
+        }
+    }
+    let has = |section: usize, name: &str| sections[section].1.iter().any(|item| item.name == name);
+    if !has(0, GAPSCAN_IMAGE) {
+        return refuse(format!("the image `{GAPSCAN_IMAGE}` is missing"));
+    }
+    let mut scanners = BTreeSet::new();
+    for scanner in &catalog.scanners {
+        let name = crate::base::text::brief(&scanner.name);
+        if !is_name(&scanner.name) || scanner.name == BUILTIN || !scanners.insert(scanner.name.as_str()) {
+            return refuse(format!("`{name}` can't be a scanner's name, or two scanners have it"));
+        }
+        if !has(0, &scanner.image) {
+            let image = crate::base::text::brief(&scanner.image);
+            return refuse(format!("scanner `{name}` asks for the image `{image}`, which is not in the bundle"));
+        }
+        if let Some(missing) = scanner.dependencies.iter().find(|d| !has(2, &d.name)) {
+            let missing = crate::base::text::brief(&missing.name);
+            return refuse(format!("scanner `{name}` asks for the dependency `{missing}`, which is not in the bundle"));
+        }
+    }
+    for profile in &catalog.profiles {
+        let name = crate::base::text::brief(&profile.item.name);
+        if profile.engine != BUILTIN && !scanners.contains(profile.engine.as_str()) {
+            let engine = crate::base::text::brief(&profile.engine);
+            return refuse(format!("profile `{name}` asks for the scanner `{engine}`, which is not in the bundle"));
+        }
+        if profile.controls == 0 || profile.targets.is_empty() {
+            return refuse(format!("profile `{name}` has no control or no kind of target, so it could only be green"));
+        }
+    }
+    Ok(())
+}
+
+/// Parses a catalog of the bundle `bundle`, which was made at `created`.
+///
+/// # Errors
+/// When it is no catalog, is another bundle's, or [`check`] refuses it.
+pub(super) fn parse(bytes: &[u8], bundle: &BundleRef, created: Timestamp) -> Result<Catalog, BundleError> {
+    let catalog: Catalog = serde_json::from_slice(bytes).map_err(|e| BundleError::Catalog(e.to_string()))?;
+    if catalog.name != bundle.name || catalog.version != bundle.version || catalog.created != created {
+        return Err(BundleError::Catalog("it belongs to another bundle".to_owned()));
+    }
+    check(&catalog)?;
+    Ok(catalog)
+}
+
+/// The descriptor of the catalog's JSON in the manifest of the catalog artifact.
+///
+/// # Errors
+/// When the manifest is no image manifest with exactly that one layer.
+pub(super) fn layer(digest: Digest, manifest: &Manifest) -> Result<&oci::Descriptor, BundleError> {
+    match manifest {
+        Manifest::Image { layers, .. } if layers.len() == 1 && layers[0].media_type == CATALOG_MEDIA_TYPE => {
+            Ok(&layers[0])
+        }
+        Manifest::Image { .. } | Manifest::Index { .. } => Err(BundleError::Manifest {
+            digest,
+            reason: "the catalog artifact has not the catalog as its one layer".to_owned(),
+        }),
+    }
+}
+
+/// Refuses a catalog that does not list exactly the items of the bundle's index.
+///
+/// # Errors
+/// When an item is only in one of them, or differs.
+pub(super) fn check_items(catalog: &Catalog, index: &BTreeMap<String, oci::Descriptor>) -> Result<(), BundleError> {
+    let mut left: BTreeMap<&str, &oci::Descriptor> = index.iter().map(|(r, d)| (r.as_str(), d)).collect();
+    left.remove(CATALOG_REPOSITORY);
+    for item in items(catalog) {
+        let same = left
+            .remove(item.repository.as_str())
+            .is_some_and(|d| d.digest == item.digest && d.size == item.size && d.media_type == item.media_type);
+        if !same {
+            return Err(BundleError::Catalog(format!(
+                "`{}` is not in index.json as the catalog says",
+                item.repository
+            )));
+        }
+    }
+    match left.keys().next() {
+        Some(extra) => Err(BundleError::Catalog(format!("`{extra}` is in index.json and not in the catalog"))),
+        None => Ok(()),
+    }
+}
+
+/// Verifies a catalog that was read back from a registry: the metadata against the pinned root, the remembered versions
+/// and the clock, and the artifact's manifest and the catalog against the metadata. Remembers the version on success.
+///
+/// # Errors
+/// When anything does not fit: then nothing that the registry says may be used.
+pub async fn verify_catalog(
+    files: MetadataFiles,
+    manifest: &[u8],
+    catalog: &[u8],
+    root: &TrustRoot,
+    remembered: &Remembered,
+    limits: &Limits,
+    now: Timestamp,
+) -> Result<(BundleRef, Catalog), BundleError> {
+    let verified = metadata::verify(files, root, limits, now).await?;
+    let contents = Contents::from_targets(verified.targets(), limits)?;
+    let offer = remembered.check(
+        verified.lineage(),
+        &contents.name,
+        contents.version,
+        verified.targets_digest(),
+        contents.created,
+        now,
+    )?;
+    let bundle = BundleRef {
+        name: contents.name.clone(),
+        version: contents.version,
+        digest: verified.targets_digest(),
+        root: verified.fingerprint(),
+    };
+    let digest = Digest::of(manifest);
+    let signed = |digest: Digest, media_type: &str, size: usize| {
+        contents.documents.iter().any(|e| e.digest == digest && e.media_type == media_type && e.size == size as u64)
+    };
+    if !signed(digest, oci::MANIFEST, manifest.len()) {
+        return Err(BundleError::Catalog(format!("its manifest {digest} is not among what is signed")));
+    }
+    let parsed = Manifest::parse(oci::MANIFEST, manifest).map_err(|reason| BundleError::Manifest { digest, reason })?;
+    let descriptor = layer(digest, &parsed)?;
+    let found = Digest::of(catalog);
+    if descriptor.digest != found || !signed(found, CATALOG_MEDIA_TYPE, catalog.len()) {
+        return Err(BundleError::Catalog(format!("its content {found} is not what is signed")));
+    }
+    let catalog = parse(catalog, &bundle, contents.created)?;
+    offer.remember()?;
+    Ok((bundle, catalog))
+}

@@ -1,0 +1,213 @@
+//! What is in a bundle, entry by entry: the signed list of targets, and the order that follows from it.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tough::TargetName;
+use tough::schema::{Hashes, Target, Targets};
+
+use super::error::BundleError;
+use super::name::is_name;
+use super::oci;
+use crate::base::digest::Digest;
+use crate::base::limits::Limits;
+use crate::model::catalog::CATALOG_MEDIA_TYPE;
+use crate::trust::metadata::SPEC_VERSION;
+
+/// The extra field of the targets metadata that carries [`Label`].
+const LABEL_FIELD: &str = "gapscan";
+/// The folder of the metadata files.
+pub const METADATA: &str = "metadata/";
+/// The image layout's marker.
+pub const OCI_LAYOUT: &str = "oci-layout";
+/// The image layout's index.
+pub const INDEX_JSON: &str = "index.json";
+const BLOBS: &str = "blobs/sha256/";
+
+/// One entry of the archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name in the archive.
+    pub name: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its digest.
+    pub digest: Digest,
+    /// What it is.
+    pub media_type: String,
+}
+
+impl Entry {
+    /// A blob, manifests included: it is named by its digest.
+    pub fn blob(digest: Digest, size: u64, media_type: impl Into<String>) -> Self {
+        Self { name: format!("{BLOBS}{}", digest.hex()), size, digest, media_type: media_type.into() }
+    }
+
+    fn file(name: &str, bytes: &[u8], media_type: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            size: bytes.len() as u64,
+            digest: Digest::of(bytes),
+            media_type: media_type.to_owned(),
+        }
+    }
+
+    /// Whether it is held in memory and read before the large blobs: manifests, indexes and the catalog.
+    pub fn is_document(&self) -> bool {
+        oci::manifest_kind(&self.media_type).is_some() || self.media_type == CATALOG_MEDIA_TYPE
+    }
+}
+
+/// Everything that follows the metadata in the archive, in order.
+#[derive(Clone, Debug)]
+pub struct Contents {
+    /// The bundle's name.
+    pub name: String,
+    /// The bundle's version.
+    pub version: u64,
+    /// When it was locked.
+    pub created: Timestamp,
+    /// `oci-layout`
+    pub layout: Entry,
+    /// `index.json`
+    pub index: Entry,
+    /// Manifests, indexes and the catalog, by digest.
+    pub documents: Vec<Entry>,
+    /// All other blobs, by digest.
+    pub blobs: Vec<Entry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Label {
+    bundle: String,
+    created: Timestamp,
+}
+
+impl Contents {
+    /// The contents of a bundle with this index and these blobs (manifests and catalog among them), each blob once.
+    pub fn new(name: String, version: u64, created: Timestamp, index: &[u8], blobs: Vec<Entry>) -> Self {
+        let layout = Entry::file(OCI_LAYOUT, oci::LAYOUT, oci::LAYOUT_HEADER);
+        let index = Entry::file(INDEX_JSON, index, oci::INDEX);
+        Self::sorted(name, version, created, layout, index, blobs)
+    }
+
+    fn sorted(
+        name: String,
+        version: u64,
+        created: Timestamp,
+        layout: Entry,
+        index: Entry,
+        mut blobs: Vec<Entry>,
+    ) -> Self {
+        blobs.sort_by_key(|entry| entry.digest);
+        let (documents, blobs) = blobs.into_iter().partition(Entry::is_document);
+        Self { name, version, created, layout, index, documents, blobs }
+    }
+
+    /// All entries in the order of the archive.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        [&self.layout, &self.index].into_iter().chain(&self.documents).chain(&self.blobs)
+    }
+
+    /// The targets metadata that lists them.
+    ///
+    /// # Errors
+    /// When the version is zero.
+    pub fn to_targets(&self, expires: Timestamp) -> Result<Targets, BundleError> {
+        let version = NonZeroU64::new(self.version)
+            .ok_or_else(|| BundleError::Contents("a bundle's version is 1 or higher".to_owned()))?;
+        let mut targets = Targets::new(SPEC_VERSION.to_owned(), version, expires);
+        targets.delegations = None;
+        let label = Label { bundle: self.name.clone(), created: self.created };
+        let label = serde_json::to_value(label).expect("strings have a JSON form");
+        targets._extra = HashMap::from([(LABEL_FIELD.to_owned(), label)]);
+        for entry in self.entries() {
+            let name = TargetName::new(&entry.name).map_err(|e| BundleError::Contents(e.to_string()))?;
+            let target = Target {
+                length: entry.size,
+                hashes: Hashes { sha256: entry.digest.bytes().to_vec().into(), _extra: HashMap::new() },
+                custom: HashMap::from([("mediaType".to_owned(), entry.media_type.clone().into())]),
+                _extra: HashMap::new(),
+            };
+            targets.add_target(name, target);
+        }
+        Ok(targets)
+    }
+
+    /// The contents that verified targets metadata lists.
+    ///
+    /// # Errors
+    /// When it lists anything that a bundle has not, or more than the limits allow.
+    pub fn from_targets(targets: &Targets, limits: &Limits) -> Result<Self, BundleError> {
+        let refuse = |reason: String| BundleError::Contents(reason);
+        if targets._extra.len() != 1 {
+            return Err(refuse("it has fields that a bundle's has not".to_owned()));
+        }
+        let label = targets
+            ._extra
+            .get(LABEL_FIELD)
+            .ok_or_else(|| refuse("it names no bundle".to_owned()))
+            .and_then(|value| Label::deserialize(value).map_err(|e| refuse(e.to_string())))?;
+        if !is_name(&label.bundle) {
+            return Err(refuse(format!("`{}` can't be a bundle's name", crate::base::text::brief(&label.bundle))));
+        }
+        let (mut layout, mut index, mut blobs) = (None, None, Vec::new());
+        for (name, target) in &targets.targets {
+            let entry = entry(name, target)?;
+            match entry.name.as_str() {
+                OCI_LAYOUT => layout = Some(entry),
+                INDEX_JSON => index = Some(entry),
+                _ => blobs.push(entry),
+            }
+        }
+        let missing = |name: &str| refuse(format!("`{name}` is not in it"));
+        let layout = layout.ok_or_else(|| missing(OCI_LAYOUT))?;
+        let index = index.ok_or_else(|| missing(INDEX_JSON))?;
+        let contents = Self::sorted(label.bundle, targets.version.get(), label.created, layout, index, blobs);
+        contents.check_limits(limits)?;
+        Ok(contents)
+    }
+
+    fn check_limits(&self, limits: &Limits) -> Result<(), BundleError> {
+        let check = |what: String, found: u64, limit: u64| {
+            if found > limit { Err(BundleError::TooLarge { what, found, limit }) } else { Ok(()) }
+        };
+        check("the number of manifests".to_owned(), self.documents.len() as u64, limits.manifests as u64)?;
+        for entry in [&self.layout, &self.index].into_iter().chain(&self.documents) {
+            check(format!("`{}`", entry.name), entry.size, limits.manifest_bytes)?;
+        }
+        let total = self.documents.iter().map(|e| e.size).sum();
+        check("the manifests together".to_owned(), total, limits.manifests_bytes)?;
+        for entry in &self.blobs {
+            check(format!("`{}`", entry.name), entry.size, limits.blob_bytes)?;
+        }
+        Ok(())
+    }
+}
+
+fn entry(name: &TargetName, target: &Target) -> Result<Entry, BundleError> {
+    let raw = name.raw();
+    let refuse = |reason: &str| BundleError::Contents(format!("target `{}`: {reason}", crate::base::text::brief(raw)));
+    let digest = <[u8; 32]>::try_from(&target.hashes.sha256[..])
+        .map(Digest::from_bytes)
+        .map_err(|_| refuse("its SHA-256 has not 32 bytes"))?;
+    if !target._extra.is_empty() || !target.hashes._extra.is_empty() || target.custom.len() != 1 {
+        return Err(refuse("it has fields that a bundle's targets have not"));
+    }
+    let media_type = target
+        .custom
+        .get("mediaType")
+        .and_then(|value| value.as_str())
+        .filter(|text| !text.is_empty() && text.len() <= 255 && text.bytes().all(|b| b.is_ascii_graphic()))
+        .ok_or_else(|| refuse("it has no proper mediaType"))?;
+    if raw != OCI_LAYOUT && raw != INDEX_JSON {
+        // The name is compared with the one that the digest asks for, so that no path can be smuggled in.
+        if raw != format!("{BLOBS}{}", digest.hex()) {
+            return Err(refuse("it is not named by its digest, and is no file of an image layout"));
+        }
+    }
+    Ok(Entry { name: raw.to_owned(), size: target.length, digest, media_type: media_type.to_owned() })
+}

@@ -1,0 +1,159 @@
+//! Why a bundle is not accepted.
+
+use crate::base::digest::Digest;
+use crate::base::exit::{Classify, ExitClass};
+use crate::trust::TrustError;
+
+/// Why a bundle is not accepted. Offsets are bytes from the start of the archive.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// Reading the archive failed.
+    #[error("read the bundle at byte {offset}")]
+    Io {
+        /// How far it was read.
+        offset: u64,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The archive ends too early.
+    #[error("read `{entry}` at byte {offset}: the archive ends there, so it was truncated")]
+    Truncated {
+        /// What was being read.
+        entry: String,
+        /// Where it ends.
+        offset: u64,
+    },
+    /// A header is not the one that follows from the signed metadata.
+    #[error("accept the header at byte {offset}: expected that of `{entry}`, found {found}; {hint}")]
+    Header {
+        /// The entry that must be there.
+        entry: String,
+        /// Where the header begins.
+        offset: u64,
+        /// What is there instead.
+        found: String,
+        /// What may have happened.
+        hint: &'static str,
+    },
+    /// The bytes between two entries are not zero.
+    #[error("accept the padding of `{entry}` at byte {offset}: it is not zero, so that something may be hidden in it")]
+    Padding {
+        /// The entry before.
+        entry: String,
+        /// Where the padding begins.
+        offset: u64,
+    },
+    /// The end marker is not there where everything signed has been read.
+    #[error(
+        "accept what is at byte {offset}: everything that is signed has been read and the end marker must follow, so an entry was added"
+    )]
+    EndMarker {
+        /// Where the marker must begin.
+        offset: u64,
+    },
+    /// There are bytes after the end marker.
+    #[error("accept what is at byte {offset}: the archive ended there, so something was appended")]
+    Trailing {
+        /// Where it begins.
+        offset: u64,
+    },
+    /// Content does not have the signed digest.
+    #[error(
+        "accept `{entry}`, which ends at byte {offset}: its digest is {found}, and {expected} is signed; it was changed or damaged"
+    )]
+    Digest {
+        /// The entry.
+        entry: String,
+        /// Where its content ends.
+        offset: u64,
+        /// The signed digest.
+        expected: Digest,
+        /// What was found.
+        found: Digest,
+    },
+    /// The metadata is not trusted.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// What is signed is no list of contents of a bundle.
+    #[error("read the signed list of contents: {0}")]
+    Contents(String),
+    /// Something is larger than it may be.
+    #[error("accept {what}: {found} is more than {limit}")]
+    TooLarge {
+        /// What.
+        what: String,
+        /// How much it is.
+        found: u64,
+        /// How much it may be.
+        limit: u64,
+    },
+    /// A manifest or index is not what it must be.
+    #[error("read manifest {digest}: {reason}")]
+    Manifest {
+        /// Which.
+        digest: Digest,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The image layout's index or marker is not what it must be.
+    #[error("read `{entry}`: {reason}")]
+    Layout {
+        /// Which file.
+        entry: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The catalog is not what it must be.
+    #[error("read the catalog: {0}")]
+    Catalog(String),
+    /// The program asked for the proof before it had read everything.
+    #[error("finish the bundle: {0} blobs were not read yet")]
+    Unread(usize),
+    /// The reader is asked again after it failed.
+    #[error("go on with a bundle that was refused")]
+    Dead,
+}
+
+impl Classify for BundleError {
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::Io { .. } => ExitClass::Unreachable,
+            Self::Trust(error) => error.class(),
+            Self::Unread(_) | Self::Dead => ExitClass::Bug,
+            Self::Truncated { .. }
+            | Self::Header { .. }
+            | Self::Padding { .. }
+            | Self::EndMarker { .. }
+            | Self::Trailing { .. }
+            | Self::Digest { .. }
+            | Self::Contents(_)
+            | Self::TooLarge { .. }
+            | Self::Manifest { .. }
+            | Self::Layout { .. }
+            | Self::Catalog(_) => ExitClass::Refused,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Trust(error) => error.remedy(),
+            Self::Truncated { .. }
+            | Self::Header { .. }
+            | Self::Padding { .. }
+            | Self::EndMarker { .. }
+            | Self::Trailing { .. }
+            | Self::Digest { .. } => {
+                Some("compare the file's SHA-256 with the one on the connected host and copy it again".to_owned())
+            }
+            Self::Io { .. }
+            | Self::Contents(_)
+            | Self::TooLarge { .. }
+            | Self::Manifest { .. }
+            | Self::Layout { .. }
+            | Self::Catalog(_)
+            | Self::Unread(_)
+            | Self::Dead => None,
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! How the documents of a bundle hang together: which item needs which manifests and blobs.
+//!
+//! What hostile documents may try, and where it stops: a manifest that is also an index, another media type in the body
+//! than in the descriptor ([`oci::Manifest::parse`]); a descriptor that lies about size or media type, names what is not
+//! signed, or a signed blob that nothing needs ([`Graph::build`]); a cycle or deep nesting (the walk's depth is bounded; a
+//! cycle would need a SHA-256 collision and would end at the depth); a million children (each must be a document of the
+//! bundle, whose number is bounded); two items in one repository, a repository that is a path ([`Graph::build`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::contents::{Contents, INDEX_JSON};
+use super::error::BundleError;
+use super::name::is_repository;
+use super::oci::{self, BundleIndex, Descriptor, Manifest, REF_NAME};
+use crate::base::digest::Digest;
+use crate::base::limits::Limits;
+
+/// One image or artifact of the bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The repository that it is loaded into, below the prefix.
+    pub repository: String,
+    /// The digest of its manifest or index.
+    pub digest: Digest,
+    /// The media type of its manifest or index.
+    pub media_type: String,
+    /// The length of its manifest or index in bytes.
+    pub size: u64,
+}
+
+/// A manifest or index with its exact bytes, to be pushed by digest.
+#[derive(Clone, Debug)]
+pub struct PushManifest {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// The repositories that need it, sorted.
+    pub repositories: Vec<String>,
+}
+
+/// The documents of a bundle, checked and connected.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    index: BTreeMap<String, Descriptor>,
+    manifests: Vec<PushManifest>,
+    parsed: BTreeMap<Digest, Manifest>,
+    blobs: BTreeMap<Digest, BTreeSet<String>>,
+}
+
+impl Graph {
+    /// Connects the documents (digest to bytes, their digests already verified).
+    ///
+    /// # Errors
+    /// When something is wrong with a document, or the documents and the signed list do not name each other.
+    pub fn build(
+        contents: &Contents,
+        index: &[u8],
+        documents: &BTreeMap<Digest, Bytes>,
+        limits: &Limits,
+    ) -> Result<Self, BundleError> {
+        let refuse = |reason: String| BundleError::Layout { entry: INDEX_JSON, reason };
+        let index: BundleIndex = serde_json::from_slice(index).map_err(|e| refuse(e.to_string()))?;
+        if index.schema_version != 2 || index.media_type != oci::INDEX {
+            return Err(refuse("it is no OCI image index".to_owned()));
+        }
+        let mut items: BTreeMap<String, Descriptor> = BTreeMap::new();
+        for descriptor in index.manifests {
+            let repository = descriptor.annotations.get(REF_NAME).cloned().unwrap_or_default();
+            if !is_repository(&repository) {
+                return Err(refuse(format!("`{}` can't be a repository", crate::base::text::brief(&repository))));
+            }
+            if items.insert(repository.clone(), descriptor).is_some() {
+                return Err(refuse(format!("two items are in the repository `{repository}`")));
+            }
+        }
+
+        let mut walk = Walk {
+            contents,
+            documents,
+            limits,
+            parsed: BTreeMap::new(),
+            types: BTreeMap::new(),
+            repositories: BTreeMap::new(),
+            order: Vec::new(),
+            blobs: BTreeMap::new(),
+        };
+        for (repository, descriptor) in &items {
+            walk.visit(repository, descriptor, 0)?;
+        }
+        walk.check_complete()?;
+        let Walk { parsed, types, repositories, order, mut blobs, .. } = walk;
+        // The catalog is held with the manifests and is a blob all the same.
+        let manifests = order
+            .into_iter()
+            .map(|digest| PushManifest {
+                digest,
+                media_type: types[&digest].clone(),
+                bytes: documents[&digest].clone(),
+                repositories: repositories[&digest].iter().cloned().collect(),
+            })
+            .collect();
+        let blobs = std::mem::take(&mut blobs).into_iter().map(|(digest, (repositories, _))| (digest, repositories));
+        Ok(Self { index: items, manifests, parsed, blobs: blobs.collect() })
+    }
+
+    /// The items by repository.
+    pub fn index(&self) -> &BTreeMap<String, Descriptor> {
+        &self.index
+    }
+
+    /// All manifests, children before the indexes that name them.
+    pub fn manifests(&self) -> &[PushManifest] {
+        &self.manifests
+    }
+
+    /// The repositories that need this blob, sorted; none for a digest that is no blob.
+    pub fn blob_repositories(&self, blob: &Digest) -> Vec<String> {
+        self.blobs.get(blob).map(|r| r.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// A manifest of the bundle, parsed.
+    pub fn manifest(&self, digest: &Digest) -> Option<&Manifest> {
+        self.parsed.get(digest)
+    }
+}
+
+struct Walk<'a> {
+    contents: &'a Contents,
+    documents: &'a BTreeMap<Digest, Bytes>,
+    limits: &'a Limits,
+    parsed: BTreeMap<Digest, Manifest>,
+    types: BTreeMap<Digest, String>,
+    repositories: BTreeMap<Digest, BTreeSet<String>>,
+    order: Vec<Digest>,
+    /// Which repositories need a blob, and the smallest of the media types that it is called.
+    blobs: BTreeMap<Digest, (BTreeSet<String>, String)>,
+}
+
+impl Walk<'_> {
+    fn visit(&mut self, repository: &str, descriptor: &Descriptor, depth: usize) -> Result<(), BundleError> {
+        let digest = descriptor.digest;
+        let refuse = |reason: String| BundleError::Manifest { digest, reason };
+        if depth > self.limits.index_depth {
+            return Err(refuse(format!("indexes are nested deeper than {}", self.limits.index_depth)));
+        }
+        if self.repositories.get(&digest).is_some_and(|r| r.contains(repository)) {
+            return self.same_type(digest, &descriptor.media_type);
+        }
+        let bytes = self.documents.get(&digest).ok_or_else(|| refuse("it is not in the bundle".to_owned()))?;
+        if bytes.len() as u64 != descriptor.size {
+            return Err(refuse(format!("it has {} bytes and is said to have {}", bytes.len(), descriptor.size)));
+        }
+        let first = !self.parsed.contains_key(&digest);
+        if first {
+            let manifest = Manifest::parse(&descriptor.media_type, bytes).map_err(refuse)?;
+            self.parsed.insert(digest, manifest);
+            self.types.insert(digest, descriptor.media_type.clone());
+        }
+        self.same_type(digest, &descriptor.media_type)?;
+        self.repositories.entry(digest).or_default().insert(repository.to_owned());
+        match self.parsed[&digest].clone() {
+            Manifest::Index { manifests } => {
+                for child in &manifests {
+                    self.visit(repository, child, depth + 1)?;
+                }
+            }
+            Manifest::Image { config, layers } => {
+                for blob in std::iter::once(&config).chain(&layers) {
+                    self.blob(digest, repository, blob)?;
+                }
+            }
+        }
+        if first {
+            self.order.push(digest);
+        }
+        Ok(())
+    }
+
+    fn same_type(&self, digest: Digest, media_type: &str) -> Result<(), BundleError> {
+        let known = &self.types[&digest];
+        if known == media_type {
+            return Ok(());
+        }
+        let reason = format!("it is called `{known}` and `{}`", crate::base::text::brief(media_type));
+        Err(BundleError::Manifest { digest, reason })
+    }
+
+    fn blob(&mut self, manifest: Digest, repository: &str, blob: &Descriptor) -> Result<(), BundleError> {
+        let refuse = |reason: String| BundleError::Manifest { digest: manifest, reason };
+        if oci::manifest_kind(&blob.media_type).is_some() {
+            return Err(refuse(format!("it uses the manifest {} as a layer", blob.digest)));
+        }
+        let entries = |list: &[super::contents::Entry]| {
+            list.binary_search_by_key(&blob.digest, |entry| entry.digest).ok().map(|at| list[at].size)
+        };
+        match entries(&self.contents.blobs).or_else(|| entries(&self.contents.documents)) {
+            None => return Err(refuse(format!("it names {}, which is not in the bundle", blob.digest))),
+            Some(size) if size != blob.size => {
+                return Err(refuse(format!("it says that {} has {} bytes and it has {size}", blob.digest, blob.size)));
+            }
+            Some(_) => {}
+        }
+        let (repositories, media_type) =
+            self.blobs.entry(blob.digest).or_insert_with(|| (BTreeSet::new(), blob.media_type.clone()));
+        repositories.insert(repository.to_owned());
+        if blob.media_type < *media_type {
+            media_type.clone_from(&blob.media_type);
+        }
+        Ok(())
+    }
+
+    /// Everything that is signed is needed by some item, and is what the items call it.
+    fn check_complete(&self) -> Result<(), BundleError> {
+        for entry in self.contents.documents.iter().chain(&self.contents.blobs) {
+            let as_manifest = self.types.get(&entry.digest);
+            let as_blob = self.blobs.get(&entry.digest).map(|(_, media_type)| media_type);
+            let called = match (as_manifest, as_blob) {
+                (Some(one), None) | (None, Some(one)) => one,
+                (Some(_), Some(_)) => {
+                    return Err(BundleError::Manifest {
+                        digest: entry.digest,
+                        reason: "it is used as a manifest and as a blob".to_owned(),
+                    });
+                }
+                (None, None) => {
+                    return Err(BundleError::Contents(format!("`{}` is signed and no item needs it", entry.name)));
+                }
+            };
+            if *called != entry.media_type {
+                return Err(BundleError::Contents(format!(
+                    "`{}` is signed as `{}` and the items call it `{}`",
+                    entry.name,
+                    crate::base::text::brief(&entry.media_type),
+                    crate::base::text::brief(called)
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! `gapscan scan`: once, now.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use jiff::Timestamp;
+
+use super::access::AccessArgs;
+use crate::base::exit::{ExitClass, Failure, Outcome};
+use crate::base::limits::Limits;
+use crate::base::progress::Progress;
+use crate::base::quantity::Span;
+use crate::ledger::Ledger;
+use crate::model::control::Severity;
+use crate::model::outcome::Status;
+use crate::model::record::Trigger;
+use crate::model::scanner::BUILTIN;
+use crate::model::target::TargetSpec;
+use crate::registry::Reference;
+use crate::stage::plan::{Access, ClusterAccess, Plan, Policy, Selection, Unenforced};
+use crate::stage::scan::{RunSummary, ScanRequest, Stopping, scan, words};
+
+/// Scans targets once and records every result in the ledger.
+///
+/// A TARGET is `host`, `cluster`, `image/REF`, `pod/NS/NAME[/CONTAINER]`, `node/NAME` or `ns/NAME`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// What is scanned.
+    #[arg(value_name = "TARGET")]
+    targets: Vec<TargetSpec>,
+    /// The scans of a plan, instead of what the other options say.
+    #[arg(short = 'f', long, value_name = "PLAN", conflicts_with_all = ["targets", "all", "selector", "engine", "profile", "bundle"])]
+    file: Option<PathBuf>,
+    /// The objects of the cluster, every container, and every image that runs.
+    #[arg(long)]
+    all: bool,
+    /// Every container of the pods with these labels, in all namespaces.
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    selector: Option<String>,
+    /// `builtin`, a scanner of the bundle, or `all`. May be given more than once.
+    #[arg(short, long, value_name = "NAME", default_values_t = [BUILTIN.to_owned()])]
+    engine: Vec<String>,
+    /// Only these profiles. May be given more than once.
+    #[arg(short, long, value_name = "NAME")]
+    profile: Vec<String>,
+    #[command(flatten)]
+    access: AccessArgs,
+    /// What happens where network policies are not proven to be enforced.
+    #[arg(long, value_enum, default_value_t = Unenforced::Refuse)]
+    unenforced_network: Unenforced,
+    /// How old a database may be where the bundle does not say.
+    #[arg(long, value_name = "SPAN", default_value_t = Policy::default().database_max_age)]
+    database_max_age: Span,
+    /// How many targets are scanned at once.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    parallel: u8,
+    /// The exit code is 1 if a control of this severity or above failed.
+    #[arg(long, value_enum, default_value_t = FailOn::Any)]
+    fail_on: FailOn,
+    /// No progress on stderr.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// From which severity on a failed control gives exit code 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FailOn {
+    /// Any failed control.
+    Any,
+    /// Low or above.
+    Low,
+    /// Medium or above.
+    Medium,
+    /// High or above.
+    High,
+    /// Critical.
+    Critical,
+    /// A failed control does not change the exit code.
+    Never,
+}
+
+impl FailOn {
+    fn counts(self, severity: Severity) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Low => severity >= Severity::Low,
+            Self::Medium => severity >= Severity::Medium,
+            Self::High => severity >= Severity::High,
+            Self::Critical => severity >= Severity::Critical,
+            Self::Never => false,
+        }
+    }
+}
+
+impl Args {
+    pub(crate) async fn run(self) -> Outcome {
+        let progress = if self.quiet { Progress::quiet() } else { Progress::stderr() };
+        let stop = super::signal::stop_on_signals(progress.clone())?;
+        let (access, requests) = self.requests()?;
+        let mut ledger = Ledger::open(&access.ledger, Timestamp::now())?;
+        let mut worst = ExitClass::Success;
+        for request in requests {
+            if *stop.borrow() != Stopping::No {
+                progress.say("told to stop: the scans that are left are not started");
+                worst = ExitClass::NotEvaluated;
+                break;
+            }
+            let summary = scan(request, &mut ledger, stop.clone(), &progress).await?;
+            let class = self.class(&summary, &ledger)?;
+            println!("run {}: {}", summary.run, words(summary.coverage));
+            if let Some(score) = summary.coverage.score() {
+                println!("score {score} % (passed of all that has a bearing; what was not evaluated lowers it)");
+            }
+            worst = match (worst, class) {
+                (ExitClass::Success, class) | (ExitClass::ThresholdNotMet, class @ ExitClass::NotEvaluated) => class,
+                (worst, _) => worst,
+            };
+        }
+        println!("more: gapscan results --ledger {}", access.ledger.display());
+        Ok(worst)
+    }
+
+    fn requests(&self) -> Result<(Access, Vec<ScanRequest>), Failure> {
+        let images = self.targets.iter().filter_map(|t| match t {
+            TargetSpec::Image(reference) => reference.parse::<Reference>().ok().map(|r| r.registry.to_string()),
+            _ => None,
+        });
+        let mut access = self.access.access(images)?;
+        let Some(file) = &self.file else {
+            let selection = Selection {
+                targets: self.targets.clone(),
+                all: self.all,
+                selector: self.selector.clone(),
+                engines: self.engine.clone(),
+                profiles: self.profile.clone(),
+            };
+            if selection.words().is_empty() {
+                return Err(Failure::usage("scan: no target is named")
+                    .with_remedy("name a target, as `gapscan scan host`, or use --all, -l or -f"));
+            }
+            let policy = Policy {
+                unenforced_network: self.unenforced_network,
+                database_max_age: self.database_max_age,
+                parallel: usize::from(self.parallel),
+                ..Policy::default()
+            };
+            let request = ScanRequest { trigger: Trigger::Manual, selection, access: access.clone(), policy };
+            return Ok((access, vec![request]));
+        };
+        let plan = Plan::load(file, &Limits::default())?;
+        access = plan_access(&plan, access);
+        let request = |selection: &Selection| ScanRequest {
+            trigger: Trigger::Manual,
+            selection: selection.clone(),
+            access: access.clone(),
+            policy: plan.policy.clone(),
+        };
+        let requests = plan.scans.iter().map(|s| request(&s.selection)).collect();
+        Ok((access, requests))
+    }
+
+    /// How the process ends because of this run. What was not evaluated counts before what failed.
+    fn class(&self, summary: &RunSummary, ledger: &Ledger) -> Result<ExitClass, Failure> {
+        if !summary.coverage.is_complete() {
+            return Ok(ExitClass::NotEvaluated);
+        }
+        for task in &summary.tasks {
+            let profile = ledger.profile(&task.profile.digest)?;
+            for finding in task.with_status(Status::Failed) {
+                let severity = profile.as_ref().and_then(|p| p.control(&finding.control)).map(|c| c.severity);
+                // A severity that can't be known counts as the worst.
+                if self.fail_on.counts(severity.unwrap_or(Severity::Critical)) {
+                    return Ok(ExitClass::ThresholdNotMet);
+                }
+            }
+        }
+        Ok(ExitClass::Success)
+    }
+}
+
+/// What a plan reaches; where it does not say, the arguments do.
+pub(crate) fn plan_access(plan: &Plan, arguments: Access) -> Access {
+    Access {
+        ledger: plan.ledger.clone().unwrap_or(arguments.ledger),
+        cluster: ClusterAccess {
+            kubeconfig: plan.cluster.kubeconfig.clone().or(arguments.cluster.kubeconfig),
+            context: plan.cluster.context.clone().or(arguments.cluster.context),
+        },
+        bundle: plan.bundle.clone(),
+        registries: plan.registries.clone(),
+    }
+}

@@ -1,0 +1,296 @@
+//! Running a command in a container that is a target, over WebSocket, as an identity that may do that in this pod alone.
+//!
+//! What could go wrong, and where it is seen:
+//! * the container was restarted or its pod replaced under the same name: UID, container id and restart count are read
+//!   before and after, as the same identity;
+//! * endless output: [`Caps`]; standard output beyond its cap ends the command, and the output is marked;
+//! * a command that hangs, a connection that stays silent: the deadline, and then a look at what is the matter;
+//! * output that is cut by a broken connection: without the exit status that the API server sends last, nothing counts.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use kube::api::AttachParams;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::cluster::client::{Cluster, unreachable};
+use crate::cluster::error::ClusterError;
+use crate::cluster::object::{Kind, ObjectRef};
+use crate::cluster::targets::{describe, statuses};
+use crate::model::target::Target;
+
+/// Bytes between the connection and the reader. kube's default of 1 KiB makes a large output slow.
+const PIPE: usize = 256 * 1024;
+
+/// How long the look at a silent or broken connection's cause may take.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How many bytes are kept of each stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Caps {
+    /// Of standard output; beyond it the command is ended.
+    pub stdout: usize,
+    /// Of standard error; the rest is dropped.
+    pub stderr: usize,
+}
+
+/// What a command gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecOutput {
+    /// Its standard output, up to the cap.
+    pub stdout: Vec<u8>,
+    /// The beginning of its standard error.
+    pub stderr: Vec<u8>,
+    /// Its exit code. Absent exactly when the output was cut at the cap, since the command was not waited for then.
+    pub code: Option<i32>,
+    /// Whether standard output went on beyond the cap.
+    pub stdout_truncated: bool,
+}
+
+/// A container's incarnation: if any of this differs, it is not the same any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Incarnation {
+    uid: String,
+    container_id: String,
+    restarts: i32,
+    terminating: bool,
+}
+
+/// One container as exec needs it.
+#[derive(Clone, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) pod: &'a str,
+    pub(crate) container: &'a str,
+    pub(crate) uid: Option<&'a str>,
+}
+
+impl Place<'_> {
+    fn key(&self) -> String {
+        format!("pod/{}/{}/{}", self.namespace, self.pod, self.container)
+    }
+}
+
+/// Runs `argv` in the target as the identity of `cluster`, feeds it `stdin`, and waits for its end.
+///
+/// # Errors
+/// When the target is no container, is gone, changed, or does not run; has not the program (`argv[0]`); when the identity
+/// is denied; when the command takes longer than `deadline`, or the API server does not answer.
+///
+/// # Cancel safety
+/// Dropped, the connection is closed. The command in the container is not killed by that, as Kubernetes has no way to.
+pub async fn exec(
+    cluster: &Cluster,
+    target: &Target,
+    argv: &[&str],
+    stdin: Option<&[u8]>,
+    caps: Caps,
+    deadline: Duration,
+) -> Result<ExecOutput, ClusterError> {
+    let Target::Container { namespace, pod, container, uid, .. } = target else {
+        return Err(ClusterError::TargetNotRunning { target: target.key(), detail: "it is no container".to_owned() });
+    };
+    exec_at(cluster, &Place { namespace, pod, container, uid: uid.as_deref() }, argv, stdin, caps, deadline).await
+}
+
+pub(crate) async fn exec_at(
+    cluster: &Cluster,
+    place: &Place<'_>,
+    argv: &[&str],
+    stdin: Option<&[u8]>,
+    caps: Caps,
+    deadline: Duration,
+) -> Result<ExecOutput, ClusterError> {
+    let began = Instant::now();
+    let before = look(cluster, place).await?;
+    if place.uid.is_some_and(|uid| uid != before.uid) {
+        let detail = "the pod was replaced by another of the same name".to_owned();
+        return Err(ClusterError::TargetChanged { target: place.key(), detail });
+    }
+    let left = deadline.saturating_sub(began.elapsed());
+    let ended = match tokio::time::timeout(left, run(cluster, place, argv, stdin, caps)).await {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(error @ ClusterError::Denied { .. })) => return Err(error),
+        Ok(Err(error)) => return Err(cause(cluster, place, &before, error).await),
+        Err(_) => {
+            let error = ClusterError::ExecTimeout { target: place.key(), after: deadline };
+            return Err(cause(cluster, place, &before, error).await);
+        }
+    };
+    let after = look(cluster, place).await?;
+    same(place, &before, &after)?;
+    // A container that is being stopped kills its commands. What ended well before that still counts.
+    if after.terminating && !before.terminating && ended.code != Some(0) {
+        return Err(ClusterError::TargetGone { target: place.key() });
+    }
+    Ok(ended)
+}
+
+/// Why it failed: often the target or the API server is the matter, and not what failed first.
+async fn cause(cluster: &Cluster, place: &Place<'_>, before: &Incarnation, error: ClusterError) -> ClusterError {
+    match look(&cluster.impatient(LOOK), place).await {
+        Ok(after) => match same(place, before, &after) {
+            Err(changed) => changed,
+            Ok(()) if after.terminating && !before.terminating => ClusterError::TargetGone { target: place.key() },
+            Ok(()) => error,
+        },
+        Err(reason) => reason,
+    }
+}
+
+fn same(place: &Place<'_>, before: &Incarnation, after: &Incarnation) -> Result<(), ClusterError> {
+    let detail = if before.uid != after.uid {
+        "the pod was replaced by another of the same name"
+    } else if before.restarts != after.restarts || before.container_id != after.container_id {
+        "the container was restarted"
+    } else {
+        return Ok(());
+    };
+    Err(ClusterError::TargetChanged { target: place.key(), detail: detail.to_owned() })
+}
+
+async fn look(cluster: &Cluster, place: &Place<'_>) -> Result<Incarnation, ClusterError> {
+    let object = ObjectRef::namespaced(Kind::Pod, place.namespace, place.pod);
+    let pod: Pod = match cluster.get(&format!("read {object}"), object.path()).await {
+        Err(ClusterError::Missing { .. }) => return Err(ClusterError::TargetGone { target: place.key() }),
+        outcome => outcome?,
+    };
+    incarnation(&pod, place)
+}
+
+fn incarnation(pod: &Pod, place: &Place<'_>) -> Result<Incarnation, ClusterError> {
+    let statuses = statuses(pod);
+    let status = statuses.get(place.container).copied();
+    let state = status.and_then(|status| status.state.as_ref());
+    let Some(status) = status.filter(|_| state.is_some_and(|state| state.running.is_some())) else {
+        return Err(match pod.metadata.deletion_timestamp {
+            Some(_) => ClusterError::TargetGone { target: place.key() },
+            None => ClusterError::TargetNotRunning { target: place.key(), detail: describe(pod, state) },
+        });
+    };
+    Ok(Incarnation {
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        container_id: status.container_id.clone().unwrap_or_default(),
+        restarts: status.restart_count,
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+    })
+}
+
+async fn run(
+    cluster: &Cluster,
+    place: &Place<'_>,
+    argv: &[&str],
+    stdin: Option<&[u8]>,
+    caps: Caps,
+) -> Result<ExecOutput, ClusterError> {
+    let what = format!("run a command in `{}`", place.key());
+    let parameters = AttachParams::default()
+        .container(place.container)
+        .stdin(stdin.is_some())
+        .max_stdin_buf_size(PIPE)
+        .max_stdout_buf_size(PIPE)
+        .max_stderr_buf_size(PIPE);
+    let pods: kube::Api<Pod> = kube::Api::namespaced(cluster.raw(), place.namespace);
+    let connecting = pods.exec(place.pod, argv.iter().map(|arg| (*arg).to_owned()), &parameters);
+    let mut process = match tokio::time::timeout(cluster.api_call(), connecting).await {
+        Ok(connected) => connected.map_err(|source| unreachable(&what, source))?,
+        Err(_) => return Err(ClusterError::NoAnswer { what, after: cluster.api_call() }),
+    };
+    let status = process.take_status();
+    let writer = process.stdin();
+    let feed = async {
+        if let (Some(mut writer), Some(input)) = (writer, stdin) {
+            // A command may end without reading all of it; its exit code tells.
+            let _ = writer.write_all(input).await;
+            let _ = writer.shutdown().await;
+        }
+    };
+    let out = process.stdout().expect("standard output was asked for");
+    let err = process.stderr().expect("standard error was asked for");
+    // Both streams are drained while the end is waited for: the connection stands still as soon as one pipe is full.
+    let (stdout, stderr, truncated) = drain(out, err, caps, feed).await;
+    if truncated {
+        process.abort();
+        return Ok(ExecOutput { stdout, stderr, code: None, stdout_truncated: true });
+    }
+    let status = match status {
+        Some(status) => status.await,
+        None => None,
+    };
+    let joined = process.join().await;
+    let Some(status) = status else {
+        let message = joined.err().map_or_else(|| "it ended without a status".to_owned(), |error| error.to_string());
+        return Err(ClusterError::ExecBroken { target: place.key(), message });
+    };
+    let code = exit_code(place, argv, &status, &stdout)?;
+    Ok(ExecOutput { stdout, stderr, code: Some(code), stdout_truncated: false })
+}
+
+/// Reads both streams to their ends while `feed` goes on, or until standard output goes beyond its cap. A stream that
+/// breaks just ends here: whether the output is whole is told by the exit status.
+async fn drain(
+    mut out: impl AsyncRead + Unpin,
+    mut err: impl AsyncRead + Unpin,
+    caps: Caps,
+    feed: impl Future<Output = ()>,
+) -> (Vec<u8>, Vec<u8>, bool) {
+    tokio::pin!(feed);
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let (mut out_open, mut err_open, mut feeding) = (true, true, true);
+    let (mut out_buffer, mut err_buffer) = (vec![0; 64 * 1024], vec![0; 4 * 1024]);
+    while out_open || err_open {
+        tokio::select! {
+            read = out.read(&mut out_buffer), if out_open => match read {
+                Ok(n) if n > 0 => {
+                    let room = caps.stdout - stdout.len();
+                    stdout.extend_from_slice(&out_buffer[..n.min(room)]);
+                    if n > room {
+                        return (stdout, stderr, true);
+                    }
+                }
+                Ok(_) | Err(_) => out_open = false,
+            },
+            read = err.read(&mut err_buffer), if err_open => match read {
+                Ok(n) if n > 0 => {
+                    let room = caps.stderr - stderr.len();
+                    stderr.extend_from_slice(&err_buffer[..n.min(room)]);
+                }
+                Ok(_) | Err(_) => err_open = false,
+            },
+            () = &mut feed, if feeding => feeding = false,
+        }
+    }
+    (stdout, stderr, false)
+}
+
+/// The exit code from the status that the API server sends last (`remotecommand.StatusCause ExitCode`).
+///
+/// A program that is not there shows in two ways: as an error of the runtime's, or as 126 or 127, which containerd reports
+/// like an exit of the program itself. A shell that ran has printed something before it could end so.
+fn exit_code(place: &Place<'_>, argv: &[&str], status: &Status, stdout: &[u8]) -> Result<i32, ClusterError> {
+    if status.status.as_deref() == Some("Success") {
+        return Ok(0);
+    }
+    let message = status.message.clone().unwrap_or_default();
+    let causes = status.details.as_ref().and_then(|details| details.causes.as_ref());
+    let code = causes
+        .into_iter()
+        .flatten()
+        .find(|cause| cause.reason.as_deref() == Some("ExitCode"))
+        .and_then(|cause| cause.message.as_deref()?.parse::<i32>().ok());
+    let missing = ["no such file or directory", "executable file not found", "permission denied"];
+    let not_there = match code {
+        Some(126 | 127) => stdout.is_empty(),
+        Some(_) => false,
+        None => missing.iter().any(|sign| message.contains(sign)),
+    };
+    if not_there {
+        let program = argv.first().copied().unwrap_or_default().to_owned();
+        return Err(ClusterError::NoShell { target: place.key(), program, message });
+    }
+    code.ok_or_else(|| ClusterError::ExecBroken { target: place.key(), message })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+use super::*;
+use serde_json::json;
+
+const PLACE: Place<'_> = Place { namespace: "shop", pod: "web", container: "web", uid: None };
+
+fn status(value: serde_json::Value) -> Status {
+    serde_json::from_value(value).expect("a status")
+}
+
+fn exited(code: &str) -> Status {
+    status(json!({
+        "status": "Failure", "reason": "NonZeroExitCode", "message": "command terminated",
+        "details": { "causes": [{ "reason": "ExitCode", "message": code }] },
+    }))
+}
+
+#[test]
+fn an_exit_code_is_read_and_a_missing_program_is_told_apart() {
+    let argv = ["sh", "-c", "x"];
+    assert_eq!(exit_code(&PLACE, &argv, &status(json!({ "status": "Success" })), b"").expect("0"), 0);
+    assert_eq!(exit_code(&PLACE, &argv, &exited("3"), b"").expect("3"), 3);
+    assert_eq!(exit_code(&PLACE, &argv, &exited("127"), b"facts").expect("127"), 127);
+    let gone = [
+        exited("127"),
+        status(json!({ "status": "Failure", "reason": "InternalError",
+            "message": "exec: \"sh\": executable file not found in $PATH: unknown" })),
+    ];
+    for status in gone {
+        let error = exit_code(&PLACE, &argv, &status, b"").expect_err("there is no shell");
+        assert!(matches!(error, ClusterError::NoShell { .. }), "{error}");
+    }
+    let odd = status(json!({ "status": "Failure", "message": "something else" }));
+    let error = exit_code(&PLACE, &argv, &odd, b"").expect_err("no code is no success");
+    assert!(matches!(error, ClusterError::ExecBroken { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn output_is_capped_and_marked() {
+    let caps = Caps { stdout: 10, stderr: 4 };
+    let (out, err, cut) = drain(&b"0123456789"[..], &b"errors"[..], caps, async {}).await;
+    assert_eq!((out.as_slice(), err.as_slice(), cut), (&b"0123456789"[..], &b"erro"[..], false));
+    let endless = tokio::io::repeat(b'x');
+    let (out, _, cut) = drain(endless, tokio::io::empty(), caps, std::future::pending()).await;
+    assert_eq!((out.len(), cut), (10, true));
+}
+
+fn pod(uid: &str, restarts: i32, state: serde_json::Value) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": { "uid": uid },
+        "status": { "containerStatuses": [{ "name": "web", "image": "i", "imageID": "", "ready": true,
+            "containerID": format!("containerd://{restarts}"), "restartCount": restarts, "state": state }] },
+    }))
+    .expect("a pod")
+}
+
+#[test]
+fn another_incarnation_is_a_change() {
+    let running = || json!({ "running": {} });
+    let at = |uid: &str, restarts| incarnation(&pod(uid, restarts, running()), &PLACE).expect("it runs");
+    assert!(same(&PLACE, &at("a", 0), &at("a", 0)).is_ok());
+    for other in [at("a", 1), at("b", 0)] {
+        let error = same(&PLACE, &at("a", 0), &other).expect_err("it changed");
+        assert!(matches!(error, ClusterError::TargetChanged { .. }));
+    }
+    let waits = pod("a", 0, json!({ "waiting": { "reason": "CrashLoopBackOff" } }));
+    assert!(matches!(incarnation(&waits, &PLACE), Err(ClusterError::TargetNotRunning { .. })));
+}

@@ -1,0 +1,3 @@
+//! Ways to reach a target.
+
+pub mod exec;

@@ -1,0 +1,294 @@
+//! Identities that live for one scan: an account, a Role that names one pod, a token of ten minutes, and nothing of it
+//! left afterwards. No request for secrets is ever made, and none is granted.
+
+use std::time::Duration;
+
+use hyper::http::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::client::{Call, Cluster, Token, poll_until};
+use super::error::ClusterError;
+use super::namespace::ScanNamespace;
+use super::object::{Inventory, Kind, ObjectRef};
+use super::objects::ResourceKey;
+use crate::model::provenance::Cleanup;
+
+/// The shortest life that the API server grants a token.
+const TOKEN_SECONDS: u32 = 600;
+
+/// How long new rights may take to be known to every API server, and removed ones to be forgotten. Each watches RBAC
+/// objects and is behind by milliseconds, seconds when it is busy.
+const PROPAGATION: Duration = Duration::from_secs(10);
+
+/// One account with its token.
+#[derive(Debug)]
+struct Account {
+    namespace: String,
+    name: String,
+    inventory: Inventory,
+    cluster: Cluster,
+    tokens: Vec<Token>,
+}
+
+/// An identity that may read one pod and run commands in it.
+#[derive(Debug)]
+pub struct ScanIdentity {
+    account: Account,
+    username: String,
+    pod: (String, String),
+}
+
+/// An identity that may get and list some resources in the whole cluster.
+#[derive(Debug)]
+pub(crate) struct RunReader<'a> {
+    account: Account,
+    username: String,
+    home: &'a ScanNamespace,
+    /// A path that it may read as long as it has its rights.
+    sample: String,
+}
+
+impl ScanIdentity {
+    /// Makes an identity for scan number `scan` of the run, for this pod alone, and waits until its rights are known.
+    ///
+    /// # Errors
+    /// When the cluster refuses or can't be reached; what was made until then is removed again, and what could not be is
+    /// reported by [`ScanNamespace::remove`].
+    ///
+    /// # Cancel safety
+    /// Dropped half-way it leaves objects with the run's label; the namespace's end or the sweeper removes them.
+    pub async fn create(
+        cluster: &Cluster,
+        home: &ScanNamespace,
+        scan: u32,
+        namespace: &str,
+        pod: &str,
+    ) -> Result<Self, ClusterError> {
+        let name = format!("gapscan-{}-{scan}", home.run().short());
+        // WebSocket exec is a GET, and from Kubernetes 1.35 `create` is checked too.
+        let rules = json!([
+            { "apiGroups": [""], "resources": ["pods"], "resourceNames": [pod], "verbs": ["get"] },
+            { "apiGroups": [""], "resources": ["pods/exec"], "resourceNames": [pod], "verbs": ["get", "create"] },
+        ]);
+        let mut inventory = Inventory::new(home.mark(Some(scan)));
+        let made = async {
+            let account = Account::create(cluster, home, &name, &mut inventory).await?;
+            let role = ObjectRef::namespaced(Kind::Role, namespace, &name);
+            inventory.create(cluster, role, json!({ "rules": rules })).await?;
+            let binding = binding("Role", &name, home.name());
+            inventory.create(cluster, ObjectRef::namespaced(Kind::RoleBinding, namespace, &name), binding).await?;
+            let path = pod_path(namespace, pod);
+            wait_for_rights(&account, &path).await?;
+            Ok(account)
+        }
+        .await;
+        let pod = (namespace.to_owned(), pod.to_owned());
+        let (account, username) = finish(cluster, home, name, inventory, made).await?;
+        Ok(Self { account, username, pod })
+    }
+
+    /// The cluster as this identity.
+    pub fn cluster(&self) -> &Cluster {
+        &self.account.cluster
+    }
+
+    /// `system:serviceaccount:NAMESPACE:NAME`, as the audit log names it.
+    pub fn username(&self) -> &str {
+        &self.username
+    }
+
+    /// A fresh token, for what outlives the first.
+    ///
+    /// # Errors
+    /// When the cluster refuses or can't be reached.
+    pub(crate) async fn renew(&mut self, cluster: &Cluster) -> Result<(), ClusterError> {
+        let token = request_token(cluster, &self.account.namespace, &self.account.name).await?;
+        self.account.cluster = cluster.as_token(&token)?;
+        self.account.tokens.push(token);
+        Ok(())
+    }
+
+    /// Removes all of it and sees that it is gone: each object by a read that finds nothing, its rights by a read that is
+    /// denied. That the tokens are refused altogether is seen at the end of the run, by [`ScanNamespace::remove`]: the API
+    /// server remembers a token for some seconds, and no scan should wait for that.
+    pub async fn remove(self, cluster: &Cluster, home: &ScanNamespace) -> Cleanup {
+        let path = pod_path(&self.pod.0, &self.pod.1);
+        self.account.remove(cluster, home, &path).await
+    }
+}
+
+impl<'a> RunReader<'a> {
+    pub(crate) async fn create(
+        cluster: &Cluster,
+        home: &'a ScanNamespace,
+        resources: &[ResourceKey],
+    ) -> Result<Self, ClusterError> {
+        let name = format!("gapscan-{}-reader", home.run().short());
+        let rules: Vec<Value> = resources
+            .iter()
+            .map(|key| json!({ "apiGroups": [key.group], "resources": [key.resource], "verbs": ["get", "list"] }))
+            .collect();
+        // All rights come with one binding, so the first of them stands for the others.
+        let sample = resources.first().map_or_else(|| "/api/v1/pods".to_owned(), ResourceKey::path) + "?limit=1";
+        let mut inventory = Inventory::new(home.mark(None));
+        let made = async {
+            let account = Account::create(cluster, home, &name, &mut inventory).await?;
+            let role = ObjectRef::cluster_wide(Kind::ClusterRole, &name);
+            inventory.create(cluster, role, json!({ "rules": rules })).await?;
+            let binding = binding("ClusterRole", &name, home.name());
+            inventory.create(cluster, ObjectRef::cluster_wide(Kind::ClusterRoleBinding, &name), binding).await?;
+            wait_for_rights(&account, &sample).await?;
+            Ok(account)
+        }
+        .await;
+        let (account, username) = finish(cluster, home, name, inventory, made).await?;
+        Ok(Self { account, username, home, sample })
+    }
+
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.account.cluster
+    }
+
+    pub(crate) fn username(&self) -> &str {
+        &self.username
+    }
+
+    pub(crate) async fn remove(self, cluster: &Cluster) -> Cleanup {
+        self.account.remove(cluster, self.home, &self.sample).await
+    }
+}
+
+/// An account as far as it is made, before its inventory is complete.
+struct Fresh {
+    cluster: Cluster,
+    token: Token,
+}
+
+impl Account {
+    async fn create(
+        cluster: &Cluster,
+        home: &ScanNamespace,
+        name: &str,
+        inventory: &mut Inventory,
+    ) -> Result<Fresh, ClusterError> {
+        let account = ObjectRef::namespaced(Kind::ServiceAccount, home.name(), name);
+        inventory.create(cluster, account, json!({ "automountServiceAccountToken": false })).await?;
+        let token = request_token(cluster, home.name(), name).await?;
+        Ok(Fresh { cluster: cluster.as_token(&token)?, token })
+    }
+
+    /// `denied` is a path that the identity could read.
+    async fn remove(self, cluster: &Cluster, home: &ScanNamespace, denied: &str) -> Cleanup {
+        let mut cleanup = self.inventory.remove(cluster).await;
+        let stripped = poll_until(PROPAGATION, || async {
+            match self.cluster.get::<Value>("see that rights are gone", denied.to_owned()).await {
+                Err(ClusterError::Denied { .. }) => Ok(Some(())),
+                Ok(_) | Err(ClusterError::Missing { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+        .await;
+        let identity = format!("{}/{}", self.namespace, self.name);
+        if !matches!(stripped, Ok(Some(()))) {
+            cleanup.remaining.push(format!("rights/{identity}"));
+        }
+        for token in self.tokens {
+            home.retire(identity.clone(), token);
+        }
+        cleanup
+    }
+}
+
+async fn finish(
+    cluster: &Cluster,
+    home: &ScanNamespace,
+    name: String,
+    inventory: Inventory,
+    made: Result<Fresh, ClusterError>,
+) -> Result<(Account, String), ClusterError> {
+    match made {
+        Ok(fresh) => {
+            let username = format!("system:serviceaccount:{}:{name}", home.name());
+            let namespace = home.name().to_owned();
+            let account = Account { namespace, name, inventory, cluster: fresh.cluster, tokens: vec![fresh.token] };
+            Ok((account, username))
+        }
+        Err(error) => {
+            home.leave(inventory.remove(cluster).await.remaining);
+            Err(error)
+        }
+    }
+}
+
+fn binding(role_kind: &str, name: &str, account_namespace: &str) -> Value {
+    json!({
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": name },
+        "subjects": [{ "kind": "ServiceAccount", "name": name, "namespace": account_namespace }],
+    })
+}
+
+fn pod_path(namespace: &str, pod: &str) -> String {
+    ObjectRef::namespaced(Kind::Pod, namespace, pod).path()
+}
+
+/// Waits until the identity may read `path`. Denied for longer than propagation takes, it is left to whoever uses the
+/// identity to meet the denial and to report it.
+async fn wait_for_rights(account: &Fresh, path: &str) -> Result<(), ClusterError> {
+    let known = poll_until(PROPAGATION, || async {
+        match account.cluster.get::<Value>("read as the scan's identity", path.to_owned()).await {
+            Ok(_) | Err(ClusterError::Missing { .. }) => Ok(Some(())),
+            Err(ClusterError::Denied { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    })
+    .await?;
+    if known.is_none() {
+        tracing::debug!(path, "rights were not granted in time");
+    }
+    Ok(())
+}
+
+/// A token for the account (TokenRequest, authentication.k8s.io/v1). It lives in memory only.
+async fn request_token(cluster: &Cluster, namespace: &str, account: &str) -> Result<Token, ClusterError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        status: Status,
+    }
+    #[derive(Deserialize)]
+    struct Status {
+        token: String,
+    }
+    let account = ObjectRef::namespaced(Kind::ServiceAccount, namespace, account);
+    let body = json!({
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": { "expirationSeconds": TOKEN_SECONDS },
+    });
+    let call = Call {
+        what: format!("request a token for {account}"),
+        method: Method::POST,
+        path: format!("{}/token", account.path()),
+        body: Some(body.to_string().into_bytes()),
+    };
+    let answer: Answer = cluster.call(call).await?;
+    Ok(Token::new(answer.status.token))
+}
+
+/// Whether the API server refuses this token altogether (SelfSubjectReview, authentication.k8s.io/v1, HTTP 401).
+pub(crate) async fn is_refused(cluster: &Cluster, token: &Token) -> Result<bool, ClusterError> {
+    let body = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview" });
+    let call = Call {
+        what: "see whether a removed token is refused".to_owned(),
+        method: Method::POST,
+        path: "/apis/authentication.k8s.io/v1/selfsubjectreviews".to_owned(),
+        body: Some(body.to_string().into_bytes()),
+    };
+    match cluster.as_token(token)?.call::<Value>(call).await {
+        Ok(_) => Ok(false),
+        Err(ClusterError::Denied { code: 401, .. }) => Ok(true),
+        // Known, and denied to ask who it is: that is no death.
+        Err(ClusterError::Denied { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,121 @@
+//! The run's own namespace: restricted Pod Security, no traffic in either direction, removed at the end.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::client::{Cluster, Token, poll_until};
+use super::error::ClusterError;
+use super::identity;
+use super::network;
+use super::object::{Inventory, Kind, Mark, ObjectRef};
+use crate::model::provenance::Cleanup;
+use crate::model::record::RunId;
+
+/// The service account of pods in the namespace. It has no rights, and no token of it is mounted. It is named because the
+/// `default` one is made some time after the namespace, and a pod that asks for it before is refused.
+pub(crate) const POD_ACCOUNT: &str = "scan";
+
+/// How long a token may still be accepted after its account is gone: the API server remembers a token's verdict for ten
+/// seconds.
+const TOKEN_DEATH: Duration = Duration::from_secs(20);
+
+/// A namespace that exists for one run. Everything that the run puts into the cluster is in it, except what must lie next
+/// to a target (a Role) or above all (a ClusterRole).
+#[derive(Debug)]
+pub struct ScanNamespace {
+    run: RunId,
+    name: String,
+    inventory: Inventory,
+    ended: Mutex<Ended>,
+}
+
+/// What tasks of the run leave to be looked after at its end.
+#[derive(Debug, Default)]
+struct Ended {
+    tokens: Vec<(String, Token)>,
+    remaining: Vec<String>,
+}
+
+impl ScanNamespace {
+    /// Makes the namespace `gapscan-` and the run's short id, with default-deny in both directions before anything else.
+    ///
+    /// # Errors
+    /// When the cluster refuses or can't be reached; what was made until then is removed again.
+    pub async fn create(cluster: &Cluster, run: RunId) -> Result<Self, ClusterError> {
+        let name = format!("gapscan-{}", run.short());
+        let mut inventory = Inventory::new(Mark { run, scan: None });
+        match furnish(cluster, &name, &mut inventory).await {
+            Ok(()) => Ok(Self { run, name, inventory, ended: Mutex::default() }),
+            Err(error) => {
+                let cleanup = inventory.remove(cluster).await;
+                if !cleanup.remaining.is_empty() {
+                    tracing::warn!(remaining = ?cleanup.remaining, "could not remove what was made");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The run that it is for.
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    pub(crate) fn mark(&self, scan: Option<u32>) -> Mark {
+        Mark { run: self.run, scan }
+    }
+
+    /// Keeps a token whose account was removed, to see at the end that it is refused.
+    pub(crate) fn retire(&self, identity: String, token: Token) {
+        self.ended().tokens.push((identity, token));
+    }
+
+    /// Keeps what a task could not remove and can't report itself, because it failed.
+    pub(crate) fn leave(&self, remaining: Vec<String>) {
+        self.ended().remaining.extend(remaining);
+    }
+
+    fn ended(&self) -> std::sync::MutexGuard<'_, Ended> {
+        // A panic elsewhere does not make the list wrong.
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the namespace with all that is in it, waits until it is gone, and sees that every token that was made for the
+    /// run is refused. What could not be verified is in [`Cleanup::remaining`].
+    pub async fn remove(self, cluster: &Cluster) -> Cleanup {
+        let ended = self.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut cleanup = self.inventory.remove(cluster).await;
+        cleanup.remaining.extend(ended.remaining);
+        for (identity, token) in ended.tokens {
+            let dead =
+                poll_until(TOKEN_DEATH, || async { Ok(identity::is_refused(cluster, &token).await?.then_some(())) })
+                    .await;
+            if !matches!(dead, Ok(Some(()))) {
+                cleanup.remaining.push(format!("token/{identity}"));
+            }
+        }
+        cleanup
+    }
+}
+
+async fn furnish(cluster: &Cluster, name: &str, inventory: &mut Inventory) -> Result<(), ClusterError> {
+    let restricted = "restricted";
+    let namespace = json!({ "metadata": { "labels": {
+        "pod-security.kubernetes.io/enforce": restricted,
+        "pod-security.kubernetes.io/audit": restricted,
+        "pod-security.kubernetes.io/warn": restricted,
+    } } });
+    inventory.create(cluster, ObjectRef::cluster_wide(Kind::Namespace, name), namespace).await?;
+    let deny = ObjectRef::namespaced(Kind::NetworkPolicy, name, "default-deny");
+    inventory.create(cluster, deny, network::default_deny()).await?;
+    let account = ObjectRef::namespaced(Kind::ServiceAccount, name, POD_ACCOUNT);
+    inventory.create(cluster, account, json!({ "automountServiceAccountToken": false })).await?;
+    Ok(())
+}

@@ -1,0 +1,273 @@
+//! Objects that gapscan makes in a cluster: how they are named and marked, made, removed, and seen to be gone.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use hyper::http::Method;
+use serde_json::{Value, json};
+
+use super::client::{Call, Cluster, poll_until};
+use super::error::ClusterError;
+use crate::model::provenance::Cleanup;
+use crate::model::record::RunId;
+
+/// The label that every object of gapscan carries, with the value [`MANAGED_BY_VALUE`].
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY`].
+pub const MANAGED_BY_VALUE: &str = "gapscan";
+/// The label that names the run.
+pub const RUN: &str = "gapscan.dev/run";
+/// The label that names the scan in its run by its number.
+pub const SCAN: &str = "gapscan.dev/scan";
+
+/// How long a removed object may take to be gone. A pod has its grace period, and the kubelet may be busy.
+const GONE: Duration = Duration::from_secs(60);
+
+/// The kinds of object that gapscan makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Namespace,
+    ServiceAccount,
+    Role,
+    RoleBinding,
+    ClusterRole,
+    ClusterRoleBinding,
+    NetworkPolicy,
+    Pod,
+    Job,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Role => "Role",
+            Self::RoleBinding => "RoleBinding",
+            Self::ClusterRole => "ClusterRole",
+            Self::ClusterRoleBinding => "ClusterRoleBinding",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::Pod => "Pod",
+            Self::Job => "Job",
+        }
+    }
+
+    fn api_version(self) -> &'static str {
+        match self {
+            Self::Namespace | Self::ServiceAccount | Self::Pod => "v1",
+            Self::Role | Self::RoleBinding | Self::ClusterRole | Self::ClusterRoleBinding => {
+                "rbac.authorization.k8s.io/v1"
+            }
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::Job => "batch/v1",
+        }
+    }
+
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Namespace => "namespaces",
+            Self::ServiceAccount => "serviceaccounts",
+            Self::Role => "roles",
+            Self::RoleBinding => "rolebindings",
+            Self::ClusterRole => "clusterroles",
+            Self::ClusterRoleBinding => "clusterrolebindings",
+            Self::NetworkPolicy => "networkpolicies",
+            Self::Pod => "pods",
+            Self::Job => "jobs",
+        }
+    }
+
+    /// The path of all objects of the kind, in one namespace or in all.
+    pub(crate) fn collection(self, namespace: Option<&str>) -> String {
+        let version = self.api_version();
+        let root = if version == "v1" { "/api/v1".to_owned() } else { format!("/apis/{version}") };
+        match namespace {
+            Some(namespace) => format!("{root}/namespaces/{namespace}/{}", self.plural()),
+            None => format!("{root}/{}", self.plural()),
+        }
+    }
+}
+
+/// Names one object. `kind/namespace/name` for people, `kind/name` where there is no namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ObjectRef {
+    pub(crate) kind: Kind,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+}
+
+impl ObjectRef {
+    pub(crate) fn namespaced(kind: Kind, namespace: &str, name: impl Into<String>) -> Self {
+        Self { kind, namespace: Some(namespace.to_owned()), name: name.into() }
+    }
+
+    pub(crate) fn cluster_wide(kind: Kind, name: impl Into<String>) -> Self {
+        Self { kind, namespace: None, name: name.into() }
+    }
+
+    pub(crate) fn path(&self) -> String {
+        format!("{}/{}", self.kind.collection(self.namespace.as_deref()), self.name)
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.kind.word().to_lowercase())?;
+        if let Some(namespace) = &self.namespace {
+            write!(f, "/{namespace}")?;
+        }
+        write!(f, "/{}", self.name)
+    }
+}
+
+/// Whose an object is: of this run, and of this scan in it where there is one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    pub(crate) run: RunId,
+    pub(crate) scan: Option<u32>,
+}
+
+impl Mark {
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::from([
+            (MANAGED_BY.to_owned(), MANAGED_BY_VALUE.to_owned()),
+            (RUN.to_owned(), self.run.to_string()),
+        ]);
+        if let Some(scan) = self.scan {
+            labels.insert(SCAN.to_owned(), scan.to_string());
+        }
+        labels
+    }
+}
+
+/// The objects that one task makes. Each is written down before it is asked for, so that a lost answer loses no object.
+///
+/// # Cancel safety
+/// Dropping it removes nothing; what a cancelled task leaves is found by its labels (see [`super::sweep`]).
+#[derive(Debug)]
+pub(crate) struct Inventory {
+    mark: Mark,
+    made: Vec<(ObjectRef, Option<String>)>,
+}
+
+impl Inventory {
+    pub(crate) fn new(mark: Mark) -> Self {
+        Self { mark, made: Vec::new() }
+    }
+
+    /// Makes the object from a manifest without `apiVersion`, `kind` and name, which are filled in together with the
+    /// labels. Unknown fields are refused by the API server.
+    pub(crate) async fn create(
+        &mut self,
+        cluster: &Cluster,
+        object: ObjectRef,
+        manifest: Value,
+    ) -> Result<Value, ClusterError> {
+        let body = complete(&object, &self.mark, manifest);
+        self.made.push((object.clone(), None));
+        let outcome = create(cluster, &object, &self.mark, &body).await;
+        match &outcome {
+            Ok(made) => {
+                if let Some(last) = self.made.last_mut() {
+                    last.1 = made["metadata"]["uid"].as_str().map(str::to_owned);
+                }
+            }
+            Err(error) if error.is_refusal() => {
+                self.made.pop();
+            }
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    /// Removes all, last made first, and looks whether each is gone. Nothing stops it half-way.
+    pub(crate) async fn remove(self, cluster: &Cluster) -> Cleanup {
+        let mut remaining = Vec::new();
+        for (object, uid) in self.made.iter().rev() {
+            if let Err(error) = delete(cluster, object, uid.as_deref()).await {
+                tracing::warn!(%object, error = %error, "can't remove");
+            }
+        }
+        for (object, uid) in self.made.iter().rev() {
+            match gone(cluster, object, uid.as_deref(), GONE).await {
+                Ok(true) => {}
+                Ok(false) => remaining.push(object.to_string()),
+                Err(error) => {
+                    tracing::warn!(%object, error = %error, "can't see whether it is gone");
+                    remaining.push(object.to_string());
+                }
+            }
+        }
+        Cleanup { created: self.made.iter().map(|(object, _)| object.to_string()).collect(), remaining }
+    }
+}
+
+fn complete(object: &ObjectRef, mark: &Mark, mut manifest: Value) -> Value {
+    manifest["apiVersion"] = json!(object.kind.api_version());
+    manifest["kind"] = json!(object.kind.word());
+    manifest["metadata"]["name"] = json!(object.name);
+    if let Some(namespace) = &object.namespace {
+        manifest["metadata"]["namespace"] = json!(namespace);
+    }
+    for (label, value) in mark.labels() {
+        manifest["metadata"]["labels"][label] = json!(value);
+    }
+    manifest
+}
+
+async fn create(cluster: &Cluster, object: &ObjectRef, mark: &Mark, body: &Value) -> Result<Value, ClusterError> {
+    let call = Call {
+        what: format!("create {object}"),
+        method: Method::POST,
+        path: format!("{}?fieldValidation=Strict", object.kind.collection(object.namespace.as_deref())),
+        body: Some(body.to_string().into_bytes()),
+    };
+    match cluster.call(call).await {
+        // A first attempt may have succeeded with its answer lost. Names carry the run's random id, so what is there
+        // under this name with this run's label is ours.
+        Err(conflict @ ClusterError::Conflict { .. }) => {
+            let there: Value = cluster.get(&format!("read {object}"), object.path()).await?;
+            if there["metadata"]["labels"][RUN] == json!(mark.run.to_string()) { Ok(there) } else { Err(conflict) }
+        }
+        outcome => outcome,
+    }
+}
+
+/// Removes the object if it is still the one with this UID. One that is gone is no error.
+pub(crate) async fn delete(cluster: &Cluster, object: &ObjectRef, uid: Option<&str>) -> Result<(), ClusterError> {
+    let mut options = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background" });
+    if let Some(uid) = uid {
+        options["preconditions"] = json!({ "uid": uid });
+    }
+    let call = Call {
+        what: format!("remove {object}"),
+        method: Method::DELETE,
+        path: object.path(),
+        body: Some(options.to_string().into_bytes()),
+    };
+    match cluster.call::<Value>(call).await {
+        Ok(_) | Err(ClusterError::Missing { .. }) => Ok(()),
+        // The precondition failed: another object has the name now, and ours is gone.
+        Err(ClusterError::Conflict { .. }) if uid.is_some() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the object is gone within `deadline`.
+pub(crate) async fn gone(
+    cluster: &Cluster,
+    object: &ObjectRef,
+    uid: Option<&str>,
+    deadline: Duration,
+) -> Result<bool, ClusterError> {
+    let seen = poll_until(deadline, || async {
+        match cluster.get::<Value>(&format!("read {object}"), object.path()).await {
+            Err(ClusterError::Missing { .. }) => Ok(Some(())),
+            Ok(there) => Ok(uid.is_some_and(|uid| there["metadata"]["uid"] != json!(uid)).then_some(())),
+            Err(error) => Err(error),
+        }
+    })
+    .await?;
+    Ok(seen.is_some())
+}

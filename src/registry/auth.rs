@@ -1,0 +1,405 @@
+//! Credentials, and how a registry gets to see them.
+//!
+//! What a hostile or confused registry may try, and where it ends: a `realm` on another host, or one without TLS, gets
+//! nothing unless the operator named that host ([`Authenticator::token`]); a challenge of an unknown scheme is an error; a
+//! token is kept for its repository only and forgotten when it expires or is refused; a token answer is bounded. Passwords
+//! and tokens are in no `Debug` and no error.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{Response, StatusCode};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::error::{Action, RegistryError};
+use super::http::{is_private_transport, read_capped};
+use super::reference::Authority;
+use crate::base::file;
+use crate::base::limits::Limits;
+
+/// A user's name and password.
+#[derive(Clone)]
+pub struct Credentials {
+    user: String,
+    password: Zeroizing<String>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// These credentials.
+    pub fn new(user: impl Into<String>, password: impl Into<String>) -> Self {
+        Self { user: user.into(), password: Zeroizing::new(password.into()) }
+    }
+
+    /// The user, with the password that is the first line of a file.
+    ///
+    /// # Errors
+    /// When the file can't be read, is no UTF-8, or its first line is empty.
+    pub fn from_password_file(user: impl Into<String>, path: &Path) -> Result<Self, RegistryError> {
+        let user = user.into();
+        let refuse = |reason: &str| RegistryError::Credentials {
+            registry: format!("user {user}"),
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let bytes = Zeroizing::new(file::read_capped(path, 64 << 10)?);
+        let text = std::str::from_utf8(&bytes).map_err(|_| refuse("the file is no UTF-8"))?;
+        let password = text.lines().next().unwrap_or_default();
+        if password.is_empty() {
+            return Err(refuse("its first line is empty"));
+        }
+        Ok(Self::new(user.clone(), password))
+    }
+
+    /// What `docker login`, `skopeo login` or the like left for this registry in a `config.json` (`auths`), if anything.
+    /// Nothing is run: credentials that only a helper program could give are an error, not silently absent.
+    ///
+    /// # Errors
+    /// When the file is there and can't be read, or has credentials for the registry in a form that can't be used.
+    pub fn from_docker_config(
+        path: &Path,
+        registry: &Authority,
+        limits: &Limits,
+    ) -> Result<Option<Self>, RegistryError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let refuse = |reason: String| RegistryError::Credentials {
+            registry: registry.to_string(),
+            path: path.to_owned(),
+            reason,
+        };
+        let bytes = Zeroizing::new(file::read_capped(path, limits.document_bytes)?);
+        // The parser's message names line and column; it never repeats a value of these types.
+        let config: DockerConfig = serde_json::from_slice(&bytes).map_err(|error| {
+            refuse(format!("it is no Docker configuration: line {}, column {}", error.line(), error.column()))
+        })?;
+        let names = docker_names(registry);
+        let named = |key: &str| names.iter().any(|name| name == strip_url(key));
+        if let Some((_, helper)) = config.cred_helpers.iter().find(|(key, _)| named(key)) {
+            return Err(refuse(format!(
+                "they are kept by the helper program `docker-credential-{helper}`, which gapscan does not run"
+            )));
+        }
+        let Some((_, entry)) = config.auths.iter().find(|(key, _)| named(key)) else { return Ok(None) };
+        if entry.identity_token.as_deref().is_some_and(|token| !token.is_empty()) {
+            return Err(refuse("they are an identity token, which gapscan does not use".to_owned()));
+        }
+        match (&entry.auth, &entry.username, &entry.password) {
+            (Some(auth), _, _) if !auth.is_empty() => {
+                let bytes =
+                    Zeroizing::new(STANDARD.decode(auth.trim()).map_err(|_| refuse("`auth` is no base64".to_owned()))?);
+                let text = std::str::from_utf8(&bytes).map_err(|_| refuse("`auth` is no UTF-8".to_owned()))?;
+                let (user, password) = text.split_once(':').ok_or_else(|| refuse("`auth` has no colon".to_owned()))?;
+                Ok(Some(Self::new(user, password.trim_end_matches('\0'))))
+            }
+            (_, Some(user), Some(password)) => Ok(Some(Self::new(user, password))),
+            _ => match config.creds_store {
+                Some(store) => Err(refuse(format!(
+                    "they are kept by the helper program `docker-credential-{store}`, which gapscan does not run"
+                ))),
+                None => Ok(None),
+            },
+        }
+    }
+
+    pub(super) fn header(&self) -> HeaderValue {
+        let pair = Zeroizing::new(format!("{}:{}", self.user, self.password.as_str()));
+        secret_header(&format!("Basic {}", STANDARD.encode(pair.as_bytes()))).expect("base64 is always a header value")
+    }
+}
+
+/// Where Docker's tools keep credentials: `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`.
+pub fn docker_config_path() -> Option<PathBuf> {
+    std::env::var_os("DOCKER_CONFIG")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")))
+        .map(|folder| folder.join("config.json"))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DockerConfig {
+    #[serde(default)]
+    auths: HashMap<String, DockerAuth>,
+    #[serde(default)]
+    cred_helpers: HashMap<String, String>,
+    creds_store: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct DockerAuth {
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    #[serde(rename = "identitytoken")]
+    identity_token: Option<String>,
+}
+
+/// Docker keys the credentials of its own registry by an address that it no longer has.
+fn docker_names(registry: &Authority) -> Vec<String> {
+    let mut names = vec![registry.to_string()];
+    if matches!(registry.host(), "docker.io" | "registry-1.docker.io" | "index.docker.io") {
+        names.extend(["docker.io", "index.docker.io", "registry-1.docker.io"].map(str::to_owned));
+    }
+    names
+}
+
+fn strip_url(key: &str) -> &str {
+    let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    key.split('/').next().unwrap_or(key)
+}
+
+fn secret_header(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// What a request needs the right to do: `repository:NAME:pull` and the like (Docker token authentication
+/// specification, "Requesting a Token"); empty for the registry as such.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Scope(pub(super) Vec<String>);
+
+/// Remembers how one registry wants to be asked, and the tokens that it gave.
+pub(super) struct Authenticator {
+    registry: Authority,
+    origin: Url,
+    credentials: Option<Credentials>,
+    token_hosts: Vec<Authority>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    basic: bool,
+    tokens: HashMap<Scope, Token>,
+}
+
+struct Token {
+    header: HeaderValue,
+    expires: Instant,
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<u64>,
+}
+
+enum Challenge {
+    Basic,
+    Bearer { realm: String, service: Option<String> },
+}
+
+impl Authenticator {
+    pub(super) fn new(
+        registry: Authority,
+        origin: Url,
+        credentials: Option<Credentials>,
+        token_hosts: Vec<Authority>,
+    ) -> Self {
+        Self { registry, origin, credentials, token_hosts, state: Mutex::default() }
+    }
+
+    pub(super) fn has_credentials(&self) -> bool {
+        self.credentials.is_some()
+    }
+
+    /// The `Authorization` header that the registry is known to want for this scope, if any.
+    pub(super) async fn header(&self, scope: &Scope) -> Option<HeaderValue> {
+        let state = self.state.lock().await;
+        if state.basic {
+            return self.credentials.as_ref().map(Credentials::header);
+        }
+        state.tokens.get(scope).filter(|token| token.expires > Instant::now()).map(|token| token.header.clone())
+    }
+
+    /// Answers a 401: the header to repeat the request with, which differs from the one that was `refused`.
+    pub(super) async fn answer(
+        &self,
+        http: &reqwest::Client,
+        action: &Action,
+        scope: &Scope,
+        refused: Option<&HeaderValue>,
+        response: &Response,
+        limits: &Limits,
+    ) -> Result<HeaderValue, RegistryError> {
+        let unauthorized =
+            || RegistryError::Unauthorized { action: action.clone(), had_credentials: self.credentials.is_some() };
+        let header = match challenge(response).ok_or_else(unauthorized)? {
+            Challenge::Basic => {
+                let header = self.credentials.as_ref().map(Credentials::header).ok_or_else(unauthorized)?;
+                self.state.lock().await.basic = true;
+                header
+            }
+            Challenge::Bearer { realm, service } => {
+                let token = self.token(http, action, scope, &realm, service.as_deref(), limits).await?;
+                let header = token.header.clone();
+                self.state.lock().await.tokens.insert(scope.clone(), token);
+                header
+            }
+        };
+        if refused == Some(&header) { Err(unauthorized()) } else { Ok(header) }
+    }
+
+    async fn token(
+        &self,
+        http: &reqwest::Client,
+        action: &Action,
+        scope: &Scope,
+        realm: &str,
+        service: Option<&str>,
+        limits: &Limits,
+    ) -> Result<Token, RegistryError> {
+        let protocol = |reason: String| RegistryError::Protocol { action: action.clone(), reason };
+        let mut url = self
+            .origin
+            .join(realm)
+            .map_err(|_| protocol("the registry names a token service that is no address".to_owned()))?;
+        let target = url.origin().ascii_serialization();
+        if !is_private_transport(&url) {
+            return Err(RegistryError::ForeignHost { action: action.clone(), what: "token service", target });
+        }
+        let known = url.origin() == self.origin.origin()
+            || self.token_hosts.iter().any(|host| {
+                Some(host.host()) == url.host_str()
+                    && host.port().unwrap_or(443) == url.port_or_known_default().unwrap_or(443)
+            });
+        if self.credentials.is_some() && !known {
+            return Err(RegistryError::ForeignHost { action: action.clone(), what: "token service", target });
+        }
+        {
+            let mut query = url.query_pairs_mut();
+            for scope in &scope.0 {
+                query.append_pair("scope", scope);
+            }
+            if let Some(service) = service {
+                query.append_pair("service", service);
+            }
+        }
+        let mut request = http.get(url);
+        if let Some(credentials) = &self.credentials {
+            request = request.header(reqwest::header::AUTHORIZATION, credentials.header());
+        }
+        let action = Action::new(format!("get a token for registry `{}` from `{target}`", self.registry));
+        let response = tokio::time::timeout(limits.stall, request.send())
+            .await
+            .map_err(|_| RegistryError::Stalled { action: action.clone(), waited: limits.stall })?
+            .map_err(|source| RegistryError::Connection { action: action.clone(), source: source.without_url() })?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return Err(RegistryError::Unauthorized { action, had_credentials: self.credentials.is_some() });
+            }
+            status => {
+                let retry_after = super::http::retry_after(&response);
+                return Err(RegistryError::Status { action, status, message: String::new(), retry_after });
+            }
+        }
+        let bytes = Zeroizing::new(read_capped(response, 1 << 20, &action, limits).await?);
+        let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|_| RegistryError::Protocol {
+            action: action.clone(),
+            reason: "the answer is no token".to_owned(),
+        })?;
+        let text = Zeroizing::new(answer.token.or(answer.access_token).unwrap_or_default());
+        let header = (!text.is_empty())
+            .then(|| secret_header(&format!("Bearer {}", text.as_str())))
+            .flatten()
+            .ok_or_else(|| RegistryError::Protocol { action, reason: "the answer has no token".to_owned() })?;
+        // The specification's default is 60 s. A little less is used, so that none expires on its way.
+        let lives = Duration::from_secs(answer.expires_in.unwrap_or(60).clamp(10, 86_400));
+        Ok(Token { header, expires: Instant::now() + lives.mul_f32(0.9) })
+    }
+}
+
+impl fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authenticator").field("registry", &self.registry).finish_non_exhaustive()
+    }
+}
+
+/// Bearer is preferred where both are offered.
+fn challenge(response: &Response) -> Option<Challenge> {
+    let mut basic = None;
+    for value in response.headers().get_all(WWW_AUTHENTICATE) {
+        let Ok(text) = value.to_str() else { continue };
+        for challenge in http_auth::parser::ChallengeParser::new(text).flatten() {
+            let param = |name: &str| {
+                challenge
+                    .params
+                    .iter()
+                    .find(|(key, _)| key.eq_ignore_ascii_case(name))
+                    .map(|(_, value)| value.to_unescaped())
+            };
+            if challenge.scheme.eq_ignore_ascii_case("Bearer")
+                && let Some(realm) = param("realm")
+            {
+                return Some(Challenge::Bearer { realm, service: param("service") });
+            }
+            if challenge.scheme.eq_ignore_ascii_case("Basic") {
+                basic = Some(Challenge::Basic);
+            }
+        }
+    }
+    basic
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(config: &str, registry: &str) -> Result<Option<Credentials>, RegistryError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, config).expect("write");
+        Credentials::from_docker_config(&path, &registry.parse().expect("a registry"), &Limits::default())
+    }
+
+    #[test]
+    fn docker_logins_are_found_under_the_names_that_docker_gives_them() {
+        let auth = STANDARD.encode("kim:pa:ss");
+        for (key, registry) in [
+            ("registry.internal:5000", "registry.internal:5000"),
+            ("https://registry.internal:5000/v2/", "registry.internal:5000"),
+            ("https://index.docker.io/v1/", "docker.io"),
+        ] {
+            let config = format!(r#"{{"auths":{{"{key}":{{"auth":"{auth}"}}}},"other":1}}"#);
+            let found = from(&config, registry).expect("readable").expect("there");
+            assert_eq!((found.user.as_str(), found.password.as_str()), ("kim", "pa:ss"));
+            assert!(!format!("{found:?}").contains("pa:ss"));
+            assert!(from(&config, "registry.internal:5001").expect("readable").is_none());
+        }
+    }
+
+    #[test]
+    fn what_only_a_helper_knows_is_an_error_that_names_the_helper() {
+        let helper = from(r#"{"credHelpers":{"r.x":"pass"}}"#, "r.x").expect_err("no helper is run");
+        assert!(helper.to_string().contains("docker-credential-pass"), "{helper}");
+        let store = from(r#"{"auths":{"r.x":{}},"credsStore":"desktop"}"#, "r.x").expect_err("no store is asked");
+        assert!(store.to_string().contains("docker-credential-desktop"), "{store}");
+        for broken in [
+            r#"{"auths":{"r.x":{"auth":"%%%"}}}"#,
+            r#"{"auths":{"r.x":{"auth":"bm9jb2xvbg=="}}}"#,
+            r#"{"auths":{"r.x":{"identitytoken":"s3cr3t"}}}"#,
+            "{",
+        ] {
+            let error = from(broken, "r.x").expect_err(broken);
+            assert!(!error.to_string().contains("s3cr3t"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Plans: what is scanned, with what, when, and under which policy.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::schedule::Schedule;
+use crate::base::document::{self, ApiVersion, Document, DocumentError};
+use crate::base::exit::{Classify, ExitClass};
+use crate::base::limits::Limits;
+use crate::base::quantity::Span;
+use crate::model::scanner::BUILTIN;
+use crate::model::target::TargetSpec;
+
+/// A `kind: Plan` document. Paths in it are relative to its own folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct PlanDocument {
+    /// `gapscan/v1`
+    pub api_version: ApiVersion,
+    /// `Plan`
+    pub kind: String,
+    /// Lower-case letters, digits and hyphens.
+    pub name: String,
+    /// The ledger; [`Access::ledger`] without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<PathBuf>,
+    /// The cluster. Without it: the kubeconfig that kubectl would use, or the pod's own service account.
+    #[serde(default)]
+    pub cluster: ClusterAccess,
+    /// The loaded bundle that scanners, profiles and databases come from. Without it only the built-in profiles are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleSource>,
+    /// How registries are reached, by `HOST[:PORT]`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub registries: BTreeMap<String, RegistryAccess>,
+    /// What is allowed, and how much at once.
+    #[serde(default)]
+    pub policy: Policy,
+    /// The scans, each with its own targets and schedule.
+    pub scans: Vec<PlannedScan>,
+}
+
+impl Document for PlanDocument {
+    const KIND: &'static str = "Plan";
+}
+
+/// How the cluster is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ClusterAccess {
+    /// A kubeconfig file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<PathBuf>,
+    /// A context in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+}
+
+/// Where a loaded bundle is, and who vouches for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct BundleSource {
+    /// The bundle's name.
+    pub name: String,
+    /// The registry that it was loaded into: `HOST[:PORT][/PREFIX]`.
+    pub registry: String,
+    /// The pinned root.
+    pub root: PathBuf,
+    /// Where versions that were seen are remembered; [`Access::default_state`] without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<PathBuf>,
+}
+
+/// How one registry is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct RegistryAccess {
+    /// CA certificates in PEM that its certificate must chain to, besides those of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// A user; needs `passwordFile`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// A file with the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// HTTP without TLS. Refused for anything but loopback addresses.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub plain_http: bool,
+}
+
+/// What is allowed, and how much at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Policy {
+    /// What happens where NetworkPolicies are not proven to be enforced.
+    pub unenforced_network: Unenforced,
+    /// How old a database may be where the bundle does not say it. A database without a date is always too old.
+    pub database_max_age: Span,
+    /// How many targets are scanned at once.
+    pub parallel: usize,
+    /// How long one target may take, its clean-up not counted.
+    pub deadline: Span,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            unenforced_network: Unenforced::Refuse,
+            database_max_age: Span::days(30),
+            parallel: 4,
+            deadline: Span::seconds(15 * 60),
+        }
+    }
+}
+
+/// What happens where NetworkPolicies are not proven to be enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unenforced {
+    /// Nothing is run in the cluster; what was expected is recorded as not evaluated.
+    Refuse,
+    /// It is run, and the record says that the network was open.
+    Record,
+}
+
+/// One scan of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct PlannedScan {
+    /// Unique in the plan.
+    pub name: String,
+    /// What is scanned.
+    #[serde(flatten)]
+    pub selection: Selection,
+    /// When. Without it the scan runs only when it is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+}
+
+/// What is scanned, and with what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Selection {
+    /// Targets by name.
+    pub targets: Vec<TargetSpec>,
+    /// The cluster's objects, every container of every pod, and every image that runs.
+    pub all: bool,
+    /// Every container of the pods with these labels, as `app=web,tier!=db`, in all namespaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// The engines: `builtin` and names of scanners in the bundle; `all` for all of them.
+    pub engines: Vec<String>,
+    /// The profiles by name. Without any, all that the engines have for the target's kind.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<String>,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self {
+            targets: Vec::new(),
+            all: false,
+            selector: None,
+            engines: vec![BUILTIN.to_owned()],
+            profiles: Vec::new(),
+        }
+    }
+}
+
+impl Selection {
+    /// The selection in the words of the command line, for the record.
+    pub fn words(&self) -> Vec<String> {
+        let mut words: Vec<String> = self.targets.iter().map(ToString::to_string).collect();
+        if self.all {
+            words.push("--all".to_owned());
+        }
+        if let Some(selector) = &self.selector {
+            words.push(format!("-l {selector}"));
+        }
+        words
+    }
+}
+
+/// Everything that a scan needs to reach, with nothing relative left.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// The ledger.
+    pub ledger: PathBuf,
+    /// The cluster.
+    pub cluster: ClusterAccess,
+    /// The bundle.
+    pub bundle: Option<BundleSource>,
+    /// The registries.
+    pub registries: BTreeMap<String, RegistryAccess>,
+}
+
+/// Why a plan can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The document itself.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// What it says makes no sense; all problems at once.
+    #[error("use plan `{}`: {}", .path.display(), .problems.join("; "))]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problems: Vec<String>,
+    },
+}
+
+impl Classify for PlanError {
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::Document(error) => error.class(),
+            Self::Content { .. } => ExitClass::Usage,
+        }
+    }
+}
+
+/// A plan whose content makes sense and whose paths are whole.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Its name.
+    pub name: String,
+    /// What it reaches; the ledger only where the plan names one.
+    pub ledger: Option<PathBuf>,
+    /// The cluster.
+    pub cluster: ClusterAccess,
+    /// The bundle.
+    pub bundle: Option<BundleSource>,
+    /// The registries.
+    pub registries: BTreeMap<String, RegistryAccess>,
+    /// The policy.
+    pub policy: Policy,
+    /// The scans.
+    pub scans: Vec<PlannedScan>,
+}
+
+impl Plan {
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// When the document can't be read, or says what makes no sense: all such problems are named at once.
+    pub fn load(path: &Path, limits: &Limits) -> Result<Self, PlanError> {
+        let document: PlanDocument = document::load(path, limits)?;
+        Self::validated(path, document)
+    }
+
+    fn validated(path: &Path, document: PlanDocument) -> Result<Self, PlanError> {
+        let mut problems = Vec::new();
+        if !is_name(&document.name) {
+            problems.push(format!("its name `{}` must be lower-case letters, digits and hyphens", document.name));
+        }
+        if document.scans.is_empty() {
+            problems.push("it has no scan".to_owned());
+        }
+        if document.policy.parallel == 0 {
+            problems.push("policy.parallel must be at least 1".to_owned());
+        }
+        let mut names = std::collections::HashSet::new();
+        for scan in &document.scans {
+            let name = &scan.name;
+            if !is_name(name) {
+                problems.push(format!("the scan's name `{name}` must be lower-case letters, digits and hyphens"));
+            }
+            if !names.insert(name) {
+                problems.push(format!("there are two scans named `{name}`"));
+            }
+            if scan.selection.words().is_empty() {
+                problems.push(format!("scan `{name}` has no target"));
+            }
+            if scan.selection.engines.is_empty() {
+                problems.push(format!("scan `{name}` has no engine"));
+            }
+            let external = scan.selection.engines.iter().find(|e| *e != BUILTIN && *e != "all");
+            if let (Some(engine), None) = (external, &document.bundle) {
+                problems.push(format!("scan `{name}` asks for scanner `{engine}`, and the plan names no bundle"));
+            }
+        }
+        for (host, access) in &document.registries {
+            if access.username.is_some() != access.password_file.is_some() {
+                problems.push(format!("registry `{host}` needs both username and passwordFile, or none"));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(PlanError::Content { path: path.to_owned(), problems });
+        }
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let whole = |p: PathBuf| folder.join(p);
+        Ok(Self {
+            name: document.name,
+            ledger: document.ledger.map(whole),
+            cluster: ClusterAccess {
+                kubeconfig: document.cluster.kubeconfig.map(whole),
+                context: document.cluster.context,
+            },
+            bundle: document.bundle.map(|b| BundleSource { root: whole(b.root), state: b.state.map(whole), ..b }),
+            registries: document
+                .registries
+                .into_iter()
+                .map(|(host, r)| {
+                    let access = RegistryAccess {
+                        ca_file: r.ca_file.map(whole),
+                        password_file: r.password_file.map(whole),
+                        ..r
+                    };
+                    (host, access)
+                })
+                .collect(),
+            policy: document.policy,
+            scans: document.scans,
+        })
+    }
+}
+
+/// Whether a text is a name: lower-case letters, digits and hyphens, a letter first, at most 63 characters.
+pub fn is_name(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(text: &str) -> Result<Plan, PlanError> {
+        let path = Path::new("/etc/gapscan/plan.yaml");
+        Plan::validated(path, document::parse(path, text)?)
+    }
+
+    #[test]
+    fn a_plan_is_read_with_its_paths_made_whole() {
+        let plan = plan(
+            "apiVersion: gapscan/v1\nkind: Plan\nname: enclave\nledger: ledger.sqlite\n\
+             bundle: {name: lab, registry: 'registry:5000/gapscan', root: root.json}\n\
+             registries: {'registry:5000': {caFile: ca.crt}}\n\
+             scans:\n- name: nightly\n  targets: [cluster, ns/shop]\n  engines: [builtin, openscap]\n  \
+             schedule: {cron: '0 2 * * *', timeZone: Europe/Berlin}\n",
+        )
+        .expect("a good plan");
+        assert_eq!(plan.ledger.as_deref(), Some(Path::new("/etc/gapscan/ledger.sqlite")));
+        assert_eq!(plan.bundle.expect("there is one").root, Path::new("/etc/gapscan/root.json"));
+        assert_eq!(plan.scans[0].selection.words(), ["cluster", "ns/shop"]);
+        assert_eq!(plan.policy, Policy::default());
+    }
+
+    #[test]
+    fn all_that_makes_no_sense_is_named_at_once() {
+        let error = plan(
+            "apiVersion: gapscan/v1\nkind: Plan\nname: Bad\npolicy: {parallel: 0}\n\
+             scans:\n- {name: a}\n- {name: a, targets: [host], engines: [grype]}\n",
+        )
+        .expect_err("a bad plan")
+        .to_string();
+        for part in ["`Bad`", "parallel", "no target", "two scans named `a`", "names no bundle"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_at_every_depth() {
+        for text in ["polcy: {}\n", "policy: {unenforced: record}\n", "cluster: {kubecfg: x}\n"] {
+            let head = "apiVersion: gapscan/v1\nkind: Plan\nname: a\nscans: [{name: a, targets: [host]}]\n";
+            assert!(plan(&format!("{head}{text}")).is_err(), "{text}");
+        }
+        let misspelt = "apiVersion: gapscan/v1\nkind: Plan\nname: a\nscans: [{name: a, targets: [host], selectr: x}]\n";
+        assert!(plan(misspelt).expect_err("an unknown key").to_string().contains("selectr"));
+    }
+}

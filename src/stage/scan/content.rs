@@ -1,0 +1,252 @@
+//! The engines and profiles that a scan can use: those of the binary, and those of a loaded bundle, which are verified again
+//! from the registry at every run.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::io::AsyncReadExt;
+
+use super::error::ScanError;
+use super::registries::Registries;
+use super::unit::NotDone;
+use crate::base::digest::Digest;
+use crate::base::document;
+use crate::base::exit::{Classify, ExitClass};
+use crate::base::limits::Limits;
+use crate::model::catalog::{Catalog, CatalogItem, CatalogProfile, GAPSCAN_IMAGE};
+use crate::model::profile::Profile;
+use crate::model::provenance::{BundleRef, ContentRef};
+use crate::model::reason::Reason;
+use crate::model::scanner::{BUILTIN, ProfileDocument, ScannerDocument};
+use crate::native::profile::{self as rules, RuleProfile};
+use crate::registry::{Client, Prefix};
+use crate::stage::load;
+use crate::stage::plan::{BundleSource, Policy};
+use crate::trust::TrustRoot;
+
+/// What a scan can use.
+pub(crate) struct Content {
+    pub(crate) builtin: Vec<Arc<RuleProfile>>,
+    pub(crate) external: Vec<Arc<External>>,
+    pub(crate) bundle: Option<BundleRef>,
+    /// gapscan's own image as the nodes pull it.
+    pub(crate) own_image: Option<String>,
+}
+
+/// A profile that a scanner evaluates, with all that it needs, each by digest.
+pub(crate) struct External {
+    pub(crate) scanner: ScannerDocument,
+    pub(crate) document: ProfileDocument,
+    pub(crate) profile: Profile,
+    /// The scanner's image as the nodes pull it.
+    pub(crate) image: String,
+    pub(crate) image_digest: Digest,
+    /// gapscan's own image.
+    pub(crate) own_image: String,
+    pub(crate) mounts: Vec<Mounted>,
+}
+
+/// A dependency that is mounted into the scanner's pod.
+pub(crate) struct Mounted {
+    pub(crate) path: String,
+    pub(crate) image: String,
+    pub(crate) content: ContentRef,
+    pub(crate) max_age: Option<std::time::Duration>,
+}
+
+/// A bundle's content is mounted as files; a profile's folder is small.
+const PROFILE_BYTES: u64 = 64 << 20;
+
+impl Content {
+    /// The content without a bundle.
+    pub(crate) fn shipped() -> Self {
+        let builtin = rules::shipped().into_iter().map(Arc::new).collect();
+        Self { builtin, external: Vec::new(), bundle: None, own_image: None }
+    }
+
+    /// The content of a loaded bundle, with the built-in profiles that it has no other version of.
+    ///
+    /// # Errors
+    /// When the bundle is not there, does not verify, or has a profile or scanner that can't be used: then nothing of it is.
+    pub(crate) async fn of_bundle(
+        source: &BundleSource,
+        state: PathBuf,
+        registries: &Registries,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Result<Self, ScanError> {
+        let failed = |class: ExitClass, error: Box<dyn std::error::Error + Send + Sync>| ScanError::Bundle {
+            name: source.name.clone(),
+            source: error,
+            class,
+        };
+        let prefix: Prefix =
+            source.registry.parse().map_err(|e: crate::registry::reference::NameError| ScanError::Request(e.to_string()))?;
+        let root = TrustRoot::load(&source.root).map_err(|e| failed(e.class(), e.into()))?;
+        let client = registries.client(&prefix.registry).map_err(|e| ScanError::Registry {
+            host: prefix.registry.to_string(),
+            class: e.class(),
+            source: e.into(),
+        })?;
+        let (bundle, catalog) = load::read_catalog(&client, &prefix, &source.name, &root, &state, limits, now)
+            .await
+            .map_err(|e| failed(e.class(), e.into()))?;
+        let shelf = Shelf { client: &client, prefix: &prefix, catalog: &catalog, limits };
+        let mut content = Self { bundle: Some(bundle), ..Self::shipped() };
+        let own = catalog.images.iter().find(|i| i.name == GAPSCAN_IMAGE);
+        content.own_image = own.map(|item| shelf.reference(item)).transpose().map_err(|e| failed(e.class(), e.into()))?;
+        for entry in &catalog.profiles {
+            let files = shelf.files(&entry.item).await.map_err(|e| failed(e.class(), e.into()))?;
+            if entry.engine == BUILTIN {
+                let profile = rules::load(&files).map_err(|e| failed(ExitClass::Refused, e.into()))?;
+                content.builtin.retain(|p| p.profile().name != profile.profile().name);
+                content.builtin.push(Arc::new(profile));
+            } else {
+                let external = shelf.external(entry, &files).map_err(|e| failed(e.class(), e.into()))?;
+                content.external.push(Arc::new(external));
+            }
+        }
+        Ok(content)
+    }
+}
+
+/// Why something of a verified catalog can't be used.
+#[derive(Debug, thiserror::Error)]
+enum ShelfError {
+    #[error(transparent)]
+    Registry(#[from] crate::registry::RegistryError),
+    #[error("read `{item}` of the bundle: {reason}")]
+    Content { item: String, reason: String },
+    #[error(transparent)]
+    Document(#[from] document::DocumentError),
+}
+
+impl Classify for ShelfError {
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::Registry(error) => error.class(),
+            Self::Content { .. } | Self::Document(_) => ExitClass::Refused,
+        }
+    }
+}
+
+struct Shelf<'a> {
+    client: &'a Client,
+    prefix: &'a Prefix,
+    catalog: &'a Catalog,
+    limits: &'a Limits,
+}
+
+impl Shelf<'_> {
+    fn wrong(item: &CatalogItem, reason: impl ToString) -> ShelfError {
+        ShelfError::Content { item: item.name.clone(), reason: reason.to_string() }
+    }
+
+    /// `HOST/REPOSITORY@sha256:…`, which names exactly what was signed.
+    fn reference(&self, item: &CatalogItem) -> Result<String, ShelfError> {
+        let repository = self.prefix.repository(&item.repository).map_err(|e| Self::wrong(item, e))?;
+        Ok(format!("{}/{repository}@{}", self.prefix.registry, item.digest))
+    }
+
+    /// The files of a profile's one layer, every byte covered by the catalog's digest.
+    async fn files(&self, item: &CatalogItem) -> Result<BTreeMap<String, Vec<u8>>, ShelfError> {
+        let repository = self.prefix.repository(&item.repository).map_err(|e| Self::wrong(item, e))?;
+        let manifest = self.client.manifest(&repository, &item.digest.into()).await?;
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest.bytes).map_err(|e| Self::wrong(item, e))?;
+        let layer = &manifest["layers"][0];
+        let digest: Digest = layer["digest"]
+            .as_str()
+            .ok_or_else(|| Self::wrong(item, "its manifest has no layer"))?
+            .parse()
+            .map_err(|e| Self::wrong(item, e))?;
+        let size = layer["size"].as_u64().filter(|s| *s <= PROFILE_BYTES);
+        let size = size.ok_or_else(|| Self::wrong(item, format!("its layer has no size, or is larger than {PROFILE_BYTES} bytes")))?;
+        let mut bytes = Vec::new();
+        // The reader ends well only if length and digest are those of the manifest.
+        self.client.blob(&repository, &digest, size).await?.read_to_end(&mut bytes).await.map_err(|e| Self::wrong(item, e))?;
+        unpack(&bytes).map_err(|e| Self::wrong(item, e))
+    }
+
+    fn external(&self, entry: &CatalogProfile, files: &BTreeMap<String, Vec<u8>>) -> Result<External, ShelfError> {
+        let item = &entry.item;
+        let file = |name: &str| files.get(name).ok_or_else(|| Self::wrong(item, format!("it has no {name}")));
+        let text = std::str::from_utf8(file("profile.yaml")?).map_err(|e| Self::wrong(item, e))?;
+        let document: ProfileDocument = document::parse(std::path::Path::new("profile.yaml"), text)?;
+        let controls = file("controls.json")?;
+        if Digest::of(controls) != entry.profile {
+            return Err(Self::wrong(item, "its controls.json is not what the catalog says"));
+        }
+        let profile: Profile = serde_json::from_slice(controls).map_err(|e| Self::wrong(item, e))?;
+        let profile = profile.checked().map_err(|e| Self::wrong(item, e))?;
+        let scanner = self.catalog.scanners.iter().find(|s| s.name == entry.engine);
+        let scanner = scanner.ok_or_else(|| Self::wrong(item, format!("the bundle has no scanner `{}`", entry.engine)))?;
+        let image = |name: &str| {
+            let found = self.catalog.images.iter().find(|i| i.name == name);
+            found.ok_or_else(|| Self::wrong(item, format!("the bundle has no image `{name}`")))
+        };
+        let mut mounts = Vec::new();
+        for mount in &scanner.dependencies {
+            let found = self.catalog.dependencies.iter().find(|d| d.item.name == mount.name);
+            let found =
+                found.ok_or_else(|| Self::wrong(item, format!("the bundle has no dependency `{}`", mount.name)))?;
+            mounts.push(Mounted {
+                path: mount.mount.clone(),
+                image: self.reference(&found.item)?,
+                content: ContentRef { name: mount.name.clone(), digest: found.item.digest, built: found.built },
+                max_age: found.max_age.map(|span| span.duration()),
+            });
+        }
+        Ok(External {
+            scanner: scanner.clone(),
+            document,
+            profile,
+            image: self.reference(image(&scanner.image)?)?,
+            image_digest: image(&scanner.image)?.digest,
+            own_image: self.reference(image(GAPSCAN_IMAGE)?)?,
+            mounts,
+        })
+    }
+}
+
+/// The files of a tar. Its bytes were signed; nothing is written to disk.
+fn unpack(bytes: &[u8]) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    for entry in tar::Archive::new(bytes).entries()? {
+        let mut entry = entry?;
+        if entry.header().entry_type().is_file() {
+            let path = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content)?;
+            files.insert(path, content);
+        }
+    }
+    Ok(files)
+}
+
+impl External {
+    /// Whether the databases may be used at `now`: each must have a date that is not in the future and not older than the
+    /// bundle, or else the policy, allows. `reported` is the date that the scanner's own result names, where it does.
+    pub(crate) fn check_age(&self, reported: Option<Timestamp>, policy: &Policy, now: Timestamp) -> Result<(), NotDone> {
+        for mounted in &self.mounts {
+            let name = &mounted.content.name;
+            let stale = |detail: String| Err(NotDone::new(Reason::DatabaseStale, detail));
+            // What the scanner read from the database itself counts for more than what the bundle's definition says of it.
+            let Some(built) = reported.or(mounted.content.built) else {
+                return stale(format!("`{name}` has no date"));
+            };
+            let limit = mounted.max_age.unwrap_or(policy.database_max_age.duration());
+            match std::time::Duration::try_from(now.duration_since(built)) {
+                Err(_) => return stale(format!("`{name}` was built at {built}, which is in the future")),
+                Ok(age) if age > limit => {
+                    let days = |d: std::time::Duration| d.as_secs() / 86_400;
+                    return stale(format!("`{name}` was built at {built}, {} days ago; {} are allowed", days(age), days(limit)));
+                }
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+}

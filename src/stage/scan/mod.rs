@@ -1,0 +1,42 @@
+//! A scan: what is asked for becomes a list of expected tasks, each task is reached and judged, and every one of them ends in
+//! the ledger.
+//!
+//! * [`content`](self): which engines and profiles there are, from the binary and from a verified bundle.
+//! * `select`: which targets are meant, and which profiles fit them.
+//! * `dispatch`: owns the run; one record for each expected task, whatever happens.
+//! * `unit`: one target by one engine; beside it one file for each way to reach a target.
+//! * `session`: what a run sets up in the cluster, proves, and removes again.
+
+mod container;
+pub(crate) mod content;
+pub mod dispatch;
+mod error;
+mod external;
+mod host;
+mod image;
+mod objects;
+mod registries;
+mod run;
+mod select;
+mod session;
+mod unit;
+
+pub use dispatch::{RunSummary, Stop, Stopping};
+pub use error::ScanError;
+pub use run::{ScanRequest, scan};
+
+use crate::model::coverage::Coverage;
+use crate::model::outcome::Status;
+
+/// The counts in words: `12 expected = 3 failed + 1 not evaluated + 8 passed`.
+pub fn words(coverage: Coverage) -> String {
+    let parts: Vec<String> = Status::ALL
+        .iter()
+        .filter(|s| coverage.count(**s) > 0)
+        .map(|s| format!("{} {s}", coverage.count(*s)))
+        .collect();
+    if parts.is_empty() {
+        return "nothing was expected".to_owned();
+    }
+    format!("{} expected = {}", coverage.expected(), parts.join(" + "))
+}

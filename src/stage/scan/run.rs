@@ -1,0 +1,299 @@
+//! From a request to a run: what there is, what is meant, what is expected of each; then the dispatcher.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::content::Content;
+use super::dispatch::{RunSummary, Stop, close_interrupted, dispatch};
+use super::error::ScanError;
+use super::image::LayerCache;
+use super::registries::Registries;
+use super::select::{Selected, needs_cluster, select};
+use super::session::{Intent, Session};
+use super::unit::{Context, NotDone, Task, Unit, Work};
+use crate::base::limits::Limits;
+use crate::base::progress::Progress;
+use crate::cluster::client::Cluster;
+use crate::cluster::sweep;
+use crate::ledger::Ledger;
+use crate::model::provenance::Cleanup;
+use crate::model::record::{Event, RunId, RunStart, Trigger};
+use crate::model::scanner::BUILTIN;
+use crate::model::target::{Target, TargetKind};
+use crate::stage::plan::{Access, Policy, Selection};
+
+/// One scan, asked for by a person or a schedule.
+#[derive(Clone, Debug)]
+pub struct ScanRequest {
+    /// What set it off.
+    pub trigger: Trigger,
+    /// What is scanned, and with what.
+    pub selection: Selection,
+    /// How everything is reached.
+    pub access: Access,
+    /// What is allowed.
+    pub policy: Policy,
+}
+
+impl Access {
+    /// Where versions of bundles are remembered unless said otherwise: beside the ledger.
+    pub fn default_state(&self) -> PathBuf {
+        let folder = self.ledger.parent().unwrap_or(std::path::Path::new("."));
+        folder.join("gapscan-state")
+    }
+}
+
+/// Runs one scan. Once it has begun, whatever goes wrong with a target is a record and not an error.
+///
+/// # Errors
+/// When the request makes no sense, the bundle does not verify, or the ledger can't be written.
+///
+/// # Cancel safety
+/// Dropped half-way, the run stays unfinished in the ledger and is accounted for by the next one; objects in the cluster are
+/// removed by the next run's sweep. Use `stop` to end a run in order.
+pub async fn scan(
+    request: ScanRequest,
+    ledger: &mut Ledger,
+    stop: Stop,
+    progress: &Progress,
+) -> Result<RunSummary, ScanError> {
+    let started = Timestamp::now();
+    for run in tokio::task::block_in_place(|| close_interrupted(ledger, started))? {
+        progress.say(format!("run {run} had died; what it did not do is recorded as not evaluated"));
+    }
+    let ScanRequest { trigger, selection, access, policy } = request;
+    let limits = Limits::default();
+    let registries = Registries::new(access.registries.clone(), limits.clone());
+    let content = match &access.bundle {
+        Some(source) => {
+            let state = source.state.clone().unwrap_or_else(|| access.default_state());
+            let content = Content::of_bundle(source, state, &registries, &limits, started).await;
+            if let Err(error) = &content {
+                let event = Event {
+                    at: started,
+                    what: "bundle-refused".to_owned(),
+                    subject: source.name.clone(),
+                    due: None,
+                    detail: error.chain(),
+                };
+                tokio::task::block_in_place(|| ledger.event(&event))?;
+            }
+            content?
+        }
+        None => Content::shipped(),
+    };
+    check_names(&selection, &content)?;
+
+    let run = RunId::new();
+    let cluster = match needs_cluster(&selection) || wants_jobs(&selection, &content) {
+        true => Some(connect(&access, &limits).await),
+        false => None,
+    };
+    let selected = select(&selection, cluster.as_ref(), &limits).await;
+    let units = plan_units(selected, &selection, &content)?;
+    let start = RunStart {
+        run,
+        trigger,
+        started,
+        requested: selection.words(),
+        expected: units.iter().flat_map(Unit::expected).collect(),
+    };
+
+    let session = match (cluster, intent(&units)) {
+        (Some(Ok(cluster)), Some(intent)) => {
+            sweep_leftovers(&cluster, ledger, progress).await?;
+            if intent == Intent::Run {
+                progress.say("proving that network policies are enforced");
+            }
+            Some(Session::open(cluster, run, intent, content.own_image.as_deref(), policy.unenforced_network).await)
+        }
+        (Some(Err(why)), Some(_)) => Some(Err(why)),
+        _ => None,
+    };
+    if let Some(Ok(session)) = &session
+        && intent(&units) == Some(Intent::Run)
+        && let Some(detail) = session.unproven()
+    {
+        progress.say(format!("network policies are not proven to be enforced: {detail}"));
+        let event = Event {
+            at: Timestamp::now(),
+            what: "policy-not-enforced".to_owned(),
+            subject: run.to_string(),
+            due: None,
+            detail,
+        };
+        tokio::task::block_in_place(|| ledger.event(&event))?;
+    }
+    let context = Arc::new(Context {
+        limits,
+        policy,
+        registries,
+        layers: LayerCache::default(),
+        bundle: content.bundle,
+        session,
+    });
+    let summary = dispatch(start, units, Arc::clone(&context), ledger, stop, progress).await;
+    // Whatever became of the run, what it made in the cluster goes.
+    let context = Arc::into_inner(context);
+    if let Some(Ok(session)) = context.and_then(|c| c.session) {
+        let cleanup = session.close().await;
+        record_cleanup(&cleanup, run, ledger, progress)?;
+    }
+    Ok(summary?)
+}
+
+fn record_cleanup(cleanup: &Cleanup, run: RunId, ledger: &mut Ledger, progress: &Progress) -> Result<(), ScanError> {
+    let (what, detail) = if cleanup.remaining.is_empty() {
+        ("cleanup-verified", format!("{} objects were made for the run and are seen to be gone", cleanup.created.len()))
+    } else {
+        ("cleanup-incomplete", format!("these could not be seen to be gone: {}", cleanup.remaining.join(", ")))
+    };
+    if !cleanup.remaining.is_empty() {
+        progress.say(&detail);
+    }
+    let event =
+        Event { at: Timestamp::now(), what: what.to_owned(), subject: run.to_string(), due: None, detail };
+    tokio::task::block_in_place(|| ledger.event(&event))?;
+    Ok(())
+}
+
+async fn connect(access: &Access, limits: &Limits) -> Result<Cluster, NotDone> {
+    Cluster::connect(access.cluster.kubeconfig.as_deref(), access.cluster.context.as_deref(), limits)
+        .await
+        .map_err(|error| NotDone::because(error.reason(), &error))
+}
+
+/// Removes what runs that died left in the cluster; a failure to do so is recorded and keeps nothing from being scanned.
+async fn sweep_leftovers(cluster: &Cluster, ledger: &mut Ledger, progress: &Progress) -> Result<(), ScanError> {
+    let (what, detail) = match sweep::sweep(cluster, sweep::ABANDONED).await {
+        Ok(swept) if swept.created.is_empty() => return Ok(()),
+        Ok(swept) if swept.remaining.is_empty() => {
+            ("leftovers-removed", format!("left by runs that died: {}", swept.created.join(", ")))
+        }
+        Ok(swept) => ("leftovers-remain", format!("could not be removed: {}", swept.remaining.join(", "))),
+        Err(error) => ("leftovers-unknown", super::error::chain(&error)),
+    };
+    progress.say(&detail);
+    let event = Event { at: Timestamp::now(), what: what.to_owned(), subject: cluster.context().to_owned(), due: None, detail };
+    tokio::task::block_in_place(|| ledger.event(&event))?;
+    Ok(())
+}
+
+/// Every engine and profile that is named must exist: one that does not would be a scan that silently did less.
+fn check_names(selection: &Selection, content: &Content) -> Result<(), ScanError> {
+    let engines: HashSet<&str> =
+        content.external.iter().map(|e| e.scanner.name.as_str()).chain([BUILTIN, "all"]).collect();
+    let profiles: HashSet<&str> = content
+        .external
+        .iter()
+        .map(|e| e.profile.name.as_str())
+        .chain(content.builtin.iter().map(|p| p.profile().name.as_str()))
+        .collect();
+    let unknown = |what: &str, name: &str, known: &HashSet<&str>| {
+        let mut known: Vec<&str> = known.iter().copied().collect();
+        known.sort_unstable();
+        let from = if content.bundle.is_some() { "" } else { " (no bundle was given)" };
+        ScanError::Request(format!("there is no {what} `{name}`; there are {}{from}", known.join(", ")))
+    };
+    if let Some(name) = selection.engines.iter().find(|e| !engines.contains(e.as_str())) {
+        return Err(unknown("engine", name, &engines));
+    }
+    match selection.profiles.iter().find(|p| !profiles.contains(p.as_str())) {
+        Some(name) => Err(unknown("profile", name, &profiles)),
+        None => Ok(()),
+    }
+}
+
+fn wants(selection: &Selection, engine: &str, profile: &str) -> bool {
+    let engine = selection.engines.iter().any(|e| e == engine || e == "all");
+    engine && (selection.profiles.is_empty() || selection.profiles.iter().any(|p| p == profile))
+}
+
+/// Whether a scanner's Job may have to run, which needs a cluster even for an image.
+fn wants_jobs(selection: &Selection, content: &Content) -> bool {
+    content.external.iter().any(|e| wants(selection, &e.scanner.name, &e.profile.name))
+}
+
+fn intent(units: &[Unit]) -> Option<Intent> {
+    let mut intent = None;
+    for unit in units {
+        match unit.work {
+            Work::Container | Work::External(_) => return Some(Intent::Run),
+            Work::Objects => intent = Some(Intent::ReadObjects),
+            Work::Host | Work::Image | Work::Impossible(_) => {}
+        }
+    }
+    intent
+}
+
+/// Every profile that fits a target's kind, for every target that is meant.
+fn plan_units(selected: Vec<Selected>, selection: &Selection, content: &Content) -> Result<Vec<Unit>, ScanError> {
+    let mut units = Vec::new();
+    for Selected { target, missed } in selected {
+        let before = units.len();
+        let kind = target.kind();
+        let builtin: Vec<Task> = content
+            .builtin
+            .iter()
+            .filter(|p| p.document().targets.contains(&kind) && wants(selection, BUILTIN, &p.profile().name))
+            .map(|p| Task {
+                engine: BUILTIN.to_owned(),
+                profile: p.profile().clone(),
+                rules: Some(Arc::clone(p)),
+            })
+            .collect();
+        if !builtin.is_empty() {
+            let work = match &missed {
+                Some(why) => Work::Impossible(why.clone()),
+                None => builtin_work(kind),
+            };
+            units.push(Unit { target: target.clone(), work, tasks: builtin });
+        }
+        let external = content.external.iter().filter(|e| {
+            e.document.targets.contains(&kind) && wants(selection, &e.scanner.name, &e.profile.name)
+        });
+        for external in external {
+            let task = Task { engine: external.scanner.name.clone(), profile: external.profile.clone(), rules: None };
+            let work = match &missed {
+                Some(why) => Work::Impossible(why.clone()),
+                None => Work::External(Arc::clone(external)),
+            };
+            units.push(Unit { target: target.clone(), work, tasks: vec![task] });
+        }
+        if units.len() == before && is_named(&target, selection) {
+            return Err(ScanError::Request(format!(
+                "no profile of the chosen engines ({}) fits target `{target}`, which would leave it without any verdict",
+                selection.engines.join(", ")
+            )));
+        }
+    }
+    if units.is_empty() {
+        return Err(ScanError::Request("nothing is to be scanned: no profile fits what was asked for".to_owned()));
+    }
+    Ok(units)
+}
+
+/// Whether the user named this very target, so that it must not be passed over.
+fn is_named(target: &Target, selection: &Selection) -> bool {
+    let key = target.key();
+    selection.targets.iter().any(|spec| {
+        let spec = spec.to_string();
+        key == spec || key.strip_prefix(&spec).is_some_and(|rest| rest.starts_with('/'))
+    })
+}
+
+fn builtin_work(kind: TargetKind) -> Work {
+    match kind {
+        TargetKind::Host => Work::Host,
+        TargetKind::Container => Work::Container,
+        TargetKind::Image => Work::Image,
+        TargetKind::Cluster => Work::Objects,
+        TargetKind::Node => Work::Impossible(NotDone::new(
+            crate::model::reason::Reason::TargetUnsupported,
+            "the builtin engine does not reach nodes yet; run `scan host` on the node",
+        )),
+    }
+}

@@ -1,0 +1,266 @@
+//! A unit of work: one target, reached once by one approach, and judged by one or more profiles.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::content::External;
+use super::dispatch::Unaccounted;
+use super::image::LayerCache;
+use super::registries::Registries;
+use super::session::Session;
+use super::{container, external, host, image, objects};
+use crate::base::limits::Limits;
+use crate::model::evidence::Evidence;
+use crate::model::finding::Finding;
+use crate::model::profile::Profile;
+use crate::model::provenance::{Approach, BundleRef, Cleanup, ContentRef, Engine, NetworkProof, Provenance};
+use crate::model::reason::Reason;
+use crate::model::record::{CheckedTask, ExpectedTask, RunId};
+use crate::model::scanner::BUILTIN;
+use crate::model::target::Target;
+use crate::native::profile::RuleProfile;
+use crate::stage::plan::Policy;
+
+/// What every unit of a run shares.
+pub(crate) struct Context {
+    pub(crate) limits: Limits,
+    pub(crate) policy: Policy,
+    pub(crate) registries: Registries,
+    pub(crate) layers: LayerCache,
+    /// The verified bundle, for provenance.
+    pub(crate) bundle: Option<BundleRef>,
+    /// What was set up in the cluster; why not, where it could not be; `None` where no unit needs it.
+    pub(crate) session: Option<Result<Session, NotDone>>,
+}
+
+/// Why something was not evaluated.
+#[derive(Clone, Debug)]
+pub(crate) struct NotDone {
+    pub(crate) reason: Reason,
+    pub(crate) detail: String,
+}
+
+impl NotDone {
+    pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+
+    /// From an error, with its whole chain in the detail.
+    pub(crate) fn because(reason: Reason, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self { reason, detail: super::error::chain(error) }
+    }
+}
+
+/// One target by one engine.
+pub(crate) struct Unit {
+    pub(crate) target: Target,
+    pub(crate) work: Work,
+    pub(crate) tasks: Vec<Task>,
+}
+
+/// One profile that the target is judged by.
+pub(crate) struct Task {
+    pub(crate) engine: String,
+    pub(crate) profile: Profile,
+    pub(crate) rules: Option<Arc<RuleProfile>>,
+}
+
+/// How the target is reached.
+pub(crate) enum Work {
+    /// The files and processes of this machine.
+    Host,
+    /// The layers of an image.
+    Image,
+    /// An exec into a container.
+    Container,
+    /// The API objects.
+    Objects,
+    /// A scanner's Job.
+    External(Arc<External>),
+    /// It is known already that it can't be reached.
+    Impossible(NotDone),
+}
+
+/// What came of reaching a target: what is known of it now, how it was reached, and what was found there.
+pub(crate) struct Reached {
+    pub(crate) target: Target,
+    pub(crate) approach: Approach,
+    pub(crate) identity: Option<String>,
+    pub(crate) network: Option<NetworkProof>,
+    pub(crate) cleanup: Option<Cleanup>,
+    pub(crate) evidence: Vec<Evidence>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) engine: Option<Engine>,
+    pub(crate) content: Vec<ContentRef>,
+    /// The findings for each task of the unit, in their order; or why there are none.
+    pub(crate) verdict: Result<Vec<Vec<Finding>>, NotDone>,
+}
+
+impl Reached {
+    /// Nothing was reached yet.
+    pub(crate) fn nothing(target: Target, approach: Approach, why: NotDone) -> Self {
+        Self {
+            target,
+            approach,
+            identity: None,
+            network: None,
+            cleanup: None,
+            evidence: Vec::new(),
+            notes: Vec::new(),
+            engine: None,
+            content: Vec::new(),
+            verdict: Err(why),
+        }
+    }
+}
+
+impl Unit {
+    /// What has to be said of the unit's tasks if it never ends.
+    pub(crate) fn unaccounted(&self) -> Vec<Unaccounted> {
+        let of = |t: &Task| Unaccounted {
+            target: self.target.clone(),
+            engine: t.engine.clone(),
+            profile: t.profile.clone(),
+        };
+        self.tasks.iter().map(of).collect()
+    }
+
+    /// The expected tasks, for the record of the run's start.
+    pub(crate) fn expected(&self) -> impl Iterator<Item = ExpectedTask> {
+        self.unaccounted().into_iter().map(|t| t.expected())
+    }
+
+    /// Reaches the target and judges it: exactly one result for each task.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way it may leave objects in the cluster; the session removes everything with the run's label at its end.
+    pub(crate) async fn perform(self, context: &Context, run: RunId) -> Vec<CheckedTask> {
+        let started = Timestamp::now();
+        let Self { target, work, tasks } = self;
+        let approach = work.approach();
+        let working = async {
+            match &work {
+                Work::Host => host::reach(&target, &tasks, context).await,
+                Work::Image => image::reach(&target, &tasks, context).await,
+                Work::Container => container::reach(&target, &tasks, context).await,
+                Work::Objects => objects::reach(&target, &tasks, context).await,
+                Work::External(external) => external::reach(&target, &tasks, external, context).await,
+                Work::Impossible(why) => Reached::nothing(target.clone(), Approach::None, why.clone()),
+            }
+        };
+        let deadline = work.deadline(context);
+        let reached = match tokio::time::timeout(deadline, working).await {
+            Ok(reached) => reached,
+            Err(_) => {
+                let why = NotDone::new(Reason::Timeout, format!("it was not done after {} s", deadline.as_secs()));
+                Reached::nothing(target, approach, why)
+            }
+        };
+        reached.into_tasks(run, tasks, started, context)
+    }
+}
+
+impl Work {
+    fn approach(&self) -> Approach {
+        match self {
+            Self::Host => Approach::Local,
+            Self::Image => Approach::Image,
+            Self::Container => Approach::Exec,
+            Self::Objects => Approach::Objects,
+            Self::External(_) => Approach::ImageVolume,
+            Self::Impossible(_) => Approach::None,
+        }
+    }
+
+    /// A scanner has the deadline of its definition, and time to start, to hand over its result and to be removed.
+    fn deadline(&self, context: &Context) -> std::time::Duration {
+        let own = context.policy.deadline.duration();
+        match self {
+            Self::External(external) => external.scanner.deadline.duration() + own,
+            Self::Host | Self::Image | Self::Container | Self::Objects | Self::Impossible(_) => own,
+        }
+    }
+}
+
+impl Reached {
+    fn into_tasks(self, run: RunId, tasks: Vec<Task>, started: Timestamp, context: &Context) -> Vec<CheckedTask> {
+        let Self { target, approach, identity, network, cleanup, evidence, notes, engine, content, verdict } = self;
+        let provenance = |task: &Task| Provenance {
+            gapscan: env!("CARGO_PKG_VERSION").to_owned(),
+            engine: engine.clone().unwrap_or_else(|| Engine {
+                name: task.engine.clone(),
+                version: if task.engine == BUILTIN { env!("CARGO_PKG_VERSION").to_owned() } else { String::new() },
+                image: None,
+            }),
+            bundle: context.bundle.clone(),
+            content: content.clone(),
+            approach,
+            identity: identity.clone(),
+            network: network.clone(),
+            cleanup: cleanup.clone(),
+            started,
+            finished: Timestamp::now(),
+        };
+        let (verdicts, why) = match verdict {
+            Ok(verdicts) => (verdicts, NotDone::new(Reason::InternalError, "the engine gave no verdict")),
+            Err(why) => (Vec::new(), why),
+        };
+        let mut verdicts = verdicts.into_iter();
+        tasks
+            .into_iter()
+            .map(|task| {
+                let provenance = provenance(&task);
+                let refuse = |why: &NotDone, provenance, evidence: &Vec<Evidence>| {
+                    CheckedTask::not_evaluated(
+                        run,
+                        target.clone(),
+                        task.profile.clone(),
+                        provenance,
+                        why.reason,
+                        &why.detail,
+                        evidence.clone(),
+                    )
+                    .with_notes(notes.clone())
+                };
+                let Some(findings) = verdicts.next() else { return refuse(&why, provenance, &evidence) };
+                let profile = task.profile.clone();
+                match CheckedTask::new(
+                    run,
+                    target.clone(),
+                    profile,
+                    provenance.clone(),
+                    findings,
+                    evidence.clone(),
+                    notes.clone(),
+                ) {
+                    Ok(checked) => checked,
+                    Err(error) => refuse(&NotDone::because(Reason::InternalError, &error), provenance, &evidence),
+                }
+            })
+            .collect()
+    }
+}
+
+/// Judges facts about a system by every profile of the unit.
+pub(crate) fn judge_system(
+    facts: &crate::native::facts::SystemFacts,
+    tasks: &[Task],
+    target: &Target,
+    limits: &Limits,
+) -> Vec<Vec<Finding>> {
+    let value = serde_json::to_value(facts).expect("facts are strings, numbers, lists and maps with text keys");
+    tasks
+        .iter()
+        .map(|task| match &task.rules {
+            Some(rules) => crate::native::rules::judge_system(rules, &value, target.kind(), limits),
+            None => Vec::new(),
+        })
+        .collect()
+}
+
+/// The facts as evidence.
+pub(crate) fn facts_evidence<T: serde::Serialize>(facts: &T) -> Evidence {
+    let bytes = serde_json::to_vec(facts).expect("facts are strings, numbers, lists and maps with text keys");
+    Evidence::new("facts", "application/json", bytes)
+}

@@ -1,0 +1,301 @@
+//! Runs a plan's scans by their schedules, and keeps account of every due time: run, missed, or overlapped.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::plan::{Access, Plan, PlannedScan};
+use super::scan::dispatch::{Stop, Stopping, close_interrupted, record_absent_run};
+use super::scan::{ScanError, ScanRequest, scan};
+use super::schedule::{Missed, Schedule};
+use crate::base::progress::Progress;
+use crate::ledger::{Ledger, LedgerError};
+use crate::model::reason::Reason;
+use crate::model::record::{Event, RunStart, Trigger};
+
+/// A due time that is seen this late, while the runner had nothing else to do, was missed: the machine slept, or the clock
+/// was set. Well above the step in which the clock is read, so that an ordinary wake-up is never late.
+const GRACE: SignedDuration = SignedDuration::from_secs(60);
+
+/// The clock is read again at least this often, because a machine that sleeps or is set to another time wakes no timer.
+const STEP: Duration = Duration::from_secs(20);
+
+/// Due times are counted up to this many; beyond it the record says "at least".
+const COUNT_LIMIT: usize = 10_000;
+
+/// What the next moment asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Nothing is due.
+    Wait,
+    /// This due time is to be run now; so many before it were passed over.
+    Run { due: Timestamp, passed_over: usize },
+    /// The last of so many due times went by while no runner was there.
+    Missed { last: Timestamp, count: usize },
+}
+
+/// What is asked for at `now`, when all due times up to `handled` are accounted for. `late` is the moment from which on the
+/// runner was free to look: a due time before it that the runner was only too busy for is run late, not missed.
+pub(crate) fn turn(schedule: &Schedule, handled: Timestamp, free_since: Timestamp, now: Timestamp) -> Turn {
+    let passed = schedule.passed(handled, now, COUNT_LIMIT);
+    let Some(last) = passed.last else { return Turn::Wait };
+    let waited_since = last.max(free_since);
+    if now.duration_since(waited_since) > GRACE {
+        Turn::Missed { last, count: passed.count }
+    } else {
+        Turn::Run { due: last, passed_over: passed.count - 1 }
+    }
+}
+
+struct Entry {
+    scan: PlannedScan,
+    schedule: Schedule,
+    subject: String,
+    handled: Timestamp,
+}
+
+/// Why serving ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The ledger can't be written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The plan has nothing to do by schedule.
+    #[error("serve plan `{0}`: none of its scans has a schedule")]
+    Nothing(String),
+}
+
+impl crate::base::exit::Classify for ServeError {
+    fn class(&self) -> crate::base::exit::ExitClass {
+        match self {
+            Self::Ledger(error) => error.class(),
+            Self::Nothing(_) => crate::base::exit::ExitClass::Usage,
+        }
+    }
+}
+
+/// Serves the plan until it is told to stop. A scan that fails to start is recorded and tried again at its next due time.
+///
+/// # Errors
+/// When no scan has a schedule, or the ledger can't be written.
+pub async fn serve(
+    plan: &Plan,
+    access: &Access,
+    ledger: &mut Ledger,
+    mut stop: Stop,
+    progress: &Progress,
+) -> Result<(), ServeError> {
+    let started = Timestamp::now();
+    for run in close_interrupted(ledger, started)? {
+        progress.say(format!("run {run} had died; what it did not do is recorded as not evaluated"));
+    }
+    let mut entries = Vec::new();
+    for scan in &plan.scans {
+        if let Some(schedule) = &scan.schedule {
+            let subject = format!("{}/{}", plan.name, scan.name);
+            let handled = last_handled(ledger, &subject)?.unwrap_or(started);
+            entries.push(Entry { scan: scan.clone(), schedule: schedule.clone(), subject, handled });
+        }
+    }
+    if entries.is_empty() {
+        return Err(ServeError::Nothing(plan.name.clone()));
+    }
+    for entry in &entries {
+        let next = entry.schedule.next_after(started).map_or("never".to_owned(), |t| t.to_string());
+        progress.say(format!("{}: {}, next at {next}", entry.subject, entry.schedule.words()));
+    }
+
+    // What was due before the runner came is missed however short ago it was: nobody was there.
+    for entry in &mut entries {
+        let passed = entry.schedule.passed(entry.handled, started, COUNT_LIMIT);
+        if let Some(last) = passed.last {
+            entry.missed(last, passed.count, ledger, progress)?;
+            entry.handled = last;
+            if entry.schedule.missed() == Missed::Run {
+                entry.run(last, plan, access, ledger, stop.clone(), progress).await?;
+            }
+        }
+    }
+
+    let mut free_since = Timestamp::now();
+    while *stop.borrow() == Stopping::No {
+        let mut ran = false;
+        for entry in &mut entries {
+            if *stop.borrow() != Stopping::No {
+                break;
+            }
+            match turn(&entry.schedule, entry.handled, free_since, Timestamp::now()) {
+                Turn::Wait => {}
+                Turn::Missed { last, count } => {
+                    entry.missed(last, count, ledger, progress)?;
+                    entry.handled = last;
+                    if entry.schedule.missed() == Missed::Run {
+                        entry.run(last, plan, access, ledger, stop.clone(), progress).await?;
+                        ran = true;
+                    }
+                }
+                Turn::Run { due, passed_over } => {
+                    if passed_over > 0 {
+                        entry.overlapped(due, passed_over, ledger)?;
+                    }
+                    entry.handled = due;
+                    entry.run(due, plan, access, ledger, stop.clone(), progress).await?;
+                    let passed = entry.schedule.passed(due, Timestamp::now(), COUNT_LIMIT);
+                    if let Some(last) = passed.last {
+                        entry.overlapped(last, passed.count, ledger)?;
+                        entry.handled = last;
+                    }
+                    ran = true;
+                }
+            }
+        }
+        if ran {
+            free_since = Timestamp::now();
+            continue;
+        }
+        let now = Timestamp::now();
+        let next = entries.iter().filter_map(|e| e.schedule.next_after(e.handled.max(now))).min();
+        let wait = next
+            .and_then(|t| Duration::try_from(t.duration_since(now)).ok())
+            .map_or(STEP, |d| d.clamp(Duration::from_millis(10), STEP));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            stopped = stop.wait_for(|s| *s != Stopping::No) => {
+                if stopped.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    progress.say("stopped: nothing is left running");
+    Ok(())
+}
+
+impl Entry {
+    async fn run(
+        &self,
+        due: Timestamp,
+        plan: &Plan,
+        access: &Access,
+        ledger: &mut Ledger,
+        stop: Stop,
+        progress: &Progress,
+    ) -> Result<(), ServeError> {
+        progress.say(format!("{}: due at {due}, starting", self.subject));
+        let trigger = Trigger::Schedule { plan: self.subject.clone(), due };
+        let request = ScanRequest {
+            trigger: trigger.clone(),
+            selection: self.scan.selection.clone(),
+            access: access.clone(),
+            policy: plan.policy.clone(),
+        };
+        match scan(request, ledger, stop, progress).await {
+            Ok(summary) => {
+                progress.say(format!("{}: run {} ended: {}", self.subject, summary.run, super::scan::words(summary.coverage)));
+                Ok(())
+            }
+            Err(ScanError::Ledger(error)) => Err(error.into()),
+            Err(error) => {
+                let (reason, detail) = (error.reason(), error.chain());
+                progress.say(format!("{}: failed to {detail}", self.subject));
+                self.absent(trigger, due, reason, "scan-failed", &detail, ledger)
+            }
+        }
+    }
+
+    fn missed(&self, last: Timestamp, count: usize, ledger: &mut Ledger, progress: &Progress) -> Result<(), ServeError> {
+        let detail = format!("{} due, the last at {last}, while no runner was there to run it", times(count));
+        progress.say(format!("{}: missed: {detail}", self.subject));
+        let trigger = Trigger::Schedule { plan: self.subject.clone(), due: last };
+        self.absent(trigger, last, Reason::ScheduleMissed, Reason::ScheduleMissed.code(), &detail, ledger)
+    }
+
+    fn overlapped(&self, last: Timestamp, count: usize, ledger: &mut Ledger) -> Result<(), ServeError> {
+        let detail = format!("{} due, the last at {last}, while a run was still going on", times(count));
+        ledger.event(&self.event(last, Reason::ScheduleOverlap.code(), detail))?;
+        Ok(())
+    }
+
+    /// Records that a due time brought no evaluation: an event, and everything that the last run did as not evaluated.
+    fn absent(
+        &self,
+        trigger: Trigger,
+        due: Timestamp,
+        reason: Reason,
+        what: &str,
+        detail: &str,
+        ledger: &mut Ledger,
+    ) -> Result<(), ServeError> {
+        ledger.event(&self.event(due, what, detail.to_owned()))?;
+        if let Some(last) = last_run(ledger, &self.subject)? {
+            record_absent_run(ledger, trigger, &last, reason, detail, Timestamp::now())?;
+        }
+        Ok(())
+    }
+
+    fn event(&self, due: Timestamp, what: &str, detail: String) -> Event {
+        Event { at: Timestamp::now(), what: what.to_owned(), subject: self.subject.clone(), due: Some(due), detail }
+    }
+}
+
+fn times(count: usize) -> String {
+    match count {
+        1 => "1 time was".to_owned(),
+        n if n >= COUNT_LIMIT => format!("at least {n} times were"),
+        n => format!("{n} times were"),
+    }
+}
+
+/// The last run of this scan that expected anything.
+fn last_run(ledger: &Ledger, subject: &str) -> Result<Option<RunStart>, LedgerError> {
+    let ours = |s: &RunStart| matches!(&s.trigger, Trigger::Schedule { plan, .. } if plan == subject);
+    Ok(ledger.run_starts()?.into_iter().rev().find(|s| ours(s) && !s.expected.is_empty()))
+}
+
+/// The latest due time of this scan that the ledger accounts for.
+fn last_handled(ledger: &Ledger, subject: &str) -> Result<Option<Timestamp>, LedgerError> {
+    let by_runs = ledger.run_starts()?.into_iter().filter_map(|s| match s.trigger {
+        Trigger::Schedule { plan, due } if plan == subject => Some(due),
+        Trigger::Schedule { .. } | Trigger::Manual => None,
+    });
+    let by_events = ledger.events()?.into_iter().filter(|e| e.subject == subject).filter_map(|e| e.due);
+    Ok(by_runs.chain(by_events).max())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hourly() -> Schedule {
+        serde_json::from_str(r#"{"cron": "0 * * * *", "timeZone": "UTC"}"#).expect("a good schedule")
+    }
+
+    fn time(text: &str) -> Timestamp {
+        format!("2026-03-01T{text}Z").parse().expect("a timestamp")
+    }
+
+    #[test]
+    fn what_is_due_is_run_once() {
+        let turn = |handled, now| turn(&hourly(), time(handled), time("00:00:00"), time(now));
+        assert_eq!(turn("01:00:00", "01:59:59"), Turn::Wait);
+        assert_eq!(turn("01:00:00", "02:00:10"), Turn::Run { due: time("02:00:00"), passed_over: 0 });
+        assert_eq!(turn("02:00:00", "02:00:20"), Turn::Wait);
+    }
+
+    #[test]
+    fn a_machine_that_slept_missed_it() {
+        let seen = turn(&hourly(), time("01:00:00"), time("01:10:00"), time("04:30:00"));
+        assert_eq!(seen, Turn::Missed { last: time("04:00:00"), count: 3 });
+    }
+
+    #[test]
+    fn a_runner_that_was_busy_runs_late_and_says_what_it_passed_over() {
+        let seen = turn(&hourly(), time("01:00:00"), time("04:30:00"), time("04:30:01"));
+        assert_eq!(seen, Turn::Run { due: time("04:00:00"), passed_over: 2 });
+    }
+
+    #[test]
+    fn a_clock_set_back_runs_nothing_twice() {
+        assert_eq!(turn(&hourly(), time("04:00:00"), time("04:30:00"), time("02:30:00")), Turn::Wait);
+    }
+}

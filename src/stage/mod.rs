@@ -7,3 +7,5 @@ pub mod registries;
 pub mod schedule;
 pub mod scan;
 pub mod serve;
+pub mod plan;
+pub mod schedule;

@@ -9,8 +9,8 @@ use clap::Args;
 use crate::base::exit::Failure;
 use crate::base::limits::Limits;
 use crate::registry::{Authority, Client, Prefix};
-use crate::stage::registries;
 use crate::stage::plan::{Access, BundleSource, ClusterAccess, RegistryAccess};
+use crate::stage::registries;
 
 /// The ledger without `--ledger` and `GAPSCAN_LEDGER`: in the current folder.
 pub(crate) const DEFAULT_LEDGER: &str = "gapscan-ledger.sqlite";
@@ -61,7 +61,8 @@ impl AccessArgs {
             _ => None,
         };
         if let Some(registry) = &self.registry {
-            let prefix: Prefix = registry.parse().map_err(|e: crate::registry::reference::NameError| Failure::usage(e.to_string()))?;
+            let prefix: Prefix =
+                registry.parse().map_err(|e: crate::registry::reference::NameError| Failure::usage(e.to_string()))?;
             registries.insert(prefix.registry.to_string(), self.connect.access());
         }
         Ok(Access {

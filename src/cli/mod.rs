@@ -3,14 +3,14 @@
 mod access;
 mod agent;
 mod export;
+mod history;
+mod ledger;
 mod load;
 mod registry;
+mod results;
 mod scan;
 mod serve;
 mod signal;
-mod history;
-mod ledger;
-mod results;
 mod table;
 
 use std::process::ExitCode;
@@ -33,12 +33,12 @@ enum Command {
     Registry(registry::Args),
     Scan(scan::Args),
     Serve(serve::Args),
-    Export(export::Export),
-    #[command(hide = true)]
-    Agent(agent::Args),
     Results(results::Args),
     History(history::Args),
+    Export(export::Export),
     Ledger(ledger::Args),
+    #[command(hide = true)]
+    Agent(agent::Args),
 }
 
 /// Parses the arguments, runs the command and gives the exit code. Messages go to stderr.

@@ -1,17 +1,14 @@
-//! `gapscan registry`, and the arguments by which every command reaches a registry.
+//! `gapscan registry`: the embedded registry.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::base::exit::{ExitClass, Failure, Outcome};
-use crate::base::file;
 use crate::base::limits::Limits;
-use crate::registry::auth::docker_config_path;
+use crate::registry::Credentials;
 use crate::registry::serve::{ServeConfig, Server, Tls};
-use crate::registry::{Authority, Client, ClientConfig, Credentials, Transport, Upload};
 
 /// Serve the embedded registry
 #[derive(Debug, clap::Args)]

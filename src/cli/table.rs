@@ -25,7 +25,7 @@ pub(crate) struct LedgerPath {
         long = "ledger",
         env = "GAPSCAN_LEDGER",
         value_name = "PATH",
-        default_value = "gapscan-ledger.sqlite"
+        default_value = super::access::DEFAULT_LEDGER
     )]
     pub(crate) path: PathBuf,
 }

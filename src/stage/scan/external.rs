@@ -18,11 +18,8 @@ use crate::model::target::Target;
 use crate::results;
 
 pub(crate) async fn reach(target: &Target, tasks: &[Task], external: &External, context: &Context) -> Reached {
-    let engine = Engine {
-        name: external.scanner.name.clone(),
-        version: String::new(),
-        image: Some(external.image_digest),
-    };
+    let engine =
+        Engine { name: external.scanner.name.clone(), version: String::new(), image: Some(external.image_digest) };
     let content = external.mounts.iter().map(|m| m.content.clone()).collect();
     let mut reached = Reached {
         engine: Some(engine),

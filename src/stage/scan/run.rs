@@ -23,8 +23,8 @@ use crate::model::provenance::Cleanup;
 use crate::model::record::{Event, RunId, RunStart, Trigger};
 use crate::model::scanner::BUILTIN;
 use crate::model::target::{Target, TargetKind};
-use crate::stage::registries::Registries;
 use crate::stage::plan::{Access, Policy, Selection};
+use crate::stage::registries::Registries;
 
 /// No run takes this long: objects of a run that are older were left by one that died.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
@@ -158,8 +158,7 @@ fn record_cleanup(cleanup: &Cleanup, run: RunId, ledger: &mut Ledger, progress: 
     if !cleanup.remaining.is_empty() {
         progress.say(&detail);
     }
-    let event =
-        Event { at: Timestamp::now(), what: what.to_owned(), subject: run.to_string(), due: None, detail };
+    let event = Event { at: Timestamp::now(), what: what.to_owned(), subject: run.to_string(), due: None, detail };
     tokio::task::block_in_place(|| ledger.event(&event))?;
     Ok(())
 }
@@ -181,7 +180,8 @@ async fn sweep_leftovers(cluster: &Cluster, ledger: &mut Ledger, progress: &Prog
         Err(error) => ("leftovers-unknown", super::error::chain(&error)),
     };
     progress.say(&detail);
-    let event = Event { at: Timestamp::now(), what: what.to_owned(), subject: cluster.context().to_owned(), due: None, detail };
+    let event =
+        Event { at: Timestamp::now(), what: what.to_owned(), subject: cluster.context().to_owned(), due: None, detail };
     tokio::task::block_in_place(|| ledger.event(&event))?;
     Ok(())
 }
@@ -243,11 +243,7 @@ fn plan_units(selected: Vec<Selected>, selection: &Selection, content: &Content)
             .builtin
             .iter()
             .filter(|p| p.document().targets.contains(&kind) && wants(selection, BUILTIN, &p.profile().name))
-            .map(|p| Task {
-                engine: BUILTIN.to_owned(),
-                profile: p.profile().clone(),
-                rules: Some(Arc::clone(p)),
-            })
+            .map(|p| Task { engine: BUILTIN.to_owned(), profile: p.profile().clone(), rules: Some(Arc::clone(p)) })
             .collect();
         if !builtin.is_empty() {
             let work = match &missed {
@@ -256,9 +252,10 @@ fn plan_units(selected: Vec<Selected>, selection: &Selection, content: &Content)
             };
             units.push(Unit { target: target.clone(), work, tasks: builtin });
         }
-        let external = content.external.iter().filter(|e| {
-            e.document.targets.contains(&kind) && wants(selection, &e.scanner.name, &e.profile.name)
-        });
+        let external = content
+            .external
+            .iter()
+            .filter(|e| e.document.targets.contains(&kind) && wants(selection, &e.scanner.name, &e.profile.name));
         for external in external {
             let task = Task { engine: external.scanner.name.clone(), profile: external.profile.clone(), rules: None };
             let work = match &missed {

@@ -1,5 +1,9 @@
 //! The command line: one file a command, each an `Args` with a `run`.
 
+mod registry;
+mod export;
+mod agent;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -15,7 +19,12 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Registry(registry::Args),
+    Export(export::Export),
+    #[command(hide = true)]
+    Agent(agent::Args),
+}
 
 /// Parses the arguments, runs the command and gives the exit code. Messages go to stderr.
 pub fn main() -> ExitCode {
@@ -46,5 +55,9 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Outcome {
-    match command {}
+    match command {
+        Command::Registry(args) => args.run().await,
+        Command::Export(export) => export.run(jiff::Timestamp::now()),
+        Command::Agent(args) => args.run().await,
+    }
 }

@@ -116,9 +116,14 @@ impl Credentials {
         }
     }
 
-    pub(super) fn header(&self) -> HeaderValue {
-        let pair = Zeroizing::new(format!("{}:{}", self.user, self.password.as_str()));
-        secret_header(&format!("Basic {}", STANDARD.encode(pair.as_bytes()))).expect("base64 is always a header value")
+    /// `USER:PASSWORD`, as basic authentication sends it (RFC 7617).
+    pub(super) fn pair(&self) -> Zeroizing<String> {
+        Zeroizing::new(format!("{}:{}", self.user, self.password.as_str()))
+    }
+
+    fn header(&self) -> HeaderValue {
+        secret_header(&format!("Basic {}", STANDARD.encode(self.pair().as_bytes())))
+            .expect("base64 is always a header value")
     }
 }
 

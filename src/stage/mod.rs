@@ -1,4 +1,5 @@
 //! The stages of the flow, each taking the proof that the one before it made.
 
+pub mod export;
 pub mod plan;
 pub mod schedule;

@@ -1,0 +1,221 @@
+//! Manifests: what they must be before they are stored, and lists of those that refer to another.
+
+use std::collections::BTreeMap;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::StatusCode;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use oci_client::manifest::{
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
+};
+use serde::{Deserialize, Serialize};
+
+use super::error::Refusal;
+use super::store::Store;
+use crate::base::digest::Digest;
+use crate::registry::reference::{ManifestName, Repository};
+
+/// The parts of a manifest or index that matter to a registry (image-spec 1.1, manifest.md and image-index.md).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    schema_version: u32,
+    media_type: Option<String>,
+    artifact_type: Option<String>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Descriptor>>,
+    subject: Option<Descriptor>,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: String,
+    digest: Digest,
+}
+
+/// One entry of a list of referrers (distribution-spec 1.1, "Listing Referrers").
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Referrer {
+    media_type: String,
+    digest: Digest,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifact_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+impl Manifest {
+    /// The manifest of this media type. What is image and index at once is neither (CVE-2021-41190).
+    fn parse(media_type: &str, bytes: &[u8]) -> Result<Self, Refusal> {
+        let manifest: Self = serde_json::from_slice(bytes)
+            .map_err(|error| Refusal::manifest_invalid(format!("it is no manifest: {error}")))?;
+        let invalid = |reason: &str| Err(Refusal::manifest_invalid(reason));
+        if manifest.schema_version != 2 {
+            return invalid("its schemaVersion is not 2");
+        }
+        if manifest.media_type.as_deref().is_some_and(|own| own != media_type) {
+            return invalid("its mediaType differs from the Content-Type");
+        }
+        let is_image = manifest.config.is_some() || manifest.layers.is_some();
+        let is_index = manifest.manifests.is_some();
+        match media_type {
+            OCI_IMAGE_MEDIA_TYPE | IMAGE_MANIFEST_MEDIA_TYPE if is_index => {
+                invalid("it is an image and an index at once")
+            }
+            OCI_IMAGE_MEDIA_TYPE | IMAGE_MANIFEST_MEDIA_TYPE
+                if manifest.config.is_none() || manifest.layers.is_none() =>
+            {
+                invalid("it is an image without config or layers")
+            }
+            OCI_IMAGE_INDEX_MEDIA_TYPE | IMAGE_MANIFEST_LIST_MEDIA_TYPE if is_image => {
+                invalid("it is an image and an index at once")
+            }
+            OCI_IMAGE_INDEX_MEDIA_TYPE | IMAGE_MANIFEST_LIST_MEDIA_TYPE if !is_index => {
+                invalid("it is an index without manifests")
+            }
+            OCI_IMAGE_MEDIA_TYPE
+            | IMAGE_MANIFEST_MEDIA_TYPE
+            | OCI_IMAGE_INDEX_MEDIA_TYPE
+            | IMAGE_MANIFEST_LIST_MEDIA_TYPE => Ok(manifest),
+            _ => invalid("its media type is none that this registry stores as a manifest"),
+        }
+    }
+
+    /// That all it names is in the repository. Layers that are not to be distributed need not be.
+    fn check_parts(&self, store: &Store, repository: &Repository) -> Result<(), Refusal> {
+        for part in self.config.iter().chain(self.layers.iter().flatten()) {
+            let foreign = part.media_type.contains("nondistributable") || part.media_type.contains(".foreign.");
+            if !foreign && !store.has_blob(repository, &part.digest) {
+                return Err(Refusal::new(
+                    StatusCode::NOT_FOUND,
+                    "MANIFEST_BLOB_UNKNOWN",
+                    format!("the repository does not have its blob {}", part.digest),
+                ));
+            }
+        }
+        for part in self.manifests.iter().flatten() {
+            if !store.has_manifest(repository, &part.digest) {
+                return Err(Refusal::new(
+                    StatusCode::NOT_FOUND,
+                    "MANIFEST_BLOB_UNKNOWN",
+                    format!("the repository does not have its manifest {}", part.digest),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn into_referrer(self, media_type: String, digest: Digest, size: u64) -> Referrer {
+        let artifact_type = self.artifact_type.or_else(|| self.config.map(|config| config.media_type));
+        Referrer { media_type, digest, size, artifact_type, annotations: self.annotations }
+    }
+}
+
+/// Stores a manifest under its digest and, where it is named by one, a tag.
+pub(super) fn put(
+    store: &Store,
+    repository: &Repository,
+    name: Option<ManifestName>,
+    media_type: &str,
+    bytes: &[u8],
+) -> Result<Response, Refusal> {
+    let name = name.ok_or_else(|| Refusal::manifest_invalid("its name is neither a tag nor a digest"))?;
+    let digest = Digest::of(bytes);
+    if matches!(&name, ManifestName::Digest(expected) if *expected != digest) {
+        return Err(Refusal::digest_invalid(format!("the manifest has digest {digest}")));
+    }
+    let manifest = Manifest::parse(media_type, bytes)?;
+    manifest.check_parts(store, repository)?;
+    store.put_manifest(repository, &digest, media_type, bytes)?;
+    let mut response = Response::builder()
+        .status(StatusCode::CREATED)
+        .header("location", format!("/v2/{repository}/manifests/{digest}"))
+        .header("docker-content-digest", digest.to_string());
+    if let Some(subject) = &manifest.subject {
+        store.put_referrer(repository, &subject.digest, &digest)?;
+        response = response.header("oci-subject", subject.digest.to_string());
+    }
+    if let ManifestName::Tag(tag) = &name {
+        store.put_tag(repository, tag, &digest)?;
+    }
+    Ok(response.body(Body::empty()).expect("digests and names are header values"))
+}
+
+/// The manifest of this name, as an answer to GET; hyper leaves the body out for HEAD.
+pub(super) fn get(
+    store: &Store,
+    repository: &Repository,
+    name: Option<ManifestName>,
+    limit: u64,
+) -> Result<Response, Refusal> {
+    let digest = resolve(store, repository, name)?;
+    let (media_type, bytes) = store.manifest(repository, &digest, limit)?.ok_or_else(Refusal::manifest_unknown)?;
+    Ok(Response::builder()
+        .header(CONTENT_TYPE, media_type)
+        .header(CONTENT_LENGTH, bytes.len())
+        .header("docker-content-digest", digest.to_string())
+        .body(Body::from(bytes))
+        .expect("a stored media type came as a header"))
+}
+
+/// Removes a tag, or a manifest with the tags that point to it.
+pub(super) fn delete(store: &Store, repository: &Repository, name: Option<ManifestName>) -> Result<Response, Refusal> {
+    let removed = match name {
+        Some(ManifestName::Tag(tag)) => store.remove_tag(repository, &tag)?,
+        Some(ManifestName::Digest(digest)) => store.remove_manifest(repository, &digest)?,
+        None => false,
+    };
+    if !removed {
+        return Err(Refusal::manifest_unknown());
+    }
+    Ok(empty(StatusCode::ACCEPTED))
+}
+
+/// The index of manifests that refer to this one; of one artifact type where that is asked for.
+pub(super) fn referrers(
+    store: &Store,
+    repository: &Repository,
+    subject: &Digest,
+    artifact_type: Option<&str>,
+    limit: u64,
+) -> Result<Response, Refusal> {
+    let mut found = Vec::new();
+    for digest in store.referrers(repository, subject)? {
+        let Some((media_type, bytes)) = store.manifest(repository, &digest, limit)? else { continue };
+        let referrer = Manifest::parse(&media_type, &bytes)?.into_referrer(media_type, digest, bytes.len() as u64);
+        if artifact_type.is_none_or(|wanted| referrer.artifact_type.as_deref() == Some(wanted)) {
+            found.push(referrer);
+        }
+    }
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_IMAGE_INDEX_MEDIA_TYPE,
+        "manifests": found,
+    });
+    let mut response = Response::builder().header(CONTENT_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE);
+    if artifact_type.is_some() {
+        response = response.header("oci-filters-applied", "artifactType");
+    }
+    Ok(response.body(Body::from(index.to_string())).expect("fixed header values"))
+}
+
+fn resolve(store: &Store, repository: &Repository, name: Option<ManifestName>) -> Result<Digest, Refusal> {
+    let digest = match name {
+        Some(ManifestName::Digest(digest)) => Some(digest),
+        Some(ManifestName::Tag(tag)) => store.tag(repository, &tag)?,
+        None => None,
+    };
+    digest.ok_or_else(Refusal::manifest_unknown)
+}
+
+pub(super) fn empty(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}

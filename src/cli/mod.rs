@@ -1,8 +1,10 @@
 //! The command line: one file a command, each an `Args` with a `run`.
 
-mod registry;
-mod export;
 mod agent;
+mod bundle;
+mod export;
+mod registry;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -20,6 +22,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Trust(trust::Args),
+    Bundle(bundle::Args),
     Registry(registry::Args),
     Export(export::Export),
     #[command(hide = true)]
@@ -56,6 +60,8 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command) -> Outcome {
     match command {
+        Command::Trust(args) => args.run(jiff::Timestamp::now()),
+        Command::Bundle(args) => args.run(jiff::Timestamp::now()).await,
         Command::Registry(args) => args.run().await,
         Command::Export(export) => export.run(jiff::Timestamp::now()),
         Command::Agent(args) => args.run().await,

@@ -82,6 +82,12 @@ pub struct RegistryAccess {
     /// A file with the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// Other hosts that the credentials may be sent to for a token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_hosts: Vec<String>,
+    /// HTTP without TLS. Refused for anything but loopback addresses.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plain_http: bool,
 }
 
 /// An image.

@@ -32,6 +32,7 @@ pub trait Source: Send + Sync {
 pub struct SourceError {
     class: ExitClass,
     message: String,
+    remedy: Option<String>,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -39,7 +40,12 @@ pub struct SourceError {
 impl SourceError {
     /// An error of this class; the message fits after "failed to".
     pub fn new(class: ExitClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), source: None }
+        Self { class, message: message.into(), remedy: None, source: None }
+    }
+
+    /// The error of something below, with its class, its remedy and its causes.
+    pub fn of(error: impl Classify + Send + Sync + 'static) -> Self {
+        Self { class: error.class(), message: error.to_string(), remedy: error.remedy(), source: Some(Box::new(error)) }
     }
 
     /// The same with its cause.
@@ -57,6 +63,10 @@ impl SourceError {
 impl Classify for SourceError {
     fn class(&self) -> ExitClass {
         self.class
+    }
+
+    fn remedy(&self) -> Option<String> {
+        self.remedy.clone()
     }
 }
 

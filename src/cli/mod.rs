@@ -12,6 +12,11 @@ mod scan;
 mod serve;
 mod signal;
 mod table;
+mod agent;
+mod bundle;
+mod export;
+mod registry;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -30,6 +35,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Load(load::Args),
+    Trust(trust::Args),
+    Bundle(bundle::Args),
     Registry(registry::Args),
     Scan(scan::Args),
     Serve(serve::Args),
@@ -72,6 +79,8 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> Outcome {
     match command {
         Command::Load(args) => args.run().await,
+        Command::Trust(args) => args.run(jiff::Timestamp::now()),
+        Command::Bundle(args) => args.run(jiff::Timestamp::now()).await,
         Command::Registry(args) => args.run().await,
         Command::Scan(args) => args.run().await,
         Command::Serve(args) => args.run().await,

@@ -188,7 +188,7 @@ fn render(views: &[ResultView<'_>]) -> String {
             text += &findings.render(2);
         }
         for note in view.notes {
-            text += &format!("  note: {}\n", crate::base::text::printable(note));
+            text += &table::paragraph(2, &format!("note: {note}"));
         }
     }
     text

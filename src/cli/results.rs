@@ -177,16 +177,18 @@ fn render(views: &[ResultView<'_>]) -> String {
         summary.row(counts(&view.coverage).into_iter().chain([when(view.provenance.finished), target]));
     }
     let mut text = summary.render(0);
-    for view in views.iter().filter(|view| !view.findings.is_empty()) {
+    for view in views.iter().filter(|view| !(view.findings.is_empty() && view.notes.is_empty())) {
         text += &format!("\n{}\n", crate::base::text::printable(&format!("{}, {}", view.key, by(view))));
         let mut findings = Table::new(&["STATUS", "SEVERITY", "CONTROL"]);
         for finding in &view.findings {
             let status = finding.finding.outcome.status().to_string();
             findings.row([status, finding.severity.to_string(), explain(finding)]);
         }
-        text += &findings.render(2);
+        if !view.findings.is_empty() {
+            text += &findings.render(2);
+        }
         for note in view.notes {
-            text += &format!("  note: {}\n", crate::base::text::printable(note));
+            text += &table::paragraph(2, &format!("note: {note}"));
         }
     }
     text

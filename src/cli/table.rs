@@ -144,6 +144,12 @@ fn wrap(line: &str, room: usize) -> Vec<String> {
     pieces.into_iter().map(|piece| piece.trim_end().to_owned()).collect()
 }
 
+/// Text as lines after so many spaces.
+pub(crate) fn paragraph(indent: usize, text: &str) -> String {
+    let lines = wrap(&printable(text), WIDTH - indent);
+    lines.into_iter().map(|line| format!("{}{line}\n", " ".repeat(indent))).collect()
+}
+
 /// The titles of the cells that [`counts`] gives.
 pub(crate) const COUNTS: [&str; 6] = [">SCORE", ">PASS", ">FAIL", ">NOT EVAL", ">WAIVED", ">N/A"];
 

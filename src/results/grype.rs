@@ -11,9 +11,11 @@
 //! | `no-low-vulnerabilities` | Low, Negligible |
 //! | `no-unrated-vulnerabilities` | Unknown, none, and any word that is not known |
 //!
-//! A list without matches is also what Grype prints for a target in which it saw no package. Its output does not say how
-//! many it saw; the only sign is the distribution that it recognised. So without a match *and* without a distribution
-//! nothing counts as passed. With a distribution and without a match all passes, and a note says what that rests on.
+//! A list without matches is also what Grype prints for a target in which it saw no package, and for one of a distribution
+//! that publishes no advisories (an image of BusyBox is of the "distribution" `busybox`). Its output does not say how many
+//! packages it saw; the only sign is the distribution that it recognised. So without a match nothing counts as passed unless
+//! the distribution is one that publishes advisories, and the database says that it has them (where it says what it has:
+//! schema 5 does not); and then a note says what that rests on.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +31,9 @@ use crate::model::reason::Reason;
 
 const FORMAT: &str = "Grype JSON";
 
+/// What a Grype that was built without a version says.
+const NO_VERSION: &str = "[not provided]";
+
 /// The controls, in the order of severity.
 pub const CONTROLS: [&str; 5] = [
     "no-critical-vulnerabilities",
@@ -36,6 +41,28 @@ pub const CONTROLS: [&str; 5] = [
     "no-medium-vulnerabilities",
     "no-low-vulnerabilities",
     "no-unrated-vulnerabilities",
+];
+
+/// Distributions that Grype's database may have advisories of, by the name that Grype gives them, with the providers of
+/// these. One that is missing here only makes a result without a match count as not evaluated.
+const DISTRIBUTIONS: [(&str, &[&str]); 17] = [
+    ("almalinux", &["alma", "rhel"]),
+    ("alpine", &["alpine"]),
+    ("amazonlinux", &["amazon"]),
+    ("azurelinux", &["mariner"]),
+    ("centos", &["rhel"]),
+    ("chainguard", &["chainguard"]),
+    ("debian", &["debian"]),
+    ("echo", &["echo"]),
+    ("mariner", &["mariner"]),
+    ("minimos", &["minimos"]),
+    ("opensuse-leap", &["sles"]),
+    ("oraclelinux", &["oracle"]),
+    ("redhat", &["rhel"]),
+    ("rockylinux", &["rhel"]),
+    ("sles", &["sles"]),
+    ("ubuntu", &["ubuntu"]),
+    ("wolfi", &["wolfi"]),
 ];
 
 #[derive(Deserialize)]
@@ -60,10 +87,13 @@ struct Descriptor {
     db: Option<Database>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Database {
     #[serde(default)]
     status: Option<DatabaseStatus>,
+    /// Whose advisories it has, by provider.
+    #[serde(default)]
+    providers: Option<BTreeMap<String, serde::de::IgnoredAny>>,
     /// Where schema 5 has it.
     #[serde(default)]
     built: Option<Timestamp>,
@@ -105,7 +135,7 @@ struct Artifact {
     version: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Distro {
     #[serde(default)]
     name: Option<String>,
@@ -124,32 +154,36 @@ pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Result<Reported, ResultsErr
     if document.matches.len().saturating_add(ignored.len()) > limits.result_items {
         return Err(ResultsError::TooMany { limit: limits.result_items });
     }
-    let distribution = document
-        .distro
-        .filter(|distro| distro.name.as_deref().is_some_and(|name| !name.is_empty()))
-        .map(|distro| format!("{} {}", distro.name.unwrap_or_default(), distro.version.unwrap_or_default()));
+    let distribution = document.distro.unwrap_or_default();
+    let database = document.descriptor.db.unwrap_or_default();
+    let has_advisories = DISTRIBUTIONS.iter().any(|(known, from)| {
+        let provided = |providers: &BTreeMap<String, _>| from.iter().any(|name| providers.contains_key(*name));
+        distribution.name.as_deref() == Some(*known) && database.providers.as_ref().is_none_or(provided)
+    });
+    let name = match distribution.name.as_deref() {
+        None | Some("") => "no distribution".to_owned(),
+        Some(name) => brief(format!("{name} {}", distribution.version.unwrap_or_default()).trim()),
+    };
 
     let mut notes = Vec::new();
-    let empty_outcome = match (&distribution, document.matches.is_empty()) {
-        (None, true) => Outcome::not_evaluated(
+    let without_match = match (has_advisories, document.matches.is_empty()) {
+        (false, true) => Outcome::not_evaluated(
             Reason::ScannerSkipped,
-            "the scanner found no match and recognised no distribution: nothing says that it saw any package",
+            format!(
+                "there is no match, and the scanner, which recognised {name}, has no advisories for that: nothing says that it could have found one"
+            ),
         ),
-        (Some(distribution), true) => {
+        (true, true) => {
+            notes.push(format!("no match in {name}; the scanner's output does not say how many packages it saw"));
+            Outcome::Passed
+        }
+        (false, false) => {
             notes.push(format!(
-                "no match in {}; the scanner's output does not say how many packages it saw",
-                brief(distribution.trim())
+                "the scanner recognised {name}: packages of a distribution, if there are any, were not matched"
             ));
             Outcome::Passed
         }
-        (None, false) => {
-            notes.push(
-                "no distribution was recognised: packages of a distribution, if there are any, were not matched"
-                    .to_owned(),
-            );
-            Outcome::Passed
-        }
-        (Some(_), false) => Outcome::Passed,
+        (true, false) => Outcome::Passed,
     };
     if !ignored.is_empty() {
         let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
@@ -169,14 +203,14 @@ pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Result<Reported, ResultsErr
         details[control_of(found)].push(detail(found));
     }
     let findings = CONTROLS.iter().zip(details).map(|(control, details)| {
-        let outcome = if details.is_empty() { empty_outcome.clone() } else { Outcome::Failed };
+        let outcome = if details.is_empty() { without_match.clone() } else { Outcome::Failed };
         Finding::new(*control, outcome).with_details(details, limits.finding_details)
     });
-    let built = document.descriptor.db.and_then(|db| db.status.and_then(|status| status.built).or(db.built));
+    let built = database.status.and_then(|status| status.built).or(database.built);
     Ok(Reported {
         findings: findings.collect(),
         notes,
-        scanner_version: document.descriptor.version.filter(|version| !version.is_empty()),
+        scanner_version: document.descriptor.version.filter(|version| !matches!(version.as_str(), "" | NO_VERSION)),
         database_built: built,
     })
 }

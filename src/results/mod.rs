@@ -71,3 +71,6 @@ pub fn parse(format: ResultFormat, bytes: &[u8], profile: &Profile, limits: &Lim
     };
     Ok(merge::reduce(reported, profile, limits))
 }
+
+#[cfg(test)]
+mod tests;

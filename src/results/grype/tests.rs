@@ -84,6 +84,13 @@ fn no_match_in_nothing_that_is_known_is_no_pass() {
     assert_eq!(statuses(&read_all(&nothing)), [Status::NotEvaluated; 5]);
     nothing["distro"] = Value::Null;
     assert_eq!(statuses(&read_all(&nothing)), [Status::NotEvaluated; 5]);
+    let busybox = read_all(&document(Vec::new(), "busybox"));
+    assert_eq!(statuses(&busybox), [Status::NotEvaluated; 5], "it publishes no advisories");
+    let mut alpine = document(Vec::new(), "alpine");
+    alpine["descriptor"]["db"]["providers"] = json!({"debian": {"captured": "2026-01-01T00:00:00Z"}});
+    assert_eq!(statuses(&read_all(&alpine)), [Status::NotEvaluated; 5], "the database has none of it");
+    alpine["descriptor"]["db"]["providers"]["alpine"] = json!({});
+    assert_eq!(statuses(&read_all(&alpine)), [Status::Passed; 5]);
     let known = read_all(&document(Vec::new(), "debian"));
     assert_eq!(statuses(&known), [Status::Passed; 5]);
     assert!(known.notes[0].contains("debian 12"), "{:?}", known.notes);

@@ -160,10 +160,16 @@ pub fn selected_controls(reader: impl Read, profile_id: &str, limits: &Limits) -
         count => return Err(BenchmarkError::Ambiguous { profile, count }),
     };
     let chain = benchmark.chain(profile_id)?;
+    // What is said last of an id or a cluster id, and its place among all that is said.
+    let mut said: HashMap<&str, (usize, bool)> = HashMap::new();
+    for (place, (id, selected)) in chain.iter().flat_map(|profile| &profile.selects).enumerate() {
+        said.insert(id, (place, *selected));
+    }
+    let severities: HashMap<&str, Severity> =
+        chain.iter().flat_map(|profile| &profile.severities).map(|(id, severity)| (&**id, *severity)).collect();
     let says = |item: &Item| {
-        let named = |id: &String| *id == item.id || item.cluster.as_ref() == Some(id);
-        let selects = chain.iter().flat_map(|profile| &profile.selects);
-        selects.filter(|(id, _)| named(id)).next_back().map_or(item.selected, |(_, selected)| *selected)
+        let of_cluster = item.cluster.as_deref().and_then(|cluster| said.get(cluster));
+        said.get(&*item.id).max(of_cluster).map_or(item.selected, |(_, selected)| *selected)
     };
     let groups: Vec<bool> = benchmark.groups.iter().map(says).collect();
     let mut controls = Vec::new();
@@ -186,8 +192,7 @@ pub fn selected_controls(reader: impl Read, profile_id: &str, limits: &Limits) -
         if !seen.insert(control.id.clone()) {
             return Err(contradiction(format!("rule `{}` is in it twice", brief(&control.id))));
         }
-        let refined = chain.iter().flat_map(|profile| &profile.severities);
-        if let Some((_, severity)) = refined.filter(|(id, _)| *id == control.id).next_back() {
+        if let Some(severity) = severities.get(&*control.id) {
             control.severity = *severity;
         }
         controls.push(control);

@@ -2,6 +2,7 @@
 
 mod access;
 mod agent;
+mod bundle;
 mod export;
 mod history;
 mod ledger;
@@ -12,10 +13,6 @@ mod scan;
 mod serve;
 mod signal;
 mod table;
-mod agent;
-mod bundle;
-mod export;
-mod registry;
 mod trust;
 
 use std::process::ExitCode;
@@ -34,9 +31,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Load(load::Args),
     Trust(trust::Args),
     Bundle(bundle::Args),
+    Load(load::Args),
     Registry(registry::Args),
     Scan(scan::Args),
     Serve(serve::Args),

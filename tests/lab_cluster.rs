@@ -173,7 +173,7 @@ fn scanner(command: &[&str], deadline: &str, memory: &str) -> ScannerDocument {
     let yaml = format!(
         "apiVersion: gapscan/v1\nkind: Scanner\nname: trial\ntitle: Trial\nimage: trial\n\
          approaches: {{ image: {{ mount: /target, command: {command:?}, env: {{ OSCAP_PROBE_ROOT: /target }} }} }}\n\
-         result: {{ path: /results/out, format: arf }}\nexitCodes: {{ 0: complete, 2: complete, 1: failed }}\n\
+         result: {{ path: out, format: arf }}\nexitCodes: {{ 0: complete, 2: complete, 1: failed }}\n\
          deadline: {deadline}\nmemory: {memory}\ncpu: '1'\n"
     );
     gapscan::base::document::parse(std::path::Path::new("scanner.yaml"), &yaml).expect("a scanner")

@@ -4,17 +4,24 @@
 //! tests use the workloads in the namespaces `shop` and `vault` and make namespaces of their own. Those that start pods
 //! need `GAPSCAN_E2E_IMAGE`, a reference by digest to gapscan's image in a registry that the nodes can pull from.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use gapscan::base::limits::Limits;
 use gapscan::cluster::access::exec::{Caps, ExecOutput, exec};
+use gapscan::cluster::canary::prove;
 use gapscan::cluster::identity::ScanIdentity;
+use gapscan::cluster::job::{JobReport, JobRequest, run_job};
+use gapscan::cluster::objects::{ResourceKey, collect};
+use gapscan::cluster::sweep::sweep;
 use gapscan::cluster::targets::{Selector, resolve};
 use gapscan::cluster::{Cluster, ClusterError, ScanNamespace};
+use gapscan::model::provenance::NetworkProof;
 use gapscan::model::reason::Reason;
 use gapscan::model::record::RunId;
-use gapscan::model::target::Target;
+use gapscan::model::scanner::ScannerDocument;
+use gapscan::model::target::{Target, TargetSpec};
+use jiff::Timestamp;
 
 const CAPS: Caps = Caps { stdout: 1 << 20, stderr: 64 << 10 };
 
@@ -105,4 +112,389 @@ async fn a_container_without_a_shell_says_so() {
     let error = scan(&cluster, &api[0], &["sh", "-c", "id"]).await.expect_err("distroless");
     println!("{error}");
     assert_eq!(error.reason(), Reason::NoShell);
+}
+
+/// gapscan's own image in the lab's registry, or a printed reason why the test does not run.
+fn own_image() -> Option<String> {
+    let image = std::env::var("GAPSCAN_E2E_IMAGE").ok();
+    if image.is_none() {
+        println!("skipped: needs GAPSCAN_E2E_IMAGE");
+    }
+    image
+}
+
+async fn canary(cluster: &Cluster, image: &str) -> NetworkProof {
+    let home = ScanNamespace::create(cluster, RunId::new()).await.expect("a namespace");
+    let began = Instant::now();
+    let proof = prove(cluster, &home, image, Timestamp::now()).await;
+    println!("in {:?}: {proof:?}", began.elapsed());
+    assert_eq!(home.remove(cluster).await.remaining, [""; 0]);
+    proof
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_canary_sees_that_policies_are_enforced() {
+    let (Some(cluster), Some(image)) = (lab().await, own_image()) else { return };
+    assert!(canary(&cluster, &image).await.enforced);
+}
+
+/// Needs the network to ignore policies, which the caller arranges and says so by `GAPSCAN_E2E_NETPOL=off`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_canary_sees_that_policies_are_ignored() {
+    let (Some(cluster), Some(image)) = (lab().await, own_image()) else { return };
+    if std::env::var("GAPSCAN_E2E_NETPOL").as_deref() != Ok("off") {
+        println!("skipped: needs policies to be ignored (GAPSCAN_E2E_NETPOL=off)");
+        return;
+    }
+    let proof = canary(&cluster, &image).await;
+    assert!(!proof.enforced && proof.detail.starts_with("not enforced"), "{}", proof.detail);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_can_not_start_proves_nothing() {
+    let (Some(cluster), Some(image)) = (lab().await, own_image()) else { return };
+    let proof = canary(&cluster, &image.replace("@sha256:", "-none@sha256:")).await;
+    assert!(!proof.enforced && proof.detail.starts_with("could not be decided"), "{}", proof.detail);
+}
+
+/// An image of the lab by its digest, as `REGISTRY/lab/NAME@sha256:…`.
+fn lab_image(name: &str) -> String {
+    let registry = std::env::var("REGISTRY").expect("the lab says where its registry is");
+    let output = std::process::Command::new("crane")
+        .args(["digest", &format!("{registry}/lab/{name}:1")])
+        .output()
+        .expect("crane is on PATH");
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    format!("{registry}/lab/{name}@{}", String::from_utf8_lossy(&output.stdout).trim())
+}
+
+/// A scanner that runs this command, and leaves its result in `/results/out`.
+fn scanner(command: &[&str], deadline: &str, memory: &str) -> ScannerDocument {
+    let yaml = format!(
+        "apiVersion: gapscan/v1\nkind: Scanner\nname: trial\ntitle: Trial\nimage: trial\n\
+         approaches: {{ image: {{ mount: /target, command: {command:?}, env: {{ OSCAP_PROBE_ROOT: /target }} }} }}\n\
+         result: {{ path: /results/out, format: arf }}\nexitCodes: {{ 0: complete, 2: complete, 1: failed }}\n\
+         deadline: {deadline}\nmemory: {memory}\ncpu: '1'\n"
+    );
+    gapscan::base::document::parse(std::path::Path::new("scanner.yaml"), &yaml).expect("a scanner")
+}
+
+/// One scan of `target` in a namespace of its own; `meanwhile` is called with the namespace's name.
+async fn job(
+    cluster: &Cluster,
+    scanner: &ScannerDocument,
+    image: &str,
+    target: String,
+    meanwhile: impl FnOnce(String) + Send + 'static,
+) -> JobReport {
+    let home = ScanNamespace::create(cluster, RunId::new()).await.expect("a namespace");
+    let request = JobRequest {
+        scan: 1,
+        scanner,
+        approach: scanner.approaches.image.as_ref().expect("it has one"),
+        scanner_image: lab_image(image),
+        agent_image: own_image().expect("was looked for"),
+        target_image: target,
+        mounts: Vec::new(),
+        parameters: Default::default(),
+        result_limit: 256 << 20,
+    };
+    let name = home.name().to_owned();
+    let other = tokio::task::spawn_blocking(move || meanwhile(name));
+    let began = Instant::now();
+    let report = run_job(cluster, &home, &request).await;
+    other.await.expect("it did not panic");
+    println!("in {:?}: {:?}", began.elapsed(), report.outcome.as_ref().map(|o| (&o.exit, &o.unreadable)));
+    println!("{:?} {:?}", report.identity, report.cleanup);
+    assert_eq!(report.cleanup.remaining, [""; 0]);
+    assert_eq!(home.remove(cluster).await.remaining, [""; 0]);
+    report
+}
+
+async fn job_fails(scanner: &ScannerDocument, image: &str, wanted: Reason) {
+    let (Some(cluster), Some(_)) = (lab().await, own_image()) else { return };
+    let report = job(&cluster, scanner, image, lab_image("web"), |_| ()).await;
+    let error = match report.outcome {
+        Ok(output) => output.into_result(&scanner.exit_codes).expect_err("it fails"),
+        Err(error) => error,
+    };
+    println!("{error}");
+    assert_eq!(error.reason(), wanted);
+}
+
+const OSCAP: &[&str] = &[
+    "oscap",
+    "xccdf",
+    "eval",
+    "--profile",
+    "xccdf_org.ssgproject.content_profile_standard",
+    "--results-arf",
+    "/results/out",
+    "/usr/share/xml/scap/ssg/content/ssg-debian12-ds.xml",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openscap_scans_an_image_as_a_job() {
+    let (Some(cluster), Some(_)) = (lab().await, own_image()) else { return };
+    let scanner = scanner(OSCAP, "5m", "1Gi");
+    let report = job(&cluster, &scanner, "openscap", lab_image("web"), |_| ()).await;
+    let output = report.outcome.expect("it runs");
+    assert!(output.unreadable.sample.iter().any(|path| path == "/etc/shadow"), "{:?}", output.unreadable);
+    let arf = output.result.as_ref().expect("a result");
+    assert!(arf.len() > 1 << 20 && arf.ends_with(b">\n"), "{} bytes", arf.len());
+    assert!(output.into_result(&scanner.exit_codes).is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_without_output_is_none() {
+    job_fails(&scanner(&["true"], "1m", "64Mi"), "debian", Reason::NoOutput).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_with_an_unknown_exit_code_failed() {
+    job_fails(&scanner(&["sh", "-c", "echo oh >&2; exit 7"], "1m", "64Mi"), "debian", Reason::ScannerFailed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_hangs_times_out() {
+    job_fails(&scanner(&["sleep", "600"], "3s", "64Mi"), "debian", Reason::Timeout).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_eats_memory_is_told_so() {
+    job_fails(&scanner(&["tail", "/dev/zero"], "1m", "64Mi"), "debian", Reason::ScannerOutOfMemory).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_image_that_is_missing_can_not_be_pulled() {
+    let (Some(cluster), Some(_)) = (lab().await, own_image()) else { return };
+    let missing = lab_image("web").replace("/web@", "/nothing@");
+    let report = job(&cluster, &scanner(&["true"], "1m", "64Mi"), "debian", missing, |_| ()).await;
+    let error = report.outcome.expect_err("it can't start");
+    println!("{error}");
+    assert_eq!(error.reason(), Reason::ImagePullFailed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_pod_is_deleted_was_evicted() {
+    let (Some(cluster), Some(_)) = (lab().await, own_image()) else { return };
+    let scanner = scanner(&["sleep", "600"], "5m", "64Mi");
+    let report = job(&cluster, &scanner, "debian", lab_image("web"), |namespace| {
+        for _ in 0..300 {
+            let phase = kubectl(&["get", "pods", "-n", &namespace, "-o", "jsonpath={.items[*].status.phase}"]);
+            if phase == "Running" {
+                kubectl(&["delete", "pods", "--all", "-n", &namespace, "--wait=false"]);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    })
+    .await;
+    let error = report.outcome.expect_err("its pod is gone");
+    println!("{error}");
+    assert_eq!(error.reason(), Reason::ScannerEvicted);
+}
+
+/// A pod of the lab's `debian` image that sleeps, in a namespace that only this test uses.
+struct Sleeper {
+    namespace: String,
+}
+
+impl Sleeper {
+    fn start(name: &str) -> Self {
+        let namespace = format!("gapscan-e2e-{name}");
+        kubectl(&["create", "namespace", &namespace]);
+        let this = Self { namespace };
+        this.pod();
+        this
+    }
+
+    fn pod(&self) {
+        let image = lab_image("debian");
+        // Ends at once when it is told to, and starts again after it was killed.
+        let command = "trap 'exit 0' TERM; sleep 600 & wait";
+        let namespace = &self.namespace;
+        kubectl(&["run", "sleeper", "-n", namespace, "--image", &image, "--restart=Always", "--", "sh", "-c", command]);
+        kubectl(&["wait", "-n", namespace, "--for=condition=Ready", "pod/sleeper", "--timeout=60s"]);
+    }
+
+    async fn target(&self, cluster: &Cluster) -> Target {
+        let spec = TargetSpec::Namespace(self.namespace.clone());
+        let found = resolve(cluster, &[spec], &Selector::default(), &Limits::default()).await.expect("listed").found;
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.into_iter().next().expect("one")
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("kubectl")
+            .args(["delete", "namespace", &self.namespace, "--wait=false"])
+            .status();
+    }
+}
+
+/// A command that takes long in a sleeping pod, and what is done to that pod meanwhile.
+async fn disturbed(name: &str, disturb: impl FnOnce(&Sleeper) + Send + 'static) -> Option<ClusterError> {
+    let cluster = lab().await?;
+    let sleeper = Sleeper::start(name);
+    let target = sleeper.target(&cluster).await;
+    let other = tokio::task::spawn_blocking(move || {
+        std::thread::sleep(Duration::from_secs(3));
+        disturb(&sleeper);
+        sleeper
+    });
+    let outcome = scan(&cluster, &target, &["sh", "-c", "echo begun; sleep 120; echo done"]).await;
+    drop(other.await.expect("it did not panic"));
+    let error = outcome.expect_err("it can't be whole");
+    println!("{error}");
+    Some(error)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_deleted_during_a_command_is_gone() {
+    let error = disturbed("deleted", |sleeper| {
+        kubectl(&["delete", "pod", "sleeper", "-n", &sleeper.namespace]);
+    })
+    .await;
+    assert!(error.is_none_or(|error| error.reason() == Reason::TargetGone));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_replaced_under_its_name_has_changed() {
+    let error = disturbed("replaced", |sleeper| {
+        kubectl(&["delete", "pod", "sleeper", "-n", &sleeper.namespace, "--force", "--grace-period=0"]);
+        sleeper.pod();
+    })
+    .await;
+    assert!(error.is_none_or(|error| matches!(error.reason(), Reason::TargetChanged | Reason::TargetGone)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_was_replaced_before_has_changed() {
+    let Some(cluster) = lab().await else { return };
+    let sleeper = Sleeper::start("before");
+    let target = sleeper.target(&cluster).await;
+    kubectl(&["delete", "pod", "sleeper", "-n", &sleeper.namespace]);
+    sleeper.pod();
+    let error = scan(&cluster, &target, &["true"]).await.expect_err("it is another");
+    assert_eq!(error.reason(), Reason::TargetChanged, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_is_restarted_during_a_command_has_changed() {
+    let error = disturbed("restarted", |sleeper| {
+        kubectl(&["exec", "sleeper", "-n", &sleeper.namespace, "--", "sh", "-c", "kill -TERM 1"]);
+        std::thread::sleep(Duration::from_secs(3));
+    })
+    .await;
+    let reasons = [Reason::TargetChanged, Reason::TargetNotRunning];
+    assert!(error.is_none_or(|error| reasons.contains(&error.reason())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_output_is_cut_and_marked() {
+    let Some(cluster) = lab().await else { return };
+    let web = containers(&cluster, "app=web").await;
+    let target = web.iter().find(|t| t.key().ends_with("/web")).expect("web runs");
+    let output = scan(&cluster, target, &["cat", "/dev/zero"]).await.expect("it runs");
+    assert_eq!((output.stdout.len(), output.code, output.stdout_truncated), (CAPS.stdout, None, true));
+}
+
+/// A frozen API server: nothing answers, and nothing is closed. The process is named by its pid in `GAPSCAN_E2E_APISERVER`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_api_server_is_survived_or_said() {
+    let Some(cluster) = lab().await else { return };
+    let Ok(pid) = std::env::var("GAPSCAN_E2E_APISERVER") else {
+        println!("skipped: needs GAPSCAN_E2E_APISERVER");
+        return;
+    };
+    let signal = |name: &str, pid: &str| {
+        assert!(std::process::Command::new("kill").args([name, pid]).status().expect("kill runs").success());
+    };
+    let web = containers(&cluster, "app=web").await;
+    let target = web.iter().find(|t| t.key().ends_with("/web")).expect("web runs");
+    let home = ScanNamespace::create(&cluster, RunId::new()).await.expect("a namespace");
+    let (namespace, pod) = names(target);
+    let identity = ScanIdentity::create(&cluster, &home, 1, namespace, pod).await.expect("an identity");
+    signal("-STOP", &pid);
+    let freeze = Duration::from_secs(18);
+    let thaw = tokio::task::spawn_blocking(move || {
+        std::thread::sleep(freeze);
+        signal("-CONT", &pid);
+    });
+    let began = Instant::now();
+    // Patient enough, it is done when the server answers again; impatient, it says so in time.
+    let hasty = connect_as_hasty(&identity, target);
+    let patient = exec(identity.cluster(), target, &["id"], None, CAPS, Duration::from_secs(60));
+    let (hasty, patient) = tokio::join!(hasty, patient);
+    println!("in {:?}: {:?}", began.elapsed(), patient.as_ref().map(|o| o.code));
+    thaw.await.expect("it did not panic");
+    let error = hasty.expect_err("it was not answered");
+    println!("{error}");
+    assert!(matches!(error.reason(), Reason::Timeout | Reason::ApiUnreachable), "{error}");
+    assert_eq!(patient.expect("it survives").code, Some(0));
+    identity.remove(&cluster, &home).await;
+    assert_eq!(home.remove(&cluster).await.remaining, [""; 0]);
+}
+
+async fn connect_as_hasty(identity: &ScanIdentity, target: &Target) -> Result<ExecOutput, ClusterError> {
+    let cluster = identity.cluster().with_limits(&Limits { api_call: Duration::from_secs(2), ..Limits::default() });
+    let began = Instant::now();
+    let outcome = exec(&cluster, target, &["id"], None, CAPS, Duration::from_secs(5)).await;
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    outcome
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_are_read_by_an_identity_of_their_own() {
+    let Some(cluster) = lab().await else { return };
+    let home = ScanNamespace::create(&cluster, RunId::new()).await.expect("a namespace");
+    let keys: Vec<ResourceKey> =
+        ["v1/pods", "v1/nothings", "rbac.authorization.k8s.io/v1/clusterroles", "example.org/v1/things"]
+            .map(|text| text.parse().expect("a key"))
+            .into();
+    let objects = collect(&cluster, &home, &keys, &Limits::default()).await.expect("they are read");
+    println!("{} {:?}", objects.identity, objects.cleanup);
+    assert_eq!(objects.cleanup.remaining, [""; 0]);
+    let pods = objects.by_resource[&keys[0]].as_ref().expect("pods are read");
+    assert!(pods.iter().any(|pod| pod["metadata"]["namespace"] == "shop" && pod["kind"] == "Pod"));
+    assert!(objects.by_resource[&keys[2]].as_ref().expect("roles are read").len() > 30);
+    for missing in [&keys[1], &keys[3]] {
+        let (reason, detail) = objects.by_resource[missing].as_ref().expect_err("there is none");
+        println!("{missing}: {reason} {detail}");
+    }
+    assert_eq!(home.remove(&cluster).await.remaining, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_left_is_swept() {
+    let Some(cluster) = lab().await else { return };
+    let (dead, living) = (RunId::new(), RunId::new());
+    let home = ScanNamespace::create(&cluster, dead).await.expect("a namespace");
+    let other = ScanNamespace::create(&cluster, living).await.expect("a namespace");
+    let web = containers(&cluster, "app=web").await;
+    let (namespace, pod) = names(&web[0]);
+    drop(ScanIdentity::create(&cluster, &home, 1, namespace, pod).await.expect("an identity"));
+    // Other runs may be going on in this cluster: only what is older than this test would be theirs.
+    let others = kubectl(&[
+        "get",
+        "ns",
+        "-l",
+        "gapscan.dev/run",
+        "-o",
+        "jsonpath={.items[*].metadata.labels.gapscan\\.dev/run}",
+    ]);
+    let mut alive: BTreeSet<RunId> = others.split_whitespace().filter_map(|run| run.parse().ok()).collect();
+    alive.remove(&dead);
+    assert!(alive.contains(&living));
+    let later = Timestamp::now() + Duration::from_secs(60);
+    let swept = sweep(&cluster, &alive, Duration::from_secs(1), later).await.expect("it sweeps");
+    println!("{swept:?}");
+    assert_eq!(swept.remaining, [""; 0]);
+    for kind in ["role/shop/", "rolebinding/shop/", "namespace/"] {
+        assert!(swept.removed.iter().any(|o| o.starts_with(kind) && o.contains(&dead.short())), "{kind}");
+    }
+    assert!(!swept.removed.iter().any(|object| object.contains(&living.short())));
+    assert_eq!(other.remove(&cluster).await.remaining, [""; 0]);
 }

@@ -35,6 +35,9 @@ pub struct Limits {
     pub result_items: usize,
     /// Details kept with one finding; the raw result keeps them all.
     pub finding_details: usize,
+    /// Steps of one rule on one object: a value that is visited or copied is one. Nested loops over a hostile target's
+    /// files must not run for hours; the largest list of facts may still be walked a dozen times.
+    pub rule_steps: u64,
     /// Bytes of a YAML document that a user wrote.
     pub document_bytes: u64,
     /// How long one request to the API server may take, without streaming.
@@ -63,6 +66,7 @@ impl Default for Limits {
             result_bytes: 1 << 30,
             result_items: 1_000_000,
             finding_details: 1000,
+            rule_steps: 20_000_000,
             document_bytes: 4 << 20,
             api_call: Duration::from_secs(15),
             connect: Duration::from_secs(10),

@@ -1,13 +1,22 @@
 //! The signed tarball: definition, lock, collection, archive, verification, catalog.
 
+pub mod agent;
 pub mod archive;
 pub mod assembly;
 pub mod catalog;
+pub mod collect;
 pub mod contents;
+pub mod definition;
 mod error;
 pub mod graph;
+pub mod image_file;
+pub mod layer;
+pub mod lock;
+pub mod made;
 pub mod name;
 pub mod oci;
+pub mod platform;
+pub mod profile;
 pub mod reader;
 pub mod source;
 pub mod writer;

@@ -109,9 +109,15 @@ pub struct VerifiedBundle {
     tags: Vec<Tag>,
     offer: Offer,
     bytes: u64,
+    expires: Timestamp,
 }
 
 impl VerifiedBundle {
+    /// When the first of its metadata expires.
+    pub fn expires(&self) -> Timestamp {
+        self.expires
+    }
+
     /// Which bundle it is.
     pub fn bundle(&self) -> &BundleRef {
         &self.bundle
@@ -248,7 +254,7 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
 
     /// When the first of its metadata expires.
     pub fn expires(&self) -> Timestamp {
-        self.verified.targets().expires
+        self.verified.expires()
     }
 
     /// The images and artifacts of the bundle, by repository.
@@ -329,6 +335,7 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
             metadata: self.verified.files().clone(),
             offer: self.offer,
             bytes,
+            expires: self.verified.expires(),
         })
     }
 

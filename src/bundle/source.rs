@@ -22,8 +22,8 @@ pub trait Source: Send + Sync {
     /// A manifest or index of at most `limit` bytes.
     async fn manifest(&self, digest: &Digest, limit: u64) -> Result<Bytes, SourceError>;
 
-    /// A blob.
-    async fn blob(&self, digest: &Digest) -> Result<BlobStream, SourceError>;
+    /// A blob of this length.
+    async fn blob(&self, digest: &Digest, size: u64) -> Result<BlobStream, SourceError>;
 }
 
 /// Why a source does not give what it is asked for.
@@ -32,6 +32,7 @@ pub trait Source: Send + Sync {
 pub struct SourceError {
     class: ExitClass,
     message: String,
+    remedy: Option<String>,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -39,7 +40,12 @@ pub struct SourceError {
 impl SourceError {
     /// An error of this class; the message fits after "failed to".
     pub fn new(class: ExitClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), source: None }
+        Self { class, message: message.into(), remedy: None, source: None }
+    }
+
+    /// The error of something below, with its class, its remedy and its causes.
+    pub fn of(error: impl Classify + Send + Sync + 'static) -> Self {
+        Self { class: error.class(), message: error.to_string(), remedy: error.remedy(), source: Some(Box::new(error)) }
     }
 
     /// The same with its cause.
@@ -57,6 +63,10 @@ impl SourceError {
 impl Classify for SourceError {
     fn class(&self) -> ExitClass {
         self.class
+    }
+
+    fn remedy(&self) -> Option<String> {
+        self.remedy.clone()
     }
 }
 
@@ -114,7 +124,7 @@ impl Source for LayoutFolder {
         file::read_capped(&path, limit).map(Bytes::from).map_err(|e| SourceError::file(&path, e))
     }
 
-    async fn blob(&self, digest: &Digest) -> Result<BlobStream, SourceError> {
+    async fn blob(&self, digest: &Digest, _size: u64) -> Result<BlobStream, SourceError> {
         let path = self.path(digest);
         let mut file = tokio::fs::File::open(&path).await.map_err(|e| SourceError::file(&path, e))?;
         // One trip to the thread pool for each of these, not for each 8 KiB.
@@ -150,7 +160,7 @@ impl Source for Memory {
         self.get(digest)
     }
 
-    async fn blob(&self, digest: &Digest) -> Result<BlobStream, SourceError> {
+    async fn blob(&self, digest: &Digest, _size: u64) -> Result<BlobStream, SourceError> {
         Ok(Box::new(std::io::Cursor::new(self.get(digest)?)))
     }
 }

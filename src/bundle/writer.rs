@@ -198,7 +198,7 @@ async fn write(
     }
     for entry in &assembled.contents.blobs {
         let source = &assembled.blobs[&entry.digest];
-        let stream = source.blob(&entry.digest).await?;
+        let stream = source.blob(&entry.digest, entry.size).await?;
         out.stream(entry, stream).await?;
     }
     out.bytes(&archive::END).await?;

@@ -1,12 +1,13 @@
 //! The arguments by which a scan reaches ledger, cluster, bundle and registries, shared by the commands that need them.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::base::exit::Failure;
-use crate::registry::Prefix;
+use crate::registry::{Authority, Prefix};
 use crate::stage::plan::{Access, BundleSource, ClusterAccess, RegistryAccess};
 
 /// The ledger without `--ledger` and `GAPSCAN_LEDGER`: in the current folder.
@@ -36,18 +37,8 @@ pub(crate) struct AccessArgs {
     /// The folder that remembers which versions were seen; without it `gapscan-state` beside the ledger.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) state: Option<PathBuf>,
-    /// CA certificates (PEM) for --registry and for the registries of image targets; no other CA is trusted for these then.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca: Option<PathBuf>,
-    /// A user for --registry; needs --password-file.
-    #[arg(long, value_name = "NAME", requires = "password_file")]
-    pub(crate) username: Option<String>,
-    /// A file with that user's password.
-    #[arg(long, value_name = "FILE", requires = "username")]
-    pub(crate) password_file: Option<PathBuf>,
-    /// HTTP without TLS, which is refused for anything but loopback addresses.
-    #[arg(long)]
-    pub(crate) plain_http: bool,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
 }
 
 impl AccessArgs {
@@ -56,8 +47,7 @@ impl AccessArgs {
     pub(crate) fn access(&self, images: impl Iterator<Item = String>) -> Result<Access, Failure> {
         let mut registries = BTreeMap::new();
         for host in images {
-            let access = RegistryAccess { ca_file: self.ca.clone(), plain_http: self.plain_http, ..RegistryAccess::default() };
-            registries.insert(host, access);
+            registries.insert(host, self.connect.access_elsewhere());
         }
         let bundle = match (&self.bundle, &self.registry, &self.root) {
             (Some(name), Some(registry), Some(root)) => Some(BundleSource {
@@ -70,13 +60,7 @@ impl AccessArgs {
         };
         if let Some(registry) = &self.registry {
             let prefix: Prefix = registry.parse().map_err(|e: crate::registry::reference::NameError| Failure::usage(e.to_string()))?;
-            let access = RegistryAccess {
-                ca_file: self.ca.clone(),
-                username: self.username.clone(),
-                password_file: self.password_file.clone(),
-                plain_http: self.plain_http,
-            };
-            registries.insert(prefix.registry.to_string(), access);
+            registries.insert(prefix.registry.to_string(), self.connect.access());
         }
         Ok(Access {
             ledger: self.ledger.clone(),
@@ -84,5 +68,47 @@ impl AccessArgs {
             bundle,
             registries,
         })
+    }
+}
+
+/// How a registry is reached.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ConnectArgs {
+    /// Trust the CAs in this file (PEM) for the registry, and no other
+    #[arg(long, value_name = "FILE", conflicts_with = "plain_http")]
+    ca: Option<PathBuf>,
+    /// The user; without one, what `docker login` or `skopeo login` left in ~/.docker/config.json is used
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    user: Option<String>,
+    /// The file whose first line is the user's password
+    #[arg(long, value_name = "FILE", requires = "user")]
+    password_file: Option<PathBuf>,
+    /// Another host that the credentials may be sent to for a token (repeatable)
+    #[arg(long, value_name = "HOST[:PORT]")]
+    token_host: Vec<Authority>,
+    /// Push blobs in chunks of this many bytes, for a proxy that limits the size of a request
+    #[arg(long, value_name = "BYTES")]
+    chunk_size: Option<NonZeroUsize>,
+    /// Use plain HTTP; only for a registry on a loopback address
+    #[arg(long)]
+    plain_http: bool,
+}
+
+impl ConnectArgs {
+    /// The access that these arguments describe.
+    pub(crate) fn access(&self) -> RegistryAccess {
+        RegistryAccess {
+            ca_file: self.ca.clone(),
+            username: self.user.clone(),
+            password_file: self.password_file.clone(),
+            token_hosts: self.token_host.iter().map(ToString::to_string).collect(),
+            chunk_bytes: self.chunk_size,
+            plain_http: self.plain_http,
+        }
+    }
+
+    /// The same for another registry: without the credentials, which are not meant for it.
+    fn access_elsewhere(&self) -> RegistryAccess {
+        RegistryAccess { username: None, password_file: None, token_hosts: Vec::new(), ..self.access() }
     }
 }

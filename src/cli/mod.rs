@@ -1,7 +1,11 @@
 //! The command line: one file a command, each an `Args` with a `run`.
 
 mod load;
+mod agent;
+mod bundle;
+mod export;
 mod registry;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -20,7 +24,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Load(load::Args),
+    Trust(trust::Args),
+    Bundle(bundle::Args),
     Registry(registry::Args),
+    Export(export::Export),
+    #[command(hide = true)]
+    Agent(agent::Args),
 }
 
 /// Parses the arguments, runs the command and gives the exit code. Messages go to stderr.
@@ -54,6 +63,10 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> Outcome {
     match command {
         Command::Load(args) => args.run().await,
+        Command::Trust(args) => args.run(jiff::Timestamp::now()),
+        Command::Bundle(args) => args.run(jiff::Timestamp::now()).await,
         Command::Registry(args) => args.run().await,
+        Command::Export(export) => export.run(jiff::Timestamp::now()),
+        Command::Agent(args) => args.run().await,
     }
 }

@@ -25,7 +25,7 @@ enum Command {
     Serve(ServeArgs),
 }
 
-/// Serve an OCI registry from a folder until SIGTERM or SIGINT; its address is the first line on stdout
+/// Serve an OCI registry from a folder until SIGTERM or SIGINT
 ///
 /// Without --tls-cert, a CA is made in DIR/tls on the first start; clients need DIR/tls/ca.crt.
 #[derive(Debug, clap::Args)]
@@ -50,10 +50,10 @@ struct ServeArgs {
     #[arg(long, conflicts_with = "tls_cert")]
     plain_http: bool,
     /// Ask every client for this user's password
-    #[arg(long, alias = "user", value_name = "NAME", requires = "password_file")]
-    username: Option<String>,
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    user: Option<String>,
     /// The file whose first line is the password
-    #[arg(long, value_name = "FILE", requires = "username")]
+    #[arg(long, value_name = "FILE", requires = "user")]
     password_file: Option<PathBuf>,
 }
 
@@ -67,8 +67,8 @@ impl Args {
 
 impl ServeArgs {
     async fn run(self) -> Outcome {
-        let Self { data, listen, name, tls_cert, tls_key, plain_http, username, password_file } = self;
-        let credentials = match (username, password_file) {
+        let Self { data, listen, name, tls_cert, tls_key, plain_http, user, password_file } = self;
+        let credentials = match (user, password_file) {
             (Some(user), Some(path)) => Some(Credentials::from_password_file(user, &path)?),
             _ => None,
         };
@@ -83,7 +83,7 @@ impl ServeArgs {
         let mut int = signal(SignalKind::interrupt()).map_err(signal_failed)?;
         let ca = data.join("tls/ca.crt");
         let server = Server::start(ServeConfig { data, listen, tls, credentials, limits: Limits::default() }).await?;
-        // For scripts: with port 0 only this says where.
+        // Data for whoever started it, and waits for this line: where it listens.
         println!("{scheme}://{}", server.address());
         if server.ca_pem().is_some() {
             eprintln!("clients need the CA certificate {}", ca.display());
@@ -93,54 +93,5 @@ impl ServeArgs {
         // Nothing is lost by a stop at once: what was acknowledged is on the disk.
         tokio::select! { () = server.shutdown() => {}, _ = term.recv() => {}, _ = int.recv() => {} }
         Ok(ExitClass::Success)
-    }
-}
-
-/// How a registry is reached.
-#[derive(Clone, Debug, clap::Args)]
-pub(super) struct ConnectArgs {
-    /// Trust the CAs in this file (PEM) for the registry, and no other
-    #[arg(long, value_name = "FILE", conflicts_with = "plain_http")]
-    ca: Option<PathBuf>,
-    /// The user; without one, what `docker login` or `skopeo login` left in ~/.docker/config.json is used
-    #[arg(long, alias = "user", value_name = "NAME", requires = "password_file")]
-    username: Option<String>,
-    /// The file whose first line is the user's password
-    #[arg(long, value_name = "FILE", requires = "username")]
-    password_file: Option<PathBuf>,
-    /// Another host that the credentials may be sent to for a token (repeatable)
-    #[arg(long, value_name = "HOST[:PORT]")]
-    token_host: Vec<Authority>,
-    /// Push blobs in chunks of this many bytes, for a proxy that limits the size of a request
-    #[arg(long, value_name = "BYTES")]
-    chunk_size: Option<NonZeroUsize>,
-    /// Use plain HTTP; only for a registry on a loopback address
-    #[arg(long)]
-    plain_http: bool,
-}
-
-impl ConnectArgs {
-    /// A client for the registry by these arguments.
-    pub(super) fn client(&self, registry: &Authority, limits: &Limits) -> Outcome<Client> {
-        let transport = match &self.ca {
-            Some(path) => Transport::TlsWithCa(file::read_capped(path, limits.document_bytes)?),
-            None if self.plain_http => Transport::PlainHttp,
-            None => Transport::Tls,
-        };
-        let credentials = match (&self.username, &self.password_file) {
-            (Some(user), Some(path)) => Some(Credentials::from_password_file(user, path)?),
-            _ => match docker_config_path() {
-                Some(path) => Credentials::from_docker_config(&path, registry, limits)?,
-                None => None,
-            },
-        };
-        Ok(Client::new(ClientConfig {
-            transport,
-            credentials,
-            token_hosts: self.token_host.clone(),
-            upload: self.chunk_size.map_or(Upload::Whole, Upload::Chunks),
-            limits: limits.clone(),
-            ..ClientConfig::new(registry.clone())
-        })?)
     }
 }

@@ -142,6 +142,12 @@ impl Cluster {
         Ok(Self { client, config, context: self.context.clone(), api_call: self.api_call, patience: self.patience })
     }
 
+    /// The same connection with other limits.
+    #[must_use]
+    pub fn with_limits(&self, limits: &Limits) -> Self {
+        Self { api_call: limits.api_call, patience: limits.api_call * 2, ..self.clone() }
+    }
+
     /// What names this cluster.
     ///
     /// # Errors

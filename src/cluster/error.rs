@@ -177,7 +177,7 @@ pub enum ClusterError {
         template: String,
     },
     /// An image could not be pulled.
-    #[error("start the scanner: image `{image}` can't be pulled: {}", brief_message(.message))]
+    #[error("start a pod: image `{image}` can't be pulled: {}", brief_message(.message))]
     ImagePull {
         /// The image, where the kubelet names it.
         image: String,
@@ -185,7 +185,7 @@ pub enum ClusterError {
         message: String,
     },
     /// The scanner's pod did not start in time.
-    #[error("start the scanner: {}", brief_message(.message))]
+    #[error("start a pod: {}", brief_message(.message))]
     NotStarted {
         /// What it was waiting for.
         message: String,

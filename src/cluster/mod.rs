@@ -1,17 +1,18 @@
 //! The cluster: its targets, its objects, and scans in it with least privilege that leave nothing behind.
 
 pub mod access;
-// pub mod agent;
-// pub mod canary;
+pub mod agent;
+pub mod canary;
 pub mod client;
 pub mod error;
 pub mod identity;
-// pub mod job;
+pub mod job;
 pub mod namespace;
 pub mod network;
 pub mod object;
 pub mod objects;
-// pub mod sweep;
+mod pod;
+pub mod sweep;
 pub mod targets;
 
 pub use client::Cluster;

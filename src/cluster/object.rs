@@ -22,7 +22,7 @@ pub const RUN: &str = "gapscan.dev/run";
 pub const SCAN: &str = "gapscan.dev/scan";
 
 /// How long a removed object may take to be gone. A pod has its grace period, and the kubelet may be busy.
-const GONE: Duration = Duration::from_secs(60);
+pub(crate) const GONE: Duration = Duration::from_secs(60);
 
 /// The kinds of object that gapscan makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

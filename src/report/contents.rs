@@ -57,6 +57,8 @@ pub enum Selection {
 pub struct LedgerRef {
     /// Its file name, without the folders above it.
     pub name: String,
+    /// What tells this ledger from every other: the UUID in its first entry.
+    pub id: String,
     /// The number of its last entry.
     pub sequence: u64,
     /// The digest of its last entry, which covers all entries before it.

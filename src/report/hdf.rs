@@ -88,8 +88,9 @@ fn document(report: &Report, task: &ReportTask) -> Value {
     let skipped = total(Status::NotApplicable) + total(Status::NotEvaluated) + total(Status::Waived);
     json!({
         "platform": {
-            "name": record.target.kind().word(),
-            "release": identity,
+            // Heimdall shows the two as one text: `pod/shop/web/web@sha256:...`.
+            "name": record.target.key(),
+            "release": format!("@{identity}"),
             "target_id": record.target.key(),
         },
         "profiles": [{
@@ -123,6 +124,7 @@ fn document(report: &Report, task: &ReportTask) -> Value {
             "generated": report.generated,
             "ledger": {
                 "name": report.ledger.name,
+                "id": report.ledger.id,
                 "sequence": report.ledger.sequence,
                 "head": report.ledger.head,
                 "intact": report.ledger.state.problem().is_none(),

@@ -82,6 +82,7 @@ fn head(report: &Report) -> Value {
         "targets": targets,
         "ledger": {
             "name": report.ledger.name,
+            "id": report.ledger.id,
             "sequence": report.ledger.sequence,
             "head": report.ledger.head,
             "intact": report.ledger.state.problem().is_none(),

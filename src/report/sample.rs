@@ -355,6 +355,7 @@ pub(super) fn report() -> Report {
         scope: Scope { selection: Selection::Latest, targets: Vec::new() },
         ledger: LedgerRef {
             name: "ledger.sqlite".to_owned(),
+            id: "01937a00-0000-7000-8000-000000000001".to_owned(),
             sequence: 4711,
             head: Digest::of("head"),
             state: LedgerState::Intact,

@@ -1,6 +1,7 @@
 //! Plans: what is scanned, with what, when, and under which policy.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,12 @@ pub struct RegistryAccess {
     /// A file with the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// Other hosts that the credentials may be sent to for a token.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub token_hosts: Vec<String>,
+    /// Blobs are pushed in chunks of so many bytes, for a proxy that limits the size of a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chunk_bytes: Option<NonZeroUsize>,
     /// HTTP without TLS. Refused for anything but loopback addresses.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub plain_http: bool,
@@ -348,6 +355,12 @@ mod tests {
         assert_eq!(plan.bundle.expect("there is one").root, Path::new("/etc/gapscan/root.json"));
         assert_eq!(plan.scans[0].selection.words(), ["cluster", "ns/shop"]);
         assert_eq!(plan.policy, Policy::default());
+    }
+
+    #[test]
+    fn the_example_is_a_plan() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundle/plan.yaml");
+        assert_eq!(Plan::load(&path, &Limits::default()).expect("a good plan").scans.len(), 2);
     }
 
     #[test]

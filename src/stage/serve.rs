@@ -246,19 +246,27 @@ fn times(count: usize) -> String {
     }
 }
 
+/// The runs of this scan, the newest first, each with its due time.
+fn runs_of(ledger: &Ledger, subject: &str) -> Result<Vec<(Timestamp, RunStart)>, LedgerError> {
+    let runs = ledger.reader().runs(usize::MAX)?;
+    Ok(runs
+        .into_iter()
+        .filter_map(|run| match &run.start.trigger {
+            Trigger::Schedule { plan, due } if plan == subject => Some((*due, run.start)),
+            Trigger::Schedule { .. } | Trigger::Manual => None,
+        })
+        .collect())
+}
+
 /// The last run of this scan that expected anything.
 fn last_run(ledger: &Ledger, subject: &str) -> Result<Option<RunStart>, LedgerError> {
-    let ours = |s: &RunStart| matches!(&s.trigger, Trigger::Schedule { plan, .. } if plan == subject);
-    Ok(ledger.run_starts()?.into_iter().rev().find(|s| ours(s) && !s.expected.is_empty()))
+    Ok(runs_of(ledger, subject)?.into_iter().map(|(_, start)| start).find(|start| !start.expected.is_empty()))
 }
 
 /// The latest due time of this scan that the ledger accounts for.
 fn last_handled(ledger: &Ledger, subject: &str) -> Result<Option<Timestamp>, LedgerError> {
-    let by_runs = ledger.run_starts()?.into_iter().filter_map(|s| match s.trigger {
-        Trigger::Schedule { plan, due } if plan == subject => Some(due),
-        Trigger::Schedule { .. } | Trigger::Manual => None,
-    });
-    let by_events = ledger.events()?.into_iter().filter(|e| e.subject == subject).filter_map(|e| e.due);
+    let by_runs = runs_of(ledger, subject)?.into_iter().map(|(due, _)| due);
+    let by_events = ledger.reader().events()?.into_iter().filter(|e| e.subject == subject).filter_map(|e| e.due);
     Ok(by_runs.chain(by_events).max())
 }
 

@@ -53,6 +53,7 @@ pub struct VerifiedMetadata {
     root_version: u64,
     targets: Targets,
     targets_digest: Digest,
+    expires: Timestamp,
 }
 
 impl VerifiedMetadata {
@@ -84,6 +85,11 @@ impl VerifiedMetadata {
     /// The digest of the file with the list of targets, which names all content.
     pub fn targets_digest(&self) -> Digest {
         self.targets_digest
+    }
+
+    /// When the first of its roles expires.
+    pub fn expires(&self) -> Timestamp {
+        self.expires
     }
 
     /// The version of all its metadata.
@@ -341,6 +347,12 @@ pub async fn verify(
         lineage: Digest::of(roots[0]),
         fingerprint: pinned.fingerprint(),
         root_version: root.signed.version.get(),
+        expires: root
+            .signed
+            .expires
+            .min(timestamp.signed.expires)
+            .min(snapshot.signed.expires)
+            .min(targets.signed.expires),
         targets: targets.signed,
         targets_digest,
         files,

@@ -128,3 +128,35 @@ fn a_document_stays_what_it_is() {
     let file = render(&report).remove(0);
     insta::assert_snapshot!(String::from_utf8(file.json).expect("UTF-8"));
 }
+
+#[test]
+fn the_saf_cli_counts_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for report in [sample::report(), sample::hostile()] {
+        for (file, task) in render(&report).iter().zip(&report.tasks) {
+            let path = folder.path().join("hdf.json");
+            std::fs::write(&path, &file.json).expect("write");
+            let run = std::process::Command::new("saf")
+                .args(["view", "summary", "--stdout", "--format", "json", "--logLevel", "error", "-i"])
+                .arg(&path)
+                .output();
+            let Ok(run) = run else {
+                println!("skipped: needs saf");
+                return;
+            };
+            let text = String::from_utf8_lossy(&run.stdout);
+            let json = text.find('[').map_or("", |start| &text[start..]);
+            let summary: Value = serde_json::from_str(json).expect(&text);
+            let coverage = task.record().coverage;
+            let total = |name: &str| summary[0][name]["total"].as_u64().expect(name);
+            assert_eq!(total("passed"), coverage.count(Status::Passed));
+            assert_eq!(total("failed"), coverage.count(Status::Failed));
+            assert_eq!(total("no_impact"), coverage.count(Status::NotApplicable));
+            assert_eq!(total("skipped"), coverage.count(Status::NotEvaluated) + coverage.count(Status::Waived));
+            assert_eq!(total("error"), 0);
+            let compliance = summary[0]["compliance"].as_u64().expect("a number");
+            let score = coverage.score().unwrap_or(0);
+            assert!(compliance == score || compliance == score + 1, "{compliance} is {score}, rounded another way");
+        }
+    }
+}

@@ -59,11 +59,11 @@ impl FindingView {
     pub(super) fn new(anchor: String, control: &Control, finding: &Finding, now: jiff::Timestamp) -> Self {
         let (reason, waiver) = match &finding.outcome {
             Outcome::Passed | Outcome::Failed => (Shown::line(""), None),
-            Outcome::NotApplicable { reason } => (Shown::lines(reason), None),
-            Outcome::NotEvaluated { detail, .. } => (Shown::lines(detail), None),
+            Outcome::NotApplicable { reason } => (Shown::said(reason), None),
+            Outcome::NotEvaluated { detail, .. } => (Shown::said(detail), None),
             Outcome::Waived { waiver, justification, until } => {
                 let waiver = WaiverView {
-                    justification: Shown::lines(justification),
+                    justification: Shown::said(justification),
                     until: When::new(*until),
                     digest: digest(waiver),
                     expired: *until <= now,
@@ -92,7 +92,7 @@ impl Found {
     fn new(finding: &Finding) -> Self {
         let view = |detail: &Detail| DetailView {
             subject: Shown::line(&detail.subject),
-            message: Shown::lines(&detail.message),
+            message: Shown::said(&detail.message),
         };
         let shown = finding.details.len().min(MAX_DETAILS);
         // A click to see one line more would be a bad deal.

@@ -12,6 +12,9 @@ use crate::report::contents::{LedgerRef, Report, ReportRun, Scope, Selection};
 /// How many places are named with a reason or a failed control; the results below have them all.
 const MAX_PLACES: usize = 12;
 
+/// How many events are shown, the newest first.
+const MAX_EVENTS: usize = 200;
+
 /// The whole page.
 #[derive(Debug, Template)]
 #[template(path = "report/page.html")]
@@ -30,14 +33,16 @@ pub(super) struct Page {
     tasks: Vec<TaskView>,
     runs: Vec<RunView>,
     events: Vec<EventView>,
+    older_events: usize,
 }
 
 #[derive(Debug)]
 struct LedgerView {
     name: Shown,
+    id: Shown,
     sequence: u64,
     head: Shown,
-    problem: Option<Shown>,
+    is_intact: bool,
 }
 
 /// What the page says first.
@@ -124,14 +129,17 @@ impl Page {
             worst: worst(report),
             tasks,
             runs: report.runs.iter().map(RunView::new).collect(),
+            older_events: report.events.len().saturating_sub(MAX_EVENTS),
             events: report
                 .events
                 .iter()
+                .rev()
+                .take(MAX_EVENTS)
                 .map(|e| EventView {
                     at: When::new(e.at),
                     what: Shown::line(&e.what),
                     subject: Shown::line(&e.subject),
-                    detail: Shown::lines(&e.detail),
+                    detail: Shown::said(&e.detail),
                 })
                 .collect(),
         }
@@ -153,9 +161,10 @@ impl LedgerView {
     fn new(ledger: &LedgerRef) -> Self {
         Self {
             name: Shown::line(&ledger.name),
+            id: Shown::line(&ledger.id),
             sequence: ledger.sequence,
             head: digest(&ledger.head),
-            problem: ledger.state.problem().map(Shown::lines),
+            is_intact: ledger.state.problem().is_none(),
         }
     }
 }
@@ -216,7 +225,7 @@ impl Verdict {
 fn alarms(report: &Report) -> Vec<Alarm> {
     let mut alarms = Vec::new();
     if let Some(problem) = report.ledger.state.problem() {
-        alarms.push(Alarm { title: "The ledger is not intact", text: Shown::lines(problem) });
+        alarms.push(Alarm { title: "The ledger is not intact", text: Shown::said(problem) });
     }
     let owed = report.unrecorded().count() as u64;
     if owed > 0 {

@@ -17,7 +17,12 @@ impl Shown {
         Self(cut(&printable(text), 300))
     }
 
-    /// Paragraphs: line breaks stay, at most 6000 characters.
+    /// What a target or a scanner said: line breaks stay, at most 800 characters.
+    pub(super) fn said(text: &str) -> Self {
+        Self(cut(&printable_lines(text.trim()), 800))
+    }
+
+    /// What a profile explains: line breaks stay, at most 6000 characters.
     pub(super) fn lines(text: &str) -> Self {
         Self(cut(&printable_lines(text.trim()), 6000))
     }

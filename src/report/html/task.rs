@@ -102,7 +102,7 @@ impl TaskView {
             .map(|((reason, detail), findings)| ReasonGroup {
                 code: reason.code(),
                 description: reason.description(),
-                detail: Shown::lines(detail),
+                detail: Shown::said(detail),
                 findings,
             })
             .collect();
@@ -121,7 +121,7 @@ impl TaskView {
             waived: of(Status::Waived),
             passed: of(Status::Passed),
             not_applicable: of(Status::NotApplicable),
-            notes: record.notes.iter().map(|n| Shown::lines(n)).collect(),
+            notes: record.notes.iter().map(|n| Shown::said(n)).collect(),
             facts: facts(task),
             evidence: record
                 .evidence

@@ -108,6 +108,7 @@ fn what_is_wrong_with_the_ledger_comes_first() {
     assert!(page.contains("<h2 id=\"verdict\">The ledger is not intact</h2>"));
     assert!(page.contains("entry 12 was changed"));
     assert!(!page.contains("chain verified"));
+    assert!(page.contains("no score: the counts can't be relied on"));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
 use crate::model::target::Target;
 use crate::native::facts;
+use crate::native::facts::container::Nonce;
 
 /// How long the collector may take. It reads files and walks one file system; a container that needs longer is stuck.
 const COLLECT: Duration = Duration::from_secs(180);
@@ -64,8 +65,8 @@ async fn collect(
     context: &Context,
 ) -> Result<(facts::SystemFacts, Vec<u8>), NotDone> {
     // The target's content was written before this was chosen, so that nothing in it can pretend to be the collector.
-    let nonce = uuid::Uuid::new_v4().simple().to_string();
-    let argv = facts::container::command(&nonce);
+    let nonce = Nonce::random();
+    let argv = facts::container::command(&nonce, &context.limits);
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     let caps = Caps {
         stdout: usize::try_from(context.limits.collector_bytes).unwrap_or(usize::MAX),

@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use tokio::io::AsyncReadExt;
 
 use super::error::ScanError;
-use super::registries::Registries;
 use super::unit::NotDone;
 use crate::base::digest::Digest;
 use crate::base::document;
@@ -24,6 +23,7 @@ use crate::model::scanner::{BUILTIN, ProfileDocument, ScannerDocument};
 use crate::native::profile::{self as rules, RuleProfile};
 use crate::registry::{Client, Prefix};
 use crate::stage::load;
+use crate::stage::registries::Registries;
 use crate::stage::plan::{BundleSource, Policy};
 use crate::trust::TrustRoot;
 

@@ -15,7 +15,6 @@ mod external;
 mod host;
 mod image;
 mod objects;
-mod registries;
 mod run;
 mod select;
 mod session;

@@ -9,7 +9,7 @@ use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
 use crate::model::target::Target;
 use crate::native::facts::Missing;
-use crate::native::facts::cluster::ClusterFacts;
+use crate::native::facts::cluster::{ClusterFacts, Resource};
 use crate::native::rules;
 
 pub(crate) async fn reach(target: &Target, tasks: &[Task], context: &Context) -> Reached {
@@ -19,25 +19,20 @@ pub(crate) async fn reach(target: &Target, tasks: &[Task], context: &Context) ->
         Some(Err(why)) => return nothing(why.clone()),
         None => return nothing(NotDone::new(Reason::InternalError, "no cluster was connected for this")),
     };
-    let mut wanted = BTreeSet::new();
-    for resource in tasks.iter().filter_map(|t| t.rules.as_ref()).flat_map(|rules| rules.resources()) {
-        match resource.to_string().parse::<ResourceKey>() {
-            Ok(key) => wanted.insert(key),
-            Err(error) => return nothing(NotDone::because(Reason::RuleError, &error)),
-        };
-    }
-    let wanted: Vec<ResourceKey> = wanted.into_iter().collect();
+    let resources: BTreeSet<Resource> =
+        tasks.iter().filter_map(|t| t.rules.as_ref()).flat_map(|rules| rules.resources()).collect();
+    let key = |r: &Resource| ResourceKey { group: r.group.clone(), version: r.version.clone(), resource: r.resource.clone() };
+    let wanted: Vec<ResourceKey> = resources.iter().map(key).collect();
     let read = match objects::collect(&session.cluster, &session.home, &wanted, &context.limits).await {
         Ok(read) => read,
         Err(error) => return nothing(NotDone::because(error.reason(), &error)),
     };
     let mut facts = ClusterFacts::default();
     for (key, outcome) in read.by_resource {
+        let resource = Resource::new(&key.group, &key.version, &key.resource);
         match outcome {
-            Ok(list) => facts.insert(key.to_string(), list),
-            Err((reason, detail)) => {
-                facts.missing.insert(key.to_string(), Missing { reason, detail });
-            }
+            Ok(list) => facts.add(&resource, list),
+            Err((reason, detail)) => facts.miss(&resource, Missing { reason, detail }),
         }
     }
     let verdict = tasks

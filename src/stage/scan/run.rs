@@ -10,7 +10,6 @@ use super::content::Content;
 use super::dispatch::{RunSummary, Stop, close_interrupted, dispatch};
 use super::error::ScanError;
 use super::image::LayerCache;
-use super::registries::Registries;
 use super::select::{Selected, needs_cluster, select};
 use super::session::{Intent, Session};
 use super::unit::{Context, NotDone, Task, Unit, Work};
@@ -23,6 +22,7 @@ use crate::model::provenance::Cleanup;
 use crate::model::record::{Event, RunId, RunStart, Trigger};
 use crate::model::scanner::BUILTIN;
 use crate::model::target::{Target, TargetKind};
+use crate::stage::registries::Registries;
 use crate::stage::plan::{Access, Policy, Selection};
 
 /// One scan, asked for by a person or a schedule.

@@ -46,10 +46,7 @@ impl Session {
                 Reason::PolicyNotEnforced,
                 "network policies are not proven to be enforced: the canary needs gapscan's image, and no bundle was given",
             )),
-            (Intent::Run, Some(image)) => match canary::prove(&cluster, &home, image).await {
-                Ok(proof) => Ok(proof),
-                Err(error) => Err(NotDone::because(Reason::PolicyNotEnforced, &error)),
-            },
+            (Intent::Run, Some(image)) => Ok(canary::prove(&cluster, &home, image, jiff::Timestamp::now()).await),
         };
         Ok(Self { cluster, home, network, unenforced, scans: AtomicU32::new(0) })
     }

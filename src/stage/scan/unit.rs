@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use super::content::External;
 use super::dispatch::Unaccounted;
 use super::image::LayerCache;
-use super::registries::Registries;
 use super::session::Session;
 use super::{container, external, host, image, objects};
 use crate::base::limits::Limits;
@@ -20,6 +19,7 @@ use crate::model::record::{CheckedTask, ExpectedTask, RunId};
 use crate::model::scanner::BUILTIN;
 use crate::model::target::Target;
 use crate::native::profile::RuleProfile;
+use crate::stage::registries::Registries;
 use crate::stage::plan::Policy;
 
 /// What every unit of a run shares.

@@ -1,4 +1,4 @@
-//! The registries that a run talks to, each with one client, made from the plan's access when it is first asked for.
+//! The registries that a stage talks to, each with one client, made from its access when it is first asked for.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -6,8 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use crate::base::exit::{Classify, ExitClass};
 use crate::base::file::{self, FileError};
 use crate::base::limits::Limits;
-use crate::registry::{Authority, Client, ClientConfig, Credentials, RegistryError, Transport};
 use crate::registry::auth::docker_config_path;
+use crate::registry::reference::NameError;
+use crate::registry::{Authority, Client, ClientConfig, Credentials, RegistryError, Transport, Upload};
 use crate::stage::plan::RegistryAccess;
 
 /// Why a registry can't be used as configured.
@@ -19,6 +20,9 @@ pub enum AccessError {
     /// The registry, or what is known of it.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The name of a host that credentials may be sent to.
+    #[error(transparent)]
+    TokenHost(#[from] NameError),
 }
 
 impl Classify for AccessError {
@@ -26,6 +30,7 @@ impl Classify for AccessError {
         match self {
             Self::File(error) => error.class(),
             Self::Registry(error) => error.class(),
+            Self::TokenHost(_) => ExitClass::Usage,
         }
     }
 }
@@ -47,9 +52,18 @@ pub fn client(registry: &Authority, access: &RegistryAccess, limits: &Limits) ->
             _ => None,
         },
     };
-    Ok(Client::new(ClientConfig { transport, credentials, limits: limits.clone(), ..ClientConfig::new(registry.clone()) })?)
+    let token_hosts = access.token_hosts.iter().map(|h| h.parse()).collect::<Result<Vec<Authority>, NameError>>()?;
+    Ok(Client::new(ClientConfig {
+        transport,
+        credentials,
+        token_hosts,
+        upload: access.chunk_bytes.map_or(Upload::Whole, Upload::Chunks),
+        limits: limits.clone(),
+        ..ClientConfig::new(registry.clone())
+    })?)
 }
 
+/// Clients by registry; each is made once.
 pub(crate) struct Registries {
     access: BTreeMap<String, RegistryAccess>,
     limits: Limits,

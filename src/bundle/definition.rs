@@ -1,0 +1,349 @@
+//! What somebody wants in a bundle: `kind: Bundle`, `bundle.yaml`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::name::is_name;
+use super::oci::Platform;
+use super::writer::BuildError;
+use crate::base::digest::Digest;
+use crate::base::document::{self, ApiVersion, Document, DocumentError};
+use crate::base::exit::Classify;
+use crate::base::limits::Limits;
+use crate::base::quantity::Span;
+use crate::base::text::brief;
+use crate::model::catalog::GAPSCAN_IMAGE;
+use crate::trust::metadata::MAX_VERSION;
+
+/// A `kind: Bundle` document. Paths in it are relative to its folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct BundleDocument {
+    /// `gapscan/v1`
+    pub api_version: ApiVersion,
+    /// `Bundle`
+    pub kind: String,
+    /// The bundle's name: lower-case letters, digits and single hyphens, at most 63.
+    pub name: String,
+    /// Higher is newer; an enclave that has seen a version takes no lower one.
+    pub version: u64,
+    /// How long the bundle may be used after it was locked. The root may allow less.
+    #[serde(default = "default_validity")]
+    pub valid_for: Span,
+    /// Shown on every report, as `UNCLASSIFIED`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification: Option<String>,
+    /// The platforms of the nodes, as `linux/amd64`.
+    #[serde(default = "default_platforms")]
+    pub platforms: Vec<PlatformName>,
+    /// How registries are reached, by `HOST[:PORT]`. Others are asked with the machine's CAs and its docker login.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub registries: BTreeMap<String, RegistryAccess>,
+    /// Images besides gapscan's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ImageEntry>,
+    /// Files with `kind: Scanner` documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scanners: Vec<PathBuf>,
+    /// Folders of profiles.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<ProfileEntry>,
+    /// Databases, content, anything else that scanners need.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dependencies: Vec<DependencyEntry>,
+}
+
+impl Document for BundleDocument {
+    const KIND: &'static str = "Bundle";
+}
+
+fn default_validity() -> Span {
+    Span::days(90)
+}
+
+fn default_platforms() -> Vec<PlatformName> {
+    vec![PlatformName(Platform { architecture: "amd64".to_owned(), os: "linux".to_owned(), variant: None })]
+}
+
+/// How a registry is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RegistryAccess {
+    /// CAs (PEM) to trust for it, and no others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Who asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// A file with the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Other hosts that the credentials may be sent to for a token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_hosts: Vec<String>,
+    /// HTTP without TLS. Refused for anything but loopback addresses.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plain_http: bool,
+}
+
+/// An image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ImageEntry {
+    /// Its name in the bundle.
+    pub name: String,
+    /// Where it comes from: a registry's reference, or `oci:PATH[:TAG]`.
+    pub from: From,
+}
+
+/// A profile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ProfileEntry {
+    /// The folder with its `profile.yaml`.
+    pub path: PathBuf,
+}
+
+/// A dependency.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct DependencyEntry {
+    /// Its name in the bundle.
+    pub name: String,
+    /// Where it comes from: a registry's reference, `oci:PATH[:TAG]`, `file:PATH` or `dir:PATH`.
+    pub from: From,
+    /// When its content was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built: Option<Timestamp>,
+    /// How old it may be when it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Span>,
+}
+
+/// Where an item comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum From {
+    /// A registry.
+    Registry(String),
+    /// An OCI image layout in a folder, and the name of an image in it.
+    Layout(PathBuf, Option<String>),
+    /// One file.
+    File(PathBuf),
+    /// A folder with all that is in it.
+    Folder(PathBuf),
+}
+
+impl FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = |path: &str| {
+            if path.is_empty() { Err(format!("`{}` names no path", brief(text))) } else { Ok(PathBuf::from(path)) }
+        };
+        if let Some(rest) = text.strip_prefix("oci:") {
+            return match rest.rsplit_once(':') {
+                Some((folder, tag)) if !tag.contains('/') && !tag.is_empty() => {
+                    Ok(Self::Layout(path(folder)?, Some(tag.to_owned())))
+                }
+                Some(_) | None => Ok(Self::Layout(path(rest)?, None)),
+            };
+        }
+        if let Some(rest) = text.strip_prefix("file:") {
+            return Ok(Self::File(path(rest)?));
+        }
+        if let Some(rest) = text.strip_prefix("dir:") {
+            return Ok(Self::Folder(path(rest)?));
+        }
+        if !text.contains('/') {
+            return Err(format!(
+                "`{}` is no source: write HOST/REPOSITORY[:TAG][@DIGEST], oci:PATH[:TAG], file:PATH or dir:PATH",
+                brief(text)
+            ));
+        }
+        Ok(Self::Registry(text.to_owned()))
+    }
+}
+
+impl std::fmt::Display for From {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Registry(reference) => f.write_str(reference),
+            Self::Layout(path, None) => write!(f, "oci:{}", path.display()),
+            Self::Layout(path, Some(tag)) => write!(f, "oci:{}:{tag}", path.display()),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Folder(path) => write!(f, "dir:{}", path.display()),
+        }
+    }
+}
+
+impl Serialize for From {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for From {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A platform written `OS/ARCHITECTURE[/VARIANT]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlatformName(pub Platform);
+
+impl FromStr for PlatformName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let (os, architecture, variant) = match parts[..] {
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant.to_owned())),
+            _ => return Err(format!("`{}` is no platform: write it as linux/amd64", brief(text))),
+        };
+        if os != "linux" || !matches!(architecture, "amd64" | "arm64") {
+            return Err(format!("`{}` is not supported: the platforms are linux/amd64 and linux/arm64", brief(text)));
+        }
+        Ok(Self(Platform { architecture: architecture.to_owned(), os: os.to_owned(), variant }))
+    }
+}
+
+impl std::fmt::Display for PlatformName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.0.os, self.0.architecture)?;
+        self.0.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
+    }
+}
+
+impl Serialize for PlatformName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PlatformName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A definition that was read from a file, with all its problems told at once.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    /// The document.
+    pub document: BundleDocument,
+    /// The folder that its paths are relative to.
+    pub folder: PathBuf,
+    /// The digest of the file.
+    pub digest: Digest,
+}
+
+impl Definition {
+    /// Reads `bundle.yaml`.
+    ///
+    /// # Errors
+    /// When it can't be read, or asks for what can't be.
+    pub fn read(path: &Path, limits: &Limits) -> Result<Self, BuildError> {
+        let text = document::text(path, limits).map_err(wrong)?;
+        let document: BundleDocument = document::parse(path, &text).map_err(wrong)?;
+        let problems = document.problems();
+        if !problems.is_empty() {
+            return Err(BuildError::Definition(format!("use `{}`: {}", path.display(), problems.join("; "))));
+        }
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        Ok(Self { document, folder, digest: Digest::of(&text) })
+    }
+
+    /// A path of the document, from where the program runs.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// The platforms.
+    pub fn platforms(&self) -> Vec<Platform> {
+        self.document.platforms.iter().map(|p| p.0.clone()).collect()
+    }
+}
+
+/// A document's problem as a problem of building.
+pub(super) fn wrong(error: DocumentError) -> BuildError {
+    match error {
+        DocumentError::File(error) => BuildError::File(error),
+        other => {
+            debug_assert_eq!(other.class(), crate::base::exit::ExitClass::Usage);
+            BuildError::Definition(other.to_string())
+        }
+    }
+}
+
+impl BundleDocument {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !is_name(&self.name) {
+            problems
+                .push(format!("name `{}` must be lower-case letters, digits and single hyphens", brief(&self.name)));
+        }
+        if self.version == 0 || self.version > MAX_VERSION {
+            problems.push(format!("version {} must be 1 to {MAX_VERSION}", self.version));
+        }
+        if self.platforms.is_empty() {
+            problems.push("platforms is empty".to_owned());
+        }
+        if self.classification.as_ref().is_some_and(|c| c.is_empty() || c.len() > 128 || c.contains(char::is_control)) {
+            problems.push("classification must be one line of at most 128 bytes".to_owned());
+        }
+        let names =
+            self.images.iter().map(|i| &i.name).chain(self.dependencies.iter().map(|d| &d.name)).collect::<Vec<_>>();
+        for (at, name) in names.iter().enumerate() {
+            if !is_name(name) || *name == GAPSCAN_IMAGE {
+                problems.push(format!("`{}` can't be the name of an item", brief(name)));
+            }
+            if names[..at].contains(name) {
+                problems.push(format!("two items have the name `{}`", brief(name)));
+            }
+        }
+        for image in &self.images {
+            if matches!(image.from, From::File(_) | From::Folder(_)) {
+                problems.push(format!("image `{}` must come from a registry or an image layout", brief(&image.name)));
+            }
+        }
+        problems
+    }
+}
+
+/// A commented `bundle.yaml` to start from.
+pub const TEMPLATE: &str = include_str!("../../bundle/template.yaml");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_is_a_definition() {
+        let document: BundleDocument = document::parse(Path::new("bundle.yaml"), TEMPLATE).expect("it parses");
+        assert_eq!(document.problems(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn sources_read_what_they_write() {
+        for text in ["oci:a/b", "oci:a/b:1.0", "dir:x", "file:../y", "r.example:5000/a/b:1@sha256:0", "localhost/x"] {
+            assert_eq!(text.parse::<From>().expect(text).to_string(), text);
+        }
+        for text in ["", "debian", "oci:", "dir:", "file:"] {
+            assert!(text.parse::<From>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let text = "apiVersion: gapscan/v1\nkind: Bundle\nname: A\nversion: 0\nplatforms: []\nimages:\n\
+                    - {name: gapscan, from: 'dir:x'}\n- {name: b, from: 'oci:x'}\n- {name: b, from: 'oci:x'}\n";
+        let document: BundleDocument = document::parse(Path::new("b.yaml"), text).expect("it parses");
+        assert_eq!(document.problems().len(), 6, "{:?}", document.problems());
+    }
+}

@@ -1,0 +1,149 @@
+//! Profiles: a folder with `profile.yaml` becomes an image with its controls listed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::definition::wrong;
+use super::layer::LayerPlan;
+use super::source::SourceError;
+use super::writer::BuildError;
+use crate::base::document;
+use crate::base::exit::ExitClass;
+use crate::base::file;
+use crate::base::limits::Limits;
+use crate::model::profile::Profile;
+use crate::model::scanner::ProfileDocument;
+
+/// The file of a profile's folder that says what it is.
+pub const PROFILE_FILE: &str = "profile.yaml";
+/// The file of a profile's image with the JSON of [`Profile`].
+pub const CONTROLS_FILE: &str = "controls.json";
+/// Bytes of all files of one profile's folder.
+const FOLDER_BYTES: u64 = 64 << 20;
+/// Files of one profile's folder.
+const FOLDER_FILES: usize = 10_000;
+
+/// A profile's folder in memory.
+#[derive(Clone, Debug)]
+pub struct ProfileFolder {
+    /// `profile.yaml`
+    pub document: ProfileDocument,
+    /// All its files, by their paths in it.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// Lists the controls of profiles whose kind the bundle does not know itself: CEL rules and XCCDF benchmarks.
+pub trait ProfileResolver: Send + Sync {
+    /// The profile of CEL rules (`rules:`), whose files are among `files`.
+    ///
+    /// # Errors
+    /// When the rules can't be used.
+    fn rules(&self, document: &ProfileDocument, files: &BTreeMap<String, Vec<u8>>) -> Result<Profile, SourceError>;
+
+    /// The profile of an XCCDF benchmark or data stream (`xccdf:`).
+    ///
+    /// # Errors
+    /// When the benchmark can't be used, or has no such profile.
+    fn xccdf(&self, document: &ProfileDocument, benchmark: &[u8]) -> Result<Profile, SourceError>;
+}
+
+impl ProfileFolder {
+    /// Reads a profile's folder.
+    ///
+    /// # Errors
+    /// When it has no proper `profile.yaml`, holds links, or is too large.
+    pub fn read(folder: &Path, limits: &Limits) -> Result<Self, BuildError> {
+        let path = folder.join(PROFILE_FILE);
+        let document: ProfileDocument = document::load(&path, limits).map_err(wrong)?;
+        let refuse = |reason: &str| Err(BuildError::Definition(format!("use `{}`: {reason}", path.display())));
+        if !super::name::is_name(&document.name) {
+            return refuse("its name must be lower-case letters, digits and single hyphens");
+        }
+        if folder.file_name().is_some_and(|name| name != document.name.as_str()) {
+            return refuse("its name is not that of its folder");
+        }
+        let kinds = [!document.rules.is_empty(), document.xccdf.is_some(), !document.controls.is_empty()];
+        if kinds.iter().filter(|k| **k).count() != 1 {
+            return refuse("exactly one of rules, xccdf and controls must say where its controls come from");
+        }
+        if document.targets.is_empty() {
+            return refuse("it names no kind of target");
+        }
+        let mut files = BTreeMap::new();
+        let mut left = FOLDER_BYTES;
+        collect(folder, String::new(), &mut files, &mut left)?;
+        if files.contains_key(CONTROLS_FILE) {
+            return refuse("its folder has a controls.json, which is made when the bundle is built");
+        }
+        Ok(Self { document, files })
+    }
+
+    /// Its controls; `benchmark` is the content of the XCCDF file that it names, if it names one.
+    ///
+    /// # Errors
+    /// When they can't be listed, are none, or one is there twice.
+    pub fn resolve(&self, benchmark: Option<&[u8]>, resolver: &dyn ProfileResolver) -> Result<Profile, BuildError> {
+        let document = &self.document;
+        let profile = match benchmark {
+            Some(benchmark) => resolver.xccdf(document, benchmark)?,
+            None if document.controls.is_empty() => resolver.rules(document, &self.files)?,
+            None => Profile {
+                name: document.name.clone(),
+                version: document.version.clone(),
+                title: document.title.clone(),
+                summary: document.summary.clone(),
+                controls: document.controls.clone(),
+            },
+        };
+        let profile = profile.checked().map_err(|e| BuildError::Definition(e.to_string()))?;
+        if profile.name != document.name || profile.version != document.version {
+            let reason = format!("use profile `{}`: its controls are those of `{}`", document.name, profile.name);
+            return Err(BuildError::Definition(reason));
+        }
+        Ok(profile)
+    }
+
+    /// The layer of its image: the folder's files and `controls.json`.
+    pub fn layer(&self, profile: &Profile) -> LayerPlan {
+        let mut layer = LayerPlan::default();
+        for (name, bytes) in &self.files {
+            layer.add_bytes(name, 0o644, bytes.clone());
+        }
+        layer.add_bytes(CONTROLS_FILE, 0o644, profile.to_json());
+        layer
+    }
+}
+
+fn collect(
+    folder: &Path,
+    prefix: String,
+    files: &mut BTreeMap<String, Vec<u8>>,
+    left: &mut u64,
+) -> Result<(), SourceError> {
+    let failed = |path: &Path, e: std::io::Error| {
+        SourceError::new(ExitClass::Unreachable, format!("read `{}`", path.display())).because(e)
+    };
+    let refuse =
+        |path: &Path, reason: &str| SourceError::new(ExitClass::Usage, format!("pack `{}`: {reason}", path.display()));
+    for entry in std::fs::read_dir(folder).map_err(|e| failed(folder, e))? {
+        let entry = entry.map_err(|e| failed(folder, e))?;
+        let path = entry.path();
+        let name = entry.file_name().into_string().map_err(|_| refuse(&path, "its name is no UTF-8"))?;
+        let kind = entry.file_type().map_err(|e| failed(&path, e))?;
+        if kind.is_dir() {
+            collect(&path, format!("{prefix}{name}/"), files, left)?;
+        } else if kind.is_file() {
+            let bytes = file::read_capped(&path, *left).map_err(|e| {
+                refuse(&path, "the profile's folder is larger than 64 MiB, or can't be read").because(e)
+            })?;
+            *left -= bytes.len() as u64;
+            files.insert(format!("{prefix}{name}"), bytes);
+            if files.len() > FOLDER_FILES {
+                return Err(refuse(&path, "the profile's folder has too many files"));
+            }
+        } else {
+            return Err(refuse(&path, "it is neither a file nor a folder, and a bundle carries only these"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! `gapscan agent`: what the binary does inside a pod. Hidden: nobody types this.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Subcommand};
+
+use crate::base::exit::{ExitClass, Outcome};
+use crate::cluster::agent::probe::Expected;
+use crate::cluster::agent::run::{ResultAt, RunRequest};
+use crate::cluster::agent::{collect, install, listen, probe, run};
+
+/// What the binary does inside a pod.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Copies this binary to a path.
+    Install {
+        /// Where to.
+        to: PathBuf,
+    },
+    /// Runs a scanner and holds the pod until its result was fetched.
+    Run {
+        #[command(flatten)]
+        kept: Kept,
+        /// Where the target's files are.
+        #[arg(long)]
+        target_mount: Option<PathBuf>,
+        /// Seconds after which the scanner is killed.
+        #[arg(long)]
+        deadline: u64,
+        /// Seconds for which the pod is held after the scanner's end.
+        #[arg(long)]
+        hold: u64,
+        /// The scanner's program and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Waits for the scanner's end and writes its result to stdout.
+    Collect {
+        #[command(flatten)]
+        kept: Kept,
+    },
+    /// Takes connections and closes them.
+    Listen {
+        /// The port.
+        #[arg(long)]
+        port: u16,
+    },
+    /// Tries to connect and reports what happens.
+    Probe {
+        /// An address that should be reached.
+        #[arg(long)]
+        open: Vec<SocketAddr>,
+        /// An address that should not be reached.
+        #[arg(long)]
+        blocked: Vec<SocketAddr>,
+        /// Seconds after which what was seen last is reported.
+        #[arg(long)]
+        deadline: u64,
+        /// Where the report is written to; without it nothing is, and failing is told by the exit code.
+        #[arg(long)]
+        report: Option<PathBuf>,
+    },
+}
+
+/// Where a scanner's output is.
+#[derive(Debug, ClapArgs)]
+struct Kept {
+    /// The scanner's result file, or `stdout`.
+    #[arg(long)]
+    result: PathBuf,
+    /// The folder for what is kept.
+    #[arg(long)]
+    spool: PathBuf,
+    /// Bytes of the result, at most.
+    #[arg(long)]
+    limit: u64,
+}
+
+impl Kept {
+    fn result(&self) -> ResultAt {
+        if self.result.as_os_str() == "stdout" { ResultAt::Stdout } else { ResultAt::File(self.result.clone()) }
+    }
+}
+
+impl Args {
+    /// Does it.
+    pub(crate) async fn run(self) -> Outcome {
+        match self.command {
+            Command::Install { to } => install::install(&to)?,
+            Command::Run { kept, target_mount, deadline, hold, command } => {
+                let request = RunRequest {
+                    result: kept.result(),
+                    spool: kept.spool,
+                    target_mount,
+                    deadline: Duration::from_secs(deadline),
+                    hold: Duration::from_secs(hold),
+                    limit: kept.limit,
+                    command,
+                };
+                run::run(&request).await?;
+            }
+            Command::Collect { kept } => {
+                let mut out = std::io::BufWriter::with_capacity(256 * 1024, std::io::stdout().lock());
+                collect::collect(&kept.spool, &kept.result(), kept.limit, &mut out)?;
+                // Nothing can be told to a runner that went away.
+                let _ = out.flush();
+            }
+            Command::Listen { port } => listen::listen(port).await?,
+            Command::Probe { open, blocked, deadline, report } => {
+                let wanted: Vec<(SocketAddr, Expected)> = open
+                    .into_iter()
+                    .map(|address| (address, Expected::Open))
+                    .chain(blocked.into_iter().map(|address| (address, Expected::Blocked)))
+                    .collect();
+                let seen = probe::probe(&wanted, Duration::from_secs(deadline)).await;
+                match report {
+                    Some(path) => probe::write_report(&seen, &path)?,
+                    None if seen.probes.iter().all(probe::Probe::holds) => {}
+                    None => return Ok(ExitClass::Unreachable),
+                }
+            }
+        }
+        Ok(ExitClass::Success)
+    }
+}

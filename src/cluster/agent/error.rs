@@ -1,0 +1,60 @@
+//! What goes wrong inside a pod. Nobody reads it but in the pod's log: the runner sees the consequences.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::base::exit::{Classify, ExitClass};
+
+/// What went wrong inside a pod.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A file can't be read or written.
+    #[error("{what} `{}`", .path.display())]
+    File {
+        /// What was to be done with it.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What was kept can't be read back.
+    #[error("read what the scanner left in `{}`", .path.display())]
+    Spool {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The collected bytes can't be written out.
+    #[error("send what was collected")]
+    Send(#[source] io::Error),
+    /// A socket can't be opened.
+    #[error("listen on port {port}")]
+    Listen {
+        /// The port.
+        port: u16,
+        /// Why.
+        source: io::Error,
+    },
+    /// Signals can't be listened for.
+    #[error("listen for signals")]
+    Signals(#[source] io::Error),
+}
+
+impl AgentError {
+    pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { what, path, source }
+    }
+}
+
+impl Classify for AgentError {
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::File { .. } | Self::Spool { .. } | Self::Send(_) | Self::Listen { .. } | Self::Signals(_) => {
+                ExitClass::Unreachable
+            }
+        }
+    }
+}

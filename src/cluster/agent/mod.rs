@@ -1,0 +1,11 @@
+//! The other end: what gapscan's own binary does inside a pod. It talks to nobody; the runner comes to it by exec, or reads
+//! its termination message.
+
+pub mod collect;
+pub mod error;
+pub mod install;
+pub mod listen;
+pub mod probe;
+pub mod protocol;
+pub mod run;
+pub mod unreadable;

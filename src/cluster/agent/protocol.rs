@@ -1,0 +1,96 @@
+//! What the agent tells the runner: one line of JSON, then bytes whose lengths that line gives.
+//!
+//! Line breaks before the line keep an idle connection alive and mean nothing.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::digest::Digest;
+
+/// Bytes of the header line. It holds at most [`SAMPLE`] paths of 4096 bytes.
+pub const HEADER_BYTES: usize = 1 << 20;
+
+/// Bytes that are kept of the end of standard output and of standard error.
+pub const TAIL_BYTES: usize = 64 << 10;
+
+/// How many unreadable paths are named.
+pub const SAMPLE: usize = 100;
+
+/// The name of the file in the spool that is there when the scanner has ended.
+pub const STATUS_FILE: &str = "status.json";
+/// The end of the scanner's standard output, in the spool.
+pub const STDOUT_TAIL: &str = "stdout.tail";
+/// The end of the scanner's standard error, in the spool.
+pub const STDERR_TAIL: &str = "stderr.tail";
+/// The scanner's whole standard output, where that is the result.
+pub const STDOUT_FILE: &str = "stdout";
+
+/// How the scanner ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum ExitStatus {
+    /// By itself.
+    Exited {
+        /// Its exit code.
+        code: u8,
+    },
+    /// By a signal.
+    Signalled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// It was killed because its time was up.
+    TimedOut,
+    /// It could not be started.
+    NotStarted {
+        /// Why.
+        message: String,
+    },
+}
+
+/// The result file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum ResultState {
+    /// It is there.
+    Present {
+        /// Its length in bytes.
+        length: u64,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// It is not there, empty, or no regular file.
+    Missing {
+        /// What is there instead.
+        detail: String,
+    },
+}
+
+/// Paths in the target that the scanner's user may not read. A scanner passes over them in silence.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unreadable {
+    /// How many there are. What is below a folder that can't be read is not counted, as it can't be seen.
+    pub count: u64,
+    /// The first of them.
+    pub sample: Vec<String>,
+    /// Whether the search ended early, by number of entries or time, so that there may be more.
+    pub incomplete: bool,
+}
+
+/// The header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Header {
+    /// How the scanner ended.
+    pub exit: ExitStatus,
+    /// Whether the kernel killed a process of the container for its memory meanwhile.
+    pub oom_killed: bool,
+    /// The result. Its bytes follow if it is present and not larger than what was asked for.
+    pub result: ResultState,
+    /// Bytes of the end of standard output, which follow next.
+    pub stdout_tail: u64,
+    /// Bytes of the end of standard error, which follow last.
+    pub stderr_tail: u64,
+    /// What the scanner could not read.
+    pub unreadable: Unreadable,
+}

@@ -1,0 +1,245 @@
+//! Running the scanner: its output is kept, its end is told apart, and the pod is held until the result was fetched.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::error::AgentError;
+use super::protocol::{
+    ExitStatus, Header, ResultState, STATUS_FILE, STDERR_TAIL, STDOUT_FILE, STDOUT_TAIL, TAIL_BYTES, Unreadable,
+};
+use super::unreadable::unreadable;
+use crate::base::digest::digest_reader;
+
+/// How long the scanner's output may stay open after the scanner itself ended: a child of its own that it left behind must
+/// not hold the result.
+const AFTERMATH: Duration = Duration::from_secs(5);
+
+/// Where the scanner leaves its result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResultAt {
+    /// In this file.
+    File(PathBuf),
+    /// On its standard output.
+    Stdout,
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct RunRequest {
+    /// Where its result is.
+    pub result: ResultAt,
+    /// A folder for what is kept; made if it is not there.
+    pub spool: PathBuf,
+    /// Where the target's files are, to find out what can't be read.
+    pub target_mount: Option<PathBuf>,
+    /// When the scanner is killed.
+    pub deadline: Duration,
+    /// How long the pod is held after the scanner's end.
+    pub hold: Duration,
+    /// Bytes of standard output that are kept where it is the result.
+    pub limit: u64,
+    /// The program and its arguments.
+    pub command: Vec<OsString>,
+}
+
+/// Runs the scanner, leaves its status in the spool, and waits until SIGTERM or the end of the hold.
+///
+/// # Errors
+/// When the spool can't be written or signals can't be listened for. However the scanner ends is no error.
+pub async fn run(request: &RunRequest) -> Result<(), AgentError> {
+    // As process 1 a SIGTERM without a handler is ignored, and the pod would take its whole grace period to end.
+    let mut terminated = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
+    fs::create_dir_all(&request.spool).map_err(AgentError::file("make", &request.spool))?;
+    let kept = tokio::select! {
+        header = work(request) => header?,
+        _ = terminated.recv() => return Ok(()),
+    };
+    write_status(&request.spool, &kept)?;
+    tokio::select! {
+        () = tokio::time::sleep(request.hold) => {}
+        _ = terminated.recv() => {}
+    }
+    Ok(())
+}
+
+async fn work(request: &RunRequest) -> Result<Header, AgentError> {
+    let kills = oom_kills();
+    let (exit, stdout, stderr, cut) = execute(request).await?;
+    let tail = |name: &str, bytes: &[u8]| {
+        let path = request.spool.join(name);
+        fs::write(&path, bytes).map_err(AgentError::file("write", path))
+    };
+    tail(STDOUT_TAIL, &stdout)?;
+    tail(STDERR_TAIL, &stderr)?;
+    let mount = request.target_mount.clone();
+    let look = tokio::task::spawn_blocking(move || mount.map(|mount| unreadable(&mount)));
+    let unreadable = match look.await {
+        Ok(found) => found.unwrap_or_default(),
+        // It panicked: what it would have found is not known.
+        Err(_) => Unreadable { incomplete: true, ..Unreadable::default() },
+    };
+    let result = match &request.result {
+        ResultAt::Stdout if cut => {
+            ResultState::Missing { detail: format!("it went on beyond {} bytes", request.limit) }
+        }
+        ResultAt::Stdout => inspect(&request.spool.join(STDOUT_FILE)),
+        ResultAt::File(path) => inspect(path),
+    };
+    Ok(Header {
+        exit,
+        oom_killed: oom_kills() > kills,
+        result,
+        stdout_tail: stdout.len() as u64,
+        stderr_tail: stderr.len() as u64,
+        unreadable,
+    })
+}
+
+/// How the scanner ended, the ends of its output, and whether its standard output was cut at the limit.
+async fn execute(request: &RunRequest) -> Result<(ExitStatus, Vec<u8>, Vec<u8>, bool), AgentError> {
+    let not_started = |message: String| Ok((ExitStatus::NotStarted { message }, Vec::new(), Vec::new(), false));
+    let Some((program, arguments)) = request.command.split_first() else {
+        return not_started("there is no command".to_owned());
+    };
+    let spawned = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn();
+    let mut child: Child = match spawned {
+        Ok(child) => child,
+        Err(error) => return not_started(format!("`{}`: {error}", program.to_string_lossy())),
+    };
+    let path = request.spool.join(STDOUT_FILE);
+    let whole = match request.result {
+        ResultAt::Stdout => Some(fs::File::create(&path).map_err(AgentError::file("write", &path))?),
+        ResultAt::File(_) => None,
+    };
+    let mut out = Kept::new(whole, request.limit);
+    let mut err = Kept::new(None, 0);
+    let stdout = child.stdout.take().expect("it was asked to be piped");
+    let stderr = child.stderr.take().expect("it was asked to be piped");
+    let exit = {
+        let drained = async { tokio::join!(out.drain(stdout), err.drain(stderr)) };
+        tokio::pin!(drained);
+        let mut open = true;
+        let ended = async {
+            loop {
+                tokio::select! {
+                    status = child.wait() => return status,
+                    _ = &mut drained, if open => open = false,
+                }
+            }
+        };
+        let status = match tokio::time::timeout(request.deadline, ended).await {
+            Ok(status) => Some(status),
+            Err(_) => None,
+        };
+        let exit = match status {
+            Some(Ok(status)) => match (status.code(), status.signal()) {
+                (Some(code), _) => ExitStatus::Exited { code: u8::try_from(code).unwrap_or(u8::MAX) },
+                (None, signal) => ExitStatus::Signalled { signal: signal.unwrap_or_default() },
+            },
+            Some(Err(error)) => ExitStatus::NotStarted { message: format!("it can't be waited for: {error}") },
+            None => {
+                // That it is dead already is what is wanted.
+                let _ = child.kill().await;
+                ExitStatus::TimedOut
+            }
+        };
+        if open {
+            let _ = tokio::time::timeout(AFTERMATH, &mut drained).await;
+        }
+        exit
+    };
+    if let Some(source) = out.failed.take() {
+        return Err(AgentError::File { what: "write", path, source });
+    }
+    let cut = out.cut;
+    Ok((exit, out.tail, err.tail, cut))
+}
+
+/// A stream of which the end is kept, and the whole up to a limit where there is a file for it.
+struct Kept {
+    tail: Vec<u8>,
+    whole: Option<fs::File>,
+    room: u64,
+    cut: bool,
+    failed: Option<std::io::Error>,
+}
+
+impl Kept {
+    fn new(whole: Option<fs::File>, limit: u64) -> Self {
+        Self { tail: Vec::new(), whole, room: limit, cut: false, failed: None }
+    }
+
+    async fn drain(&mut self, mut stream: impl AsyncRead + Unpin) {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(read) = stream.read(&mut buffer).await {
+            if read == 0 {
+                break;
+            }
+            self.take(&buffer[..read]);
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        let excess = self.tail.len().saturating_sub(TAIL_BYTES);
+        self.tail.drain(..excess);
+        if let Some(file) = &mut self.whole {
+            let fits = usize::try_from(self.room).unwrap_or(usize::MAX).min(bytes.len());
+            self.room -= fits as u64;
+            self.cut |= fits < bytes.len();
+            if let Err(error) = file.write_all(&bytes[..fits]) {
+                self.failed.get_or_insert(error);
+            }
+        }
+    }
+}
+
+/// What is at the result's place. A link, a pipe or a folder is no result, and is not opened.
+fn inspect(path: &Path) -> ResultState {
+    let missing = |detail: String| ResultState::Missing { detail };
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.is_file() => missing("it is no regular file".to_owned()),
+        Ok(meta) if meta.len() == 0 => missing("it is empty".to_owned()),
+        Ok(_) => match fs::File::open(path).and_then(digest_reader) {
+            Ok((digest, length)) => ResultState::Present { length, digest },
+            Err(error) => missing(error.to_string()),
+        },
+        Err(error) => missing(error.to_string()),
+    }
+}
+
+/// Whole or not at all: whoever waits for it must not read half of it.
+fn write_status(spool: &Path, header: &Header) -> Result<(), AgentError> {
+    let path = spool.join(STATUS_FILE);
+    let part = spool.join("status.part");
+    let text = serde_json::to_vec(header).map_err(|source| AgentError::Spool { path: path.clone(), source })?;
+    fs::write(&part, text).map_err(AgentError::file("write", &part))?;
+    fs::rename(&part, &path).map_err(AgentError::file("write", &path))
+}
+
+/// How many processes of this container the kernel has killed for their memory (cgroups(7): version 2, then version 1).
+fn oom_kills() -> u64 {
+    let count = |path: &str| {
+        let text = fs::read_to_string(path).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    };
+    count("/sys/fs/cgroup/memory.events").or_else(|| count("/sys/fs/cgroup/memory/memory.oom_control")).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

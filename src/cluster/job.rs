@@ -1,0 +1,209 @@
+//! An external scanner as a Job in the run's namespace: started, waited for, its result fetched by one exec, all removed.
+//!
+//! The scanner never talks to anything. gapscan's own binary is put beside it (an init container copies it from gapscan's
+//! image), runs it, and holds the pod until the result was fetched through the kubelet. The target, the profile and the
+//! databases are image volumes, which the kubelet mounts read-only.
+
+mod fetch;
+mod manifest;
+mod parameters;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::agent::protocol::{ExitStatus, Unreadable};
+use super::client::{Cluster, poll_until};
+use super::error::ClusterError;
+use super::identity::ScanIdentity;
+use super::namespace::ScanNamespace;
+use super::object::{self, Inventory, Kind, ObjectRef};
+use super::objects::list;
+use super::pod::{self, Stage};
+use crate::base::text::brief;
+use crate::model::provenance::Cleanup;
+use crate::model::scanner::{ExitMeaning, ImageApproach, ScannerDocument};
+
+pub use parameters::substitute;
+
+/// How long the images may take to be pulled and the pod to start. A target image can have gigabytes.
+const START: Duration = Duration::from_secs(300);
+
+/// How long the pod is held after the scanner ended: longer than an API server takes to restart.
+pub(crate) const HOLD: Duration = Duration::from_secs(300);
+
+/// How often the pod is looked at while it starts.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// An image that is mounted read-only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageMount {
+    /// `HOST/REPOSITORY@sha256:…`
+    pub reference: String,
+    /// Where, as an absolute path.
+    pub path: String,
+}
+
+/// One scan of one image by one scanner.
+#[derive(Clone, Debug)]
+pub struct JobRequest<'a> {
+    /// The scan's number in the run, which names its objects.
+    pub scan: u32,
+    /// The scanner.
+    pub scanner: &'a ScannerDocument,
+    /// How it is run; its `mount` is where the target goes.
+    pub approach: &'a ImageApproach,
+    /// The scanner's image, as `HOST/REPOSITORY@sha256:…`.
+    pub scanner_image: String,
+    /// gapscan's own image, likewise.
+    pub agent_image: String,
+    /// The image that is scanned, likewise.
+    pub target_image: String,
+    /// Dependencies and the profile.
+    pub mounts: Vec<ImageMount>,
+    /// Values for `${...}` in the command and the environment.
+    pub parameters: BTreeMap<String, String>,
+    /// Bytes of the result, at most.
+    pub result_limit: u64,
+}
+
+/// What a scanner left.
+#[derive(Debug)]
+pub struct JobOutput {
+    /// How it ended.
+    pub exit: ExitStatus,
+    /// Its result, byte for byte; length and digest were compared with what the pod announced.
+    pub result: Result<Vec<u8>, ClusterError>,
+    /// The end of its standard output, at most 64 KiB.
+    pub stdout_tail: Vec<u8>,
+    /// The end of its standard error, at most 64 KiB.
+    pub stderr_tail: Vec<u8>,
+    /// What it could not read in the target.
+    pub unreadable: Unreadable,
+}
+
+impl JobOutput {
+    /// The result, if the scanner says by its exit code that the scan is whole.
+    ///
+    /// # Errors
+    /// When it ended by a signal or with a code that means failure or that its definition does not know; when there is no
+    /// result, or not the one that was announced.
+    pub fn into_result(self, exit_codes: &BTreeMap<u8, ExitMeaning>) -> Result<Vec<u8>, ClusterError> {
+        let said = String::from_utf8_lossy(&self.stderr_tail);
+        let last: Vec<&str> = said.trim().lines().rev().take(3).collect();
+        let said: String = last.into_iter().rev().collect::<Vec<_>>().join(" / ");
+        let failed = |how: String| Err(ClusterError::ScannerFailed { message: format!("{how}: {}", brief(&said)) });
+        match self.exit {
+            ExitStatus::Exited { code } => match exit_codes.get(&code) {
+                Some(ExitMeaning::Complete) => self.result,
+                Some(ExitMeaning::Failed) => failed(format!("it ended with exit code {code}, which means failure")),
+                None => failed(format!("it ended with exit code {code}, which its definition does not know")),
+            },
+            ExitStatus::Signalled { signal } => failed(format!("it was ended by signal {signal}")),
+            ExitStatus::TimedOut => failed("it did not end in time".to_owned()),
+            ExitStatus::NotStarted { message } => failed(format!("it could not be started: {message}")),
+        }
+    }
+}
+
+/// What became of a Job, with what became of the objects that it needed; these are known however it ended.
+#[derive(Debug)]
+pub struct JobReport {
+    /// What the scanner left, or why there is nothing.
+    pub outcome: Result<JobOutput, ClusterError>,
+    /// What was made for it, and whether it is gone.
+    pub cleanup: Cleanup,
+    /// As whom its result was fetched.
+    pub identity: Option<String>,
+}
+
+/// Runs the scanner as a Job and fetches its result; then removes the Job and its pod, and sees that they are gone.
+///
+/// # Cancel safety
+/// Dropped half-way it leaves the Job, which ends by its own deadline; the namespace's end or the sweeper removes it.
+pub async fn run_job(cluster: &Cluster, home: &ScanNamespace, request: &JobRequest<'_>) -> JobReport {
+    let mut inventory = Inventory::new(home.mark(Some(request.scan)));
+    let mut identity = None;
+    let outcome = scan(cluster, home, request, &mut inventory, &mut identity).await;
+    let username = identity.as_ref().map(|identity| identity.username().to_owned());
+    let mut cleanup = match identity {
+        Some(identity) => identity.remove(cluster, home).await,
+        None => Cleanup { created: Vec::new(), remaining: Vec::new() },
+    };
+    let job = inventory.remove(cluster).await;
+    cleanup.created.extend(job.created);
+    cleanup.remaining.extend(job.remaining);
+    // The Job's pod is removed after the Job, by the cluster's garbage collector.
+    let pods = format!("pods of job/{}/{}", home.name(), manifest::name(request.scan));
+    let gone =
+        poll_until(object::GONE, || async { Ok(pod_of(cluster, home, request.scan).await?.is_none().then_some(())) })
+            .await;
+    if !matches!(gone, Ok(Some(()))) {
+        cleanup.remaining.push(pods.clone());
+    }
+    cleanup.created.push(pods);
+    JobReport { outcome, cleanup, identity: username }
+}
+
+async fn scan(
+    cluster: &Cluster,
+    home: &ScanNamespace,
+    request: &JobRequest<'_>,
+    inventory: &mut Inventory,
+    identity: &mut Option<ScanIdentity>,
+) -> Result<JobOutput, ClusterError> {
+    let manifest = manifest::job(request, START + HOLD)?;
+    let job = ObjectRef::namespaced(Kind::Job, home.name(), manifest::name(request.scan));
+    inventory.create(cluster, job.clone(), manifest).await?;
+    let pod = started(cluster, home, request).await?;
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let identity = identity.insert(ScanIdentity::create(cluster, home, request.scan, home.name(), &name).await?);
+    fetch::fetch(cluster, identity, request, &pod).await
+}
+
+/// Waits until the scanner's container runs.
+async fn started(cluster: &Cluster, home: &ScanNamespace, request: &JobRequest<'_>) -> Result<Pod, ClusterError> {
+    let began = Instant::now();
+    loop {
+        let why = match pod_of(cluster, home, request.scan).await? {
+            None => refused(cluster, home, request.scan).await?,
+            Some(pod) => match pod::stage(&pod, manifest::CONTAINER, &request.scanner.memory) {
+                Stage::Running => return Ok(pod),
+                Stage::Ended(error) => return Err(error),
+                Stage::Starting(why) => why,
+            },
+        };
+        if began.elapsed() >= START {
+            let message = format!("it did not start within {} s: {why}", START.as_secs());
+            return Err(ClusterError::NotStarted { message });
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn pod_of(cluster: &Cluster, home: &ScanNamespace, scan: u32) -> Result<Option<Pod>, ClusterError> {
+    let selector = format!("batch.kubernetes.io/job-name={}", manifest::name(scan));
+    let path = Kind::Pod.collection(Some(home.name()));
+    let query = [("labelSelector", selector.as_str())];
+    let (_, pods) = list::<Pod>(cluster, "find the scanner's pod", &path, &query, 100).await?;
+    Ok(pods.into_iter().next())
+}
+
+/// What a Job without a pod waits for; the Job's own failure is an error.
+async fn refused(cluster: &Cluster, home: &ScanNamespace, scan: u32) -> Result<String, ClusterError> {
+    let object = ObjectRef::namespaced(Kind::Job, home.name(), manifest::name(scan));
+    let job: Job = cluster.get(&format!("read {object}"), object.path()).await?;
+    let conditions = job.status.and_then(|status| status.conditions).unwrap_or_default();
+    match conditions.into_iter().find(|condition| condition.type_ == "Failed" && condition.status == "True") {
+        Some(failed) => {
+            let message = format!("{}: {}", failed.reason.unwrap_or_default(), failed.message.unwrap_or_default());
+            Err(ClusterError::NotStarted { message })
+        }
+        None => Ok("the Job has no pod; is its namespace's Pod Security or a quota against it?".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

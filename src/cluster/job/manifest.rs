@@ -1,0 +1,106 @@
+//! The Job's manifest: a pure function of the request.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::parameters::substitute;
+use super::{HOLD, JobRequest};
+use crate::cluster::agent::unreadable::LOOK;
+use crate::cluster::canary::BINARY;
+use crate::cluster::error::ClusterError;
+use crate::cluster::pod;
+
+/// The scanner's container.
+pub(super) const CONTAINER: &str = "scanner";
+/// Where gapscan's binary is in the scanner's container.
+pub(super) const AGENT: &str = "/agent/gapscan";
+/// Where the scanner leaves its result.
+const RESULTS: &str = "/results";
+/// Where the agent keeps what it hands over.
+pub(super) const SPOOL: &str = "/results/.gapscan";
+
+/// How long a finished Job that nobody removed stays, for whoever wants to look at it.
+const LEFT_SECONDS: u32 = 600;
+
+/// The Job's name.
+pub(super) fn name(scan: u32) -> String {
+    format!("scan-{scan}")
+}
+
+/// Arguments that tell the agent where the result is.
+pub(super) fn kept(request: &JobRequest<'_>) -> Vec<String> {
+    let limit = request.result_limit.to_string();
+    ["--result", &request.scanner.result.path, "--spool", SPOOL, "--limit", &limit].map(str::to_owned).into()
+}
+
+/// `beyond` is how much longer than the scanner the pod may live.
+pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, ClusterError> {
+    let deadline = request.scanner.deadline.duration();
+    let mut command: Vec<String> = vec![AGENT.to_owned(), "agent".to_owned(), "run".to_owned()];
+    command.extend(kept(request));
+    let (deadline_seconds, hold_seconds) = (deadline.as_secs().to_string(), HOLD.as_secs().to_string());
+    let mount = &request.approach.mount;
+    let more = ["--target-mount", mount, "--deadline", &deadline_seconds, "--hold", &hold_seconds, "--"];
+    command.extend(more.map(str::to_owned));
+    for argument in &request.approach.command {
+        command.push(substitute(argument, &request.parameters)?);
+    }
+    let mut env = Vec::new();
+    for (name, value) in &request.approach.env {
+        env.push(json!({ "name": name, "value": substitute(value, &request.parameters)? }));
+    }
+    let mut volumes = vec![
+        json!({ "name": "agent", "emptyDir": { "sizeLimit": "256Mi" } }),
+        json!({ "name": "results", "emptyDir": { "sizeLimit": size(request.result_limit) } }),
+        json!({ "name": "tmp", "emptyDir": { "sizeLimit": "4Gi" } }),
+        image_volume("target", &request.target_image),
+    ];
+    let mut mounts = vec![
+        json!({ "name": "agent", "mountPath": "/agent", "readOnly": true }),
+        json!({ "name": "results", "mountPath": RESULTS }),
+        json!({ "name": "tmp", "mountPath": "/tmp" }),
+        json!({ "name": "target", "mountPath": mount, "readOnly": true }),
+    ];
+    for (index, image) in request.mounts.iter().enumerate() {
+        let name = format!("content-{index}");
+        volumes.push(image_volume(&name, &image.reference));
+        mounts.push(json!({ "name": name, "mountPath": image.path, "readOnly": true }));
+    }
+    let resources = json!({ "cpu": request.scanner.cpu, "memory": request.scanner.memory });
+    let mut specification = pod::specification(json!([{
+        "name": CONTAINER,
+        "image": request.scanner_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": command,
+        "env": env,
+        "securityContext": pod::security(),
+        "resources": { "limits": resources },
+        "volumeMounts": mounts,
+    }]));
+    specification["initContainers"] = json!([{
+        "name": "agent",
+        "image": request.agent_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": [BINARY, "agent", "install", AGENT],
+        "securityContext": pod::security(),
+        "resources": { "limits": { "cpu": "500m", "memory": "64Mi" } },
+        "volumeMounts": [{ "name": "agent", "mountPath": "/agent" }],
+    }]);
+    specification["volumes"] = json!(volumes);
+    Ok(json!({ "spec": {
+        "backoffLimit": 0,
+        "activeDeadlineSeconds": (deadline + LOOK + beyond).as_secs(),
+        "ttlSecondsAfterFinished": LEFT_SECONDS,
+        "template": { "spec": specification },
+    } }))
+}
+
+fn image_volume(name: &str, reference: &str) -> Value {
+    json!({ "name": name, "image": { "reference": reference, "pullPolicy": "IfNotPresent" } })
+}
+
+/// The folder for results holds the result and a little more; the kubelet evicts a pod that writes beyond it.
+fn size(result_limit: u64) -> String {
+    format!("{}Mi", (result_limit >> 20) + 64)
+}

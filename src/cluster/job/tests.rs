@@ -1,0 +1,132 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::base::digest::Digest;
+use crate::base::document;
+use crate::cluster::access::exec::ExecOutput;
+use crate::cluster::agent::protocol::{Header, ResultState};
+use crate::model::reason::Reason;
+
+const SCANNER: &str = "
+apiVersion: gapscan/v1
+kind: Scanner
+name: openscap
+title: OpenSCAP
+image: openscap
+approaches:
+  image:
+    mount: /target
+    command: [oscap, --profile, '${profile}', $HOME]
+    env: { OSCAP_PROBE_ROOT: /target }
+result: { path: /results/arf.xml, format: arf }
+exitCodes: { 0: complete, 2: complete, 1: failed }
+deadline: 5m
+memory: 512Mi
+cpu: '1'
+";
+
+fn scanner() -> ScannerDocument {
+    document::parse(std::path::Path::new("scanner.yaml"), SCANNER).expect("a scanner")
+}
+
+fn request(scanner: &ScannerDocument) -> JobRequest<'_> {
+    JobRequest {
+        scan: 7,
+        scanner,
+        approach: scanner.approaches.image.as_ref().expect("it has one"),
+        scanner_image: "r/scanner@sha256:1".to_owned(),
+        agent_image: "r/gapscan@sha256:2".to_owned(),
+        target_image: "r/target@sha256:3".to_owned(),
+        mounts: vec![ImageMount { reference: "r/db@sha256:4".to_owned(), path: "/db".to_owned() }],
+        parameters: BTreeMap::from([("profile".to_owned(), "standard ${other}".to_owned())]),
+        result_limit: 1 << 20,
+    }
+}
+
+#[test]
+fn the_manifest_is_what_kubernetes_knows_and_has_no_shell() {
+    let scanner = scanner();
+    let manifest = manifest::job(&request(&scanner), Duration::from_secs(60)).expect("a manifest");
+    let read: Job = serde_json::from_value(manifest.clone()).expect("a Job");
+    let again = serde_json::to_value(&read).expect("the same");
+    // Kubernetes leaves out an environment without entries; ours has one.
+    assert_eq!(again["spec"], manifest["spec"]);
+    insta::assert_json_snapshot!(manifest);
+}
+
+#[test]
+fn parameters_are_filled_in_once_and_all_are_needed() {
+    let parameters = BTreeMap::from([("a".to_owned(), "${b}".to_owned()), ("b".to_owned(), "2".to_owned())]);
+    assert_eq!(substitute("x${a}-${b}$c", &parameters).expect("both are given"), "x${b}-2$c");
+    for template in ["${c}", "${a", "${}", "${A}"] {
+        let error = substitute(template, &parameters).expect_err(template);
+        assert!(matches!(error, ClusterError::Parameter { .. }));
+    }
+}
+
+fn header(change: impl FnOnce(&mut Header)) -> Header {
+    let mut header = Header {
+        exit: ExitStatus::Exited { code: 0 },
+        oom_killed: false,
+        result: ResultState::Present { length: 6, digest: Digest::of("result") },
+        stdout_tail: 3,
+        stderr_tail: 0,
+        unreadable: Unreadable::default(),
+    };
+    change(&mut header);
+    header
+}
+
+fn read(header: &Header, bytes: &[u8]) -> Result<JobOutput, ClusterError> {
+    let mut stdout = b"\n\n".to_vec();
+    stdout.extend(serde_json::to_vec(header).expect("writes"));
+    stdout.push(b'\n');
+    stdout.extend(bytes);
+    let scanner = scanner();
+    fetch::read(&request(&scanner), ExecOutput { stdout, stderr: Vec::new(), code: Some(0), stdout_truncated: false })
+}
+
+fn reason(outcome: Result<JobOutput, ClusterError>) -> Reason {
+    match outcome {
+        Ok(output) => output.into_result(&scanner().exit_codes).expect_err("it is no result").reason(),
+        Err(error) => error.reason(),
+    }
+}
+
+#[test]
+fn what_was_announced_must_arrive_exactly() {
+    let whole = header(|_| {});
+    let output = read(&whole, b"resultout").expect("it is whole");
+    assert_eq!(output.stdout_tail, b"out");
+    assert_eq!(output.into_result(&scanner().exit_codes).expect("complete"), b"result");
+    for bytes in [&b"resultou"[..], b"", b"resulTout", b"resultoutx"] {
+        assert_eq!(reason(read(&whole, bytes)), Reason::OutputTruncated, "{bytes:?}");
+    }
+    let large = header(|h| h.result = ResultState::Present { length: 2 << 20, digest: Digest::of("") });
+    assert_eq!(reason(read(&large, b"out")), Reason::OutputTooLarge);
+}
+
+#[test]
+fn each_end_has_its_reason() {
+    let with = |exit: ExitStatus| header(|h| h.exit = exit);
+    let missing = || ResultState::Missing { detail: "it is empty".to_owned() };
+    assert_eq!(reason(read(&with(ExitStatus::Exited { code: 1 }), b"resultout")), Reason::ScannerFailed);
+    assert_eq!(reason(read(&with(ExitStatus::Exited { code: 99 }), b"resultout")), Reason::ScannerFailed);
+    assert_eq!(reason(read(&with(ExitStatus::Signalled { signal: 11 }), b"resultout")), Reason::ScannerFailed);
+    assert_eq!(reason(read(&with(ExitStatus::TimedOut), b"resultout")), Reason::Timeout);
+    assert_eq!(reason(read(&header(|h| h.result = missing()), b"out")), Reason::NoOutput);
+    let killed = header(|h| {
+        h.exit = ExitStatus::Signalled { signal: 9 };
+        h.oom_killed = true;
+    });
+    assert_eq!(reason(read(&killed, b"resultout")), Reason::ScannerOutOfMemory);
+}
+
+#[test]
+fn the_snapshot_has_no_token_and_no_rights() {
+    let scanner = scanner();
+    let manifest: Value = manifest::job(&request(&scanner), Duration::ZERO).expect("a manifest");
+    let pod = &manifest["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], json!(false));
+    assert_eq!(pod["containers"][0]["securityContext"]["capabilities"], json!({ "drop": ["ALL"] }));
+}

@@ -1,0 +1,112 @@
+//! Removing what runs left that were killed before they could: found by labels, never by name.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::client::Cluster;
+use super::error::ClusterError;
+use super::object::{self, Kind, MANAGED_BY, MANAGED_BY_VALUE, ObjectRef, RUN};
+use super::objects::list;
+use crate::model::record::RunId;
+
+/// The kinds that are looked for, in the order of their removal: rights first. What lies in a scan namespace goes with it.
+const KINDS: [Kind; 5] = [Kind::ClusterRoleBinding, Kind::RoleBinding, Kind::ClusterRole, Kind::Role, Kind::Namespace];
+
+/// What the sweeper found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Objects that are gone now, as `kind/namespace/name`.
+    pub removed: Vec<String>,
+    /// Objects that could not be removed or seen to be gone.
+    pub remaining: Vec<String>,
+}
+
+/// Removes every object that a run of gapscan made, if that run is not in `alive` and the object is older than `age`. The
+/// age protects runs of other machines, which are not known here: it should be longer than any run takes.
+///
+/// Objects without a run's label, as those of an installation, are left alone.
+///
+/// # Errors
+/// When the cluster denies to list, or can't be reached.
+pub async fn sweep(
+    cluster: &Cluster,
+    alive: &BTreeSet<RunId>,
+    age: Duration,
+    now: Timestamp,
+) -> Result<Swept, ClusterError> {
+    let selector = format!("{MANAGED_BY}={MANAGED_BY_VALUE},{RUN}");
+    let query = [("labelSelector", selector.as_str())];
+    let mut left = Vec::new();
+    for kind in KINDS {
+        let what = format!("look for what earlier runs left ({kind:?})");
+        let (_, found) = list::<Value>(cluster, &what, &kind.collection(None), &query, 100_000).await?;
+        left.extend(found.iter().filter_map(|object| leftover(kind, object, alive, age, now)));
+    }
+    let mut swept = Swept::default();
+    for (object, uid) in &left {
+        if let Err(error) = object::delete(cluster, object, Some(uid)).await {
+            tracing::warn!(%object, error = %error, "can't remove");
+        }
+    }
+    for (object, uid) in left {
+        let list = match object::gone(cluster, &object, Some(&uid), object::GONE).await {
+            Ok(true) => &mut swept.removed,
+            Ok(false) | Err(_) => &mut swept.remaining,
+        };
+        list.push(object.to_string());
+    }
+    Ok(swept)
+}
+
+/// The object with its UID, if it is one to remove. What can't be read well enough to be sure is left.
+fn leftover(
+    kind: Kind,
+    object: &Value,
+    alive: &BTreeSet<RunId>,
+    age: Duration,
+    now: Timestamp,
+) -> Option<(ObjectRef, String)> {
+    let metadata = &object["metadata"];
+    let run: RunId = metadata["labels"][RUN].as_str()?.parse().ok()?;
+    let created: Timestamp = metadata["creationTimestamp"].as_str()?.parse().ok()?;
+    let old = now.duration_since(created) > jiff::SignedDuration::try_from(age).ok()?;
+    if alive.contains(&run) || !old {
+        return None;
+    }
+    let name = metadata["name"].as_str()?;
+    let reference = match metadata["namespace"].as_str() {
+        Some(namespace) => ObjectRef::namespaced(kind, namespace, name),
+        None => ObjectRef::cluster_wide(kind, name),
+    };
+    Some((reference, metadata["uid"].as_str()?.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_old_objects_of_dead_runs_are_left_over() {
+        let now: Timestamp = "2026-01-01T12:00:00Z".parse().expect("a time");
+        let (dead, living) = (RunId::new(), RunId::new());
+        let alive = BTreeSet::from([living]);
+        let object = |run: Option<RunId>, created: &str| {
+            let mut object =
+                json!({ "metadata": { "name": "x", "namespace": "shop", "uid": "u", "creationTimestamp": created } });
+            if let Some(run) = run {
+                object["metadata"]["labels"][RUN] = json!(run.to_string());
+            }
+            leftover(Kind::Role, &object, &alive, Duration::from_secs(3600), now)
+        };
+        let (found, uid) = object(Some(dead), "2026-01-01T10:00:00Z").expect("it is left over");
+        assert_eq!((found.to_string().as_str(), uid.as_str()), ("role/shop/x", "u"));
+        assert!(object(Some(dead), "2026-01-01T11:30:00Z").is_none(), "it is young");
+        assert!(object(Some(living), "2026-01-01T10:00:00Z").is_none(), "its run is alive");
+        assert!(object(None, "2026-01-01T10:00:00Z").is_none(), "it is of no run");
+        assert!(object(Some(dead), "yesterday").is_none(), "its age is not known");
+    }
+}

@@ -12,7 +12,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
-use super::registry::ConnectArgs;
+use super::access::ConnectArgs;
 use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;

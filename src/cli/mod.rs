@@ -1,10 +1,18 @@
 //! The command line: one file a command, each an `Args` with a `run`.
 
-mod load;
+mod access;
 mod agent;
 mod bundle;
 mod export;
+mod history;
+mod ledger;
+mod load;
 mod registry;
+mod results;
+mod scan;
+mod serve;
+mod signal;
+mod table;
 mod trust;
 
 use std::process::ExitCode;
@@ -23,11 +31,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Load(load::Args),
     Trust(trust::Args),
     Bundle(bundle::Args),
+    Load(load::Args),
     Registry(registry::Args),
+    Scan(scan::Args),
+    Serve(serve::Args),
+    Results(results::Args),
+    History(history::Args),
     Export(export::Export),
+    Ledger(ledger::Args),
     #[command(hide = true)]
     Agent(agent::Args),
 }
@@ -66,7 +79,12 @@ async fn run(command: Command) -> Outcome {
         Command::Trust(args) => args.run(jiff::Timestamp::now()),
         Command::Bundle(args) => args.run(jiff::Timestamp::now()).await,
         Command::Registry(args) => args.run().await,
+        Command::Scan(args) => args.run().await,
+        Command::Serve(args) => args.run().await,
         Command::Export(export) => export.run(jiff::Timestamp::now()),
         Command::Agent(args) => args.run().await,
+        Command::Results(args) => args.run(),
+        Command::History(args) => args.run(),
+        Command::Ledger(args) => args.run(),
     }
 }

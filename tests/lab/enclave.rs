@@ -47,7 +47,11 @@ impl Enclave {
         let upstream = lab.var("UPSTREAM");
         let sources = sources().display();
         let profiles: String = [
-            "host-baseline", "container-baseline", "image-baseline", "cluster-baseline", "debian12-standard",
+            "host-baseline",
+            "container-baseline",
+            "image-baseline",
+            "cluster-baseline",
+            "debian12-standard",
             "known-vulnerabilities",
         ]
         .iter()
@@ -72,15 +76,24 @@ impl Enclave {
     pub(crate) fn build(&self, lab: &Lab, definition: &str, tar: &str) {
         let definition = self.file(definition);
         lab.outside(&["bundle", "lock", "-f", &definition]).exits(0);
-        lab.outside(&["bundle", "build", "-f", &definition, "--keys", &self.file("trust"), "-o", &self.file(tar)]).exits(0);
+        lab.outside(&["bundle", "build", "-f", &definition, "--keys", &self.file("trust"), "-o", &self.file(tar)])
+            .exits(0);
     }
 
     pub(crate) fn load_from_pipe(&self, lab: &Lab, tar: &str) -> Ran {
         lab.inside_from(
             &self.path.join(tar),
             &[
-                "load", "-", "--root", &self.file("trust/root.json"), "--registry", &self.registry(lab), "--ca",
-                &lab.ca().display().to_string(), "--state", &self.file("state"),
+                "load",
+                "-",
+                "--root",
+                &self.file("trust/root.json"),
+                "--registry",
+                &self.registry(lab),
+                "--ca",
+                &lab.ca().display().to_string(),
+                "--state",
+                &self.file("state"),
             ],
         )
     }

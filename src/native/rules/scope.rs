@@ -72,7 +72,7 @@ impl Trouble {
             Self::Absent { fact } => format!("`{fact}` is absent from the facts"),
             Self::Unseen { path } => format!("it could not be seen whether there is {path}, or what is in it"),
             Self::Budget => "it took more steps than its budget".to_owned(),
-            Self::NoSuchField { field } => format!("there is no field `{field}`"),
+            Self::NoSuchField { field } => format!("`{field}` is not there"),
             Self::Rule { message } => message.clone(),
         }
     }

@@ -509,7 +509,7 @@ fn a_cluster_rule_is_judged_on_every_object() {
     assert_reason(
         &finding.outcome,
         Reason::FactMissing,
-        "1 of the objects could not be judged; Pod/a/none: there is no field `hostPID`",
+        "1 of the objects could not be judged; Pod/a/none: `hostPID` is not there",
     );
     facts.add(&pods(), [pod("b", "two", json!({"hostPID": true}))]);
     let finding = judge_pods(NO_HOST_PID, &facts);
@@ -517,7 +517,7 @@ fn a_cluster_rule_is_judged_on_every_object() {
     let details: Vec<_> = finding.details.iter().map(|d| format!("{}: {}", d.subject, d.message)).collect();
     assert_eq!(
         details,
-        ["Pod/b/two: hostPID in two", "Pod/a/none: not evaluated (fact-missing): there is no field `hostPID`"]
+        ["Pod/b/two: hostPID in two", "Pod/a/none: not evaluated (fact-missing): `hostPID` is not there"]
     );
     // Optional values are for objects, whose fields may be absent.
     let optional = "  validations:\n  - expression: '!object.spec.?hostPID.orValue(false)'\n";

@@ -13,6 +13,7 @@ mod pattern;
 mod policy;
 mod rule;
 mod scope;
+mod tree;
 mod value;
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use gapscan::base::limits::Limits;
 use gapscan::cluster::access::exec::{Caps, ExecOutput, exec};
 use gapscan::cluster::canary::prove;
 use gapscan::cluster::identity::ScanIdentity;
-use gapscan::cluster::job::{JobReport, JobRequest, run_job};
+use gapscan::cluster::job::{ImageMount, JobReport, JobRequest, run_job};
 use gapscan::cluster::objects::{ResourceKey, collect};
 use gapscan::cluster::sweep::sweep;
 use gapscan::cluster::targets::{Selector, resolve, running_images};
@@ -199,7 +199,7 @@ async fn job(
         scanner_image: lab_image(image),
         agent_image: own_image().expect("was looked for"),
         target_image: target,
-        mounts: Vec::new(),
+        mounts: vec![ImageMount { reference: lab_image("busybox"), path: "/content".to_owned() }],
         parameters: Default::default(),
         result_limit: 256 << 20,
     };
@@ -267,6 +267,13 @@ async fn a_job_that_hangs_times_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_eats_memory_is_told_so() {
     job_fails(&scanner(&["tail", "/dev/zero"], "1m", "64Mi"), "debian", Reason::ScannerOutOfMemory).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_that_kubernetes_refuses_is_told_at_once() {
+    let began = Instant::now();
+    job_fails(&scanner(&["true"], "1m", "lots"), "debian", Reason::ScannerNotStarted).await;
+    assert!(began.elapsed() < Duration::from_secs(60));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -447,7 +454,7 @@ fn signal(name: &str, pid: &str) {
 async fn a_job_outlives_an_api_server_that_is_frozen() {
     let (Some(cluster), Some(_)) = (lab().await, own_image()) else { return };
     let Some(api_server) = ApiServer::find() else { return };
-    let scanner = scanner(&["sh", "-c", "sleep 20; echo whole > /results/out"], "2m", "64Mi");
+    let scanner = scanner(&["sh", "-c", "sleep 20; ls /content/bin >&2 && echo whole > /results/out"], "2m", "64Mi");
     let report = job(&cluster, &scanner, "debian", lab_image("web"), |namespace| {
         for _ in 0..300 {
             let phase = kubectl(&["get", "pods", "-n", &namespace, "-o", "jsonpath={.items[*].status.phase}"]);

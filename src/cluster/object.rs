@@ -250,6 +250,24 @@ async fn create(cluster: &Cluster, object: &ObjectRef, mark: &Mark, body: &Value
     }
 }
 
+/// Has the API server check the object without making it: admission and validation say no here in plain words, where a
+/// controller that makes the object later would only be seen not to.
+pub(crate) async fn rehearse(
+    cluster: &Cluster,
+    object: &ObjectRef,
+    mark: &Mark,
+    manifest: Value,
+) -> Result<(), ClusterError> {
+    let body = complete(object, mark, manifest);
+    let call = Call {
+        what: format!("check {object}"),
+        method: Method::POST,
+        path: format!("{}?dryRun=All&fieldValidation=Strict", object.kind.collection(object.namespace.as_deref())),
+        body: Some(body.to_string().into_bytes()),
+    };
+    cluster.call::<Value>(call).await.map(|_| ())
+}
+
 /// Removes the object if it is still the one with this UID. One that is gone is no error.
 pub(crate) async fn delete(cluster: &Cluster, object: &ObjectRef, uid: Option<&str>) -> Result<(), ClusterError> {
     let mut options = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background" });

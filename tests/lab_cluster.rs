@@ -14,7 +14,7 @@ use gapscan::cluster::identity::ScanIdentity;
 use gapscan::cluster::job::{JobReport, JobRequest, run_job};
 use gapscan::cluster::objects::{ResourceKey, collect};
 use gapscan::cluster::sweep::sweep;
-use gapscan::cluster::targets::{Selector, resolve};
+use gapscan::cluster::targets::{Selector, resolve, running_images};
 use gapscan::cluster::{Cluster, ClusterError, ScanNamespace};
 use gapscan::model::provenance::NetworkProof;
 use gapscan::model::reason::Reason;
@@ -393,12 +393,12 @@ async fn a_container_that_is_restarted_during_a_command_has_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn endless_output_is_cut_and_marked() {
+async fn long_output_is_cut_and_marked() {
     let Some(cluster) = lab().await else { return };
     let web = containers(&cluster, "app=web").await;
     let target = web.iter().find(|t| t.key().ends_with("/web")).expect("web runs");
-    let output = scan(&cluster, target, &["cat", "/dev/zero"]).await.expect("it runs");
-    assert_eq!((output.stdout.len(), output.code, output.stdout_truncated), (CAPS.stdout, None, true));
+    let output = scan(&cluster, target, &["head", "-c", "3000000", "/dev/zero"]).await.expect("it runs");
+    assert_eq!((output.stdout.len(), output.code, output.stdout_truncated), (CAPS.stdout, Some(0), true));
 }
 
 /// A frozen API server: nothing answers, and nothing is closed. The process is named by its pid in `GAPSCAN_E2E_APISERVER`.
@@ -497,4 +497,45 @@ async fn what_a_crash_left_is_swept() {
     }
     assert!(!swept.removed.iter().any(|object| object.contains(&living.short())));
     assert_eq!(other.remove(&cluster).await.remaining, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_images_that_run_are_named_by_digest() {
+    let Some(cluster) = lab().await else { return };
+    let images = running_images(&cluster, &Limits::default()).await.expect("pods are listed");
+    for image in &images.images {
+        println!("{} {}", image.reference, image.used_by.len());
+        assert!(image.reference.ends_with(&image.digest.to_string()));
+    }
+    assert_eq!(images.unnamed, []);
+    assert!(images.images.iter().any(|image| image.reference.contains("/lab/web@") && image.used_by.len() >= 2));
+}
+
+/// What the API server wrote down, in the file that `GAPSCAN_E2E_AUDIT` names: of all that gapscan asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_shows_least_privilege() {
+    let Some(cluster) = lab().await else { return };
+    let Ok(path) = std::env::var("GAPSCAN_E2E_AUDIT") else {
+        println!("skipped: needs GAPSCAN_E2E_AUDIT");
+        return;
+    };
+    let before = std::fs::metadata(&path).expect("the log is there").len();
+    let web = containers(&cluster, "app=web").await;
+    scan(&cluster, &web[0], &["true"]).await.expect("it runs");
+    let log = std::fs::read(&path).expect("the log is read");
+    let new = String::from_utf8_lossy(&log[usize::try_from(before).expect("it fits")..]).into_owned();
+    let mut execs = 0;
+    for event in new.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
+        if !event["userAgent"].as_str().is_some_and(|agent| agent.starts_with("gapscan/")) {
+            continue;
+        }
+        let resource = &event["objectRef"];
+        assert_ne!(resource["resource"], "secrets", "{event}");
+        if resource["subresource"] == "exec" {
+            execs += 1;
+            let user = event["user"]["username"].as_str().unwrap_or_default();
+            assert!(user.starts_with("system:serviceaccount:gapscan-"), "{event}");
+        }
+    }
+    assert!(execs > 0, "the log tells of the exec");
 }

@@ -54,7 +54,9 @@ fn scans_run_when_due_and_missed_times_are_recorded() {
     terminate(first);
     let before = runs(&LedgerReader::open(&ledger).expect("the ledger is there"));
     assert!(before.iter().all(|run| run.end.is_some()), "nothing is left unaccounted for");
-    assert!(before.iter().all(|run| matches!(&run.start.trigger, Trigger::Schedule { plan, .. } if plan == "quick/host")));
+    assert!(
+        before.iter().all(|run| matches!(&run.start.trigger, Trigger::Schedule { plan, .. } if plan == "quick/host"))
+    );
 
     // A due time goes by while no runner is there.
     let stopped = jiff::Timestamp::now();
@@ -71,8 +73,12 @@ fn scans_run_when_due_and_missed_times_are_recorded() {
     let reader = LedgerReader::open(&ledger).expect("the ledger is there");
     assert!(reader.verify().expect("the ledger can be checked").is_intact());
     let all = runs(&reader);
-    let missed: Vec<&RunRecord> =
-        all.iter().filter(|run| run.coverage.expected() > 0 && run.coverage.count(Status::NotEvaluated) == run.coverage.expected()).collect();
+    let missed: Vec<&RunRecord> = all
+        .iter()
+        .filter(|run| {
+            run.coverage.expected() > 0 && run.coverage.count(Status::NotEvaluated) == run.coverage.expected()
+        })
+        .collect();
     assert!(!missed.is_empty(), "what was expected of the missed run counts as not evaluated");
     assert!(all.iter().all(|run| run.end.as_ref().is_some_and(|end| end.end != RunEnd::Interrupted)));
 }

@@ -434,6 +434,11 @@ impl<R: AsyncRead + Unpin + Send> BlobReader<'_, R> {
         &self.descriptor
     }
 
+    /// The repositories that need it, sorted.
+    pub fn repositories(&self) -> Vec<String> {
+        self.bundle.blob_repositories(&self.descriptor.digest)
+    }
+
     /// Reads and verifies the rest without handing it on, as for a blob that the registry has already.
     ///
     /// # Errors

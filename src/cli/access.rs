@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::base::exit::Failure;
-use crate::registry::{Authority, Prefix};
+use crate::base::limits::Limits;
+use crate::registry::{Authority, Client, Prefix};
 use crate::stage::plan::{Access, BundleSource, ClusterAccess, RegistryAccess};
+use crate::stage::registries;
 
 /// The ledger without `--ledger` and `GAPSCAN_LEDGER`: in the current folder.
 pub(crate) const DEFAULT_LEDGER: &str = "gapscan-ledger.sqlite";
@@ -59,7 +61,8 @@ impl AccessArgs {
             _ => None,
         };
         if let Some(registry) = &self.registry {
-            let prefix: Prefix = registry.parse().map_err(|e: crate::registry::reference::NameError| Failure::usage(e.to_string()))?;
+            let prefix: Prefix =
+                registry.parse().map_err(|e: crate::registry::reference::NameError| Failure::usage(e.to_string()))?;
             registries.insert(prefix.registry.to_string(), self.connect.access());
         }
         Ok(Access {
@@ -78,10 +81,10 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "plain_http")]
     ca: Option<PathBuf>,
     /// The user; without one, what `docker login` or `skopeo login` left in ~/.docker/config.json is used
-    #[arg(long, value_name = "NAME", requires = "password_file")]
-    user: Option<String>,
+    #[arg(long, alias = "user", value_name = "NAME", requires = "password_file")]
+    username: Option<String>,
     /// The file whose first line is the user's password
-    #[arg(long, value_name = "FILE", requires = "user")]
+    #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
     /// Another host that the credentials may be sent to for a token (repeatable)
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -95,11 +98,16 @@ pub(crate) struct ConnectArgs {
 }
 
 impl ConnectArgs {
+    /// A client for the registry by these arguments.
+    pub(crate) fn client(&self, registry: &Authority, limits: &Limits) -> Result<Client, Failure> {
+        Ok(registries::client(registry, &self.access(), limits)?)
+    }
+
     /// The access that these arguments describe.
     pub(crate) fn access(&self) -> RegistryAccess {
         RegistryAccess {
             ca_file: self.ca.clone(),
-            username: self.user.clone(),
+            username: self.username.clone(),
             password_file: self.password_file.clone(),
             token_hosts: self.token_host.iter().map(ToString::to_string).collect(),
             chunk_bytes: self.chunk_size,

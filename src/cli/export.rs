@@ -27,7 +27,7 @@ pub(crate) struct Export {
     #[arg(short, long, value_name = "PATH", default_value = "-")]
     output: PathBuf,
     /// The ledger
-    #[arg(long, env = "GAPSCAN_LEDGER", value_name = "FILE", default_value = "gapscan.sqlite")]
+    #[arg(short = 'L', long, env = "GAPSCAN_LEDGER", value_name = "FILE", default_value = super::access::DEFAULT_LEDGER)]
     ledger: PathBuf,
     /// Only the results of this run
     #[arg(long, value_name = "ID", conflicts_with = "latest")]

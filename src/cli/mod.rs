@@ -1,9 +1,18 @@
 //! The command line: one file a command, each an `Args` with a `run`.
 
+mod access;
 mod agent;
 mod bundle;
 mod export;
+mod history;
+mod ledger;
+mod load;
 mod registry;
+mod results;
+mod scan;
+mod serve;
+mod signal;
+mod table;
 mod trust;
 
 use std::process::ExitCode;
@@ -24,8 +33,14 @@ struct Cli {
 enum Command {
     Trust(trust::Args),
     Bundle(bundle::Args),
+    Load(load::Args),
     Registry(registry::Args),
+    Scan(scan::Args),
+    Serve(serve::Args),
+    Results(results::Args),
+    History(history::Args),
     Export(export::Export),
+    Ledger(ledger::Args),
     #[command(hide = true)]
     Agent(agent::Args),
 }
@@ -60,10 +75,16 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command) -> Outcome {
     match command {
+        Command::Load(args) => args.run().await,
         Command::Trust(args) => args.run(jiff::Timestamp::now()),
         Command::Bundle(args) => args.run(jiff::Timestamp::now()).await,
         Command::Registry(args) => args.run().await,
+        Command::Scan(args) => args.run().await,
+        Command::Serve(args) => args.run().await,
         Command::Export(export) => export.run(jiff::Timestamp::now()),
         Command::Agent(args) => args.run().await,
+        Command::Results(args) => args.run(),
+        Command::History(args) => args.run(),
+        Command::Ledger(args) => args.run(),
     }
 }

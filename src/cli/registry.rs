@@ -1,17 +1,14 @@
-//! `gapscan registry`, and the arguments by which every command reaches a registry.
+//! `gapscan registry`: the embedded registry.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::base::exit::{ExitClass, Failure, Outcome};
-use crate::base::file;
 use crate::base::limits::Limits;
-use crate::registry::auth::docker_config_path;
+use crate::registry::Credentials;
 use crate::registry::serve::{ServeConfig, Server, Tls};
-use crate::registry::{Authority, Client, ClientConfig, Credentials, Transport, Upload};
 
 /// Serve the embedded registry
 #[derive(Debug, clap::Args)]
@@ -83,7 +80,7 @@ impl ServeArgs {
         let mut int = signal(SignalKind::interrupt()).map_err(signal_failed)?;
         let ca = data.join("tls/ca.crt");
         let server = Server::start(ServeConfig { data, listen, tls, credentials, limits: Limits::default() }).await?;
-        // Data for whoever started it, and waits for this line: where it listens.
+        // For scripts: with port 0 only this says where.
         println!("{scheme}://{}", server.address());
         if server.ca_pem().is_some() {
             eprintln!("clients need the CA certificate {}", ca.display());

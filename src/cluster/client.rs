@@ -30,6 +30,9 @@ const OLDEST: &str = "1.27";
 /// is an accident, and it must not fill the memory.
 const ANSWER_BYTES: usize = 256 << 20;
 
+/// As the audit log names the program.
+const USER_AGENT: &str = concat!("gapscan/", env!("CARGO_PKG_VERSION"));
+
 /// How long the first request may be repeated: a wrong address should be told soon.
 const FIRST_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -122,6 +125,7 @@ impl Cluster {
         }
         // The only provider in the tree; a builder that finds none would panic.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        config.headers = vec![(http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT))];
         config.default_retry = false;
         config.connect_timeout = Some(limits.connect);
         let failed = |source: kube::Error| ClusterError::Config { path: None, source: Box::new(source) };
@@ -136,7 +140,6 @@ impl Cluster {
     pub fn as_token(&self, token: &Token) -> Result<Self, ClusterError> {
         let mut config = self.config.clone();
         config.auth_info = AuthInfo { token: Some(token.0.as_str().to_owned().into()), ..AuthInfo::default() };
-        config.headers.clear();
         let failed = |source: kube::Error| ClusterError::Config { path: None, source: Box::new(source) };
         let client = kube::Client::try_from(config.clone()).map_err(failed)?;
         Ok(Self { client, config, context: self.context.clone(), api_call: self.api_call, patience: self.patience })

@@ -132,18 +132,20 @@ pub async fn run_job(cluster: &Cluster, home: &ScanNamespace, request: &JobReque
         Some(identity) => identity.remove(cluster, home).await,
         None => Cleanup { created: Vec::new(), remaining: Vec::new() },
     };
+    let pod = pod_of(cluster, home, request.scan).await.ok().flatten().and_then(|pod| pod.metadata.name);
     let job = inventory.remove(cluster).await;
     cleanup.created.extend(job.created);
     cleanup.remaining.extend(job.remaining);
     // The Job's pod is removed after the Job, by the cluster's garbage collector.
-    let pods = format!("pods of job/{}/{}", home.name(), manifest::name(request.scan));
+    let name = pod.clone().unwrap_or_else(|| format!("{}-*", manifest::name(request.scan)));
+    let object = ObjectRef::namespaced(Kind::Pod, home.name(), name).to_string();
     let gone =
         poll_until(object::GONE, || async { Ok(pod_of(cluster, home, request.scan).await?.is_none().then_some(())) })
             .await;
     if !matches!(gone, Ok(Some(()))) {
-        cleanup.remaining.push(pods.clone());
+        cleanup.remaining.push(object.clone());
     }
-    cleanup.created.push(pods);
+    cleanup.created.extend(pod.map(|_| object));
     JobReport { outcome, cleanup, identity: username }
 }
 

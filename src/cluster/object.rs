@@ -211,7 +211,11 @@ fn complete(object: &ObjectRef, mark: &Mark, mut manifest: Value) -> Value {
         manifest["metadata"]["namespace"] = json!(namespace);
     }
     for (label, value) in mark.labels() {
-        manifest["metadata"]["labels"][label] = json!(value);
+        manifest["metadata"]["labels"][&label] = json!(value);
+        // What a Job makes is marked like the Job.
+        if manifest["spec"]["template"].is_object() {
+            manifest["spec"]["template"]["metadata"]["labels"][label] = json!(value);
+        }
     }
     manifest
 }
@@ -270,4 +274,23 @@ pub(crate) async fn gone(
     })
     .await?;
     Ok(seen.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_object_is_named_and_marked_and_so_is_what_it_makes() {
+        let mark = Mark { run: RunId::new(), scan: Some(3) };
+        let object = ObjectRef::namespaced(Kind::Job, "ns", "scan-3");
+        let manifest = complete(&object, &mark, json!({ "spec": { "template": { "spec": {} } } }));
+        assert_eq!((manifest["apiVersion"].as_str(), manifest["kind"].as_str()), (Some("batch/v1"), Some("Job")));
+        for labels in [&manifest["metadata"]["labels"], &manifest["spec"]["template"]["metadata"]["labels"]] {
+            assert_eq!(labels[MANAGED_BY], MANAGED_BY_VALUE);
+            assert_eq!((labels[RUN].as_str(), labels[SCAN].as_str()), (Some(mark.run.to_string().as_str()), Some("3")));
+        }
+        assert_eq!(object.path(), "/apis/batch/v1/namespaces/ns/jobs/scan-3");
+        assert_eq!(object.to_string(), "job/ns/scan-3");
+    }
 }

@@ -175,12 +175,7 @@ pub(crate) async fn list<T: DeserializeOwned>(
         let mut items = Vec::new();
         let mut more = String::new();
         loop {
-            let mut parameters = url::form_urlencoded::Serializer::new(String::new());
-            parameters.extend_pairs(query).append_pair("limit", &PAGE.to_string());
-            if !more.is_empty() {
-                parameters.append_pair("continue", &more);
-            }
-            let path = format!("{path}?{}", parameters.finish());
+            let path = format!("{path}?{}", page_query(query, &more));
             let call = Call { what: what.to_owned(), method: Method::GET, path, body: None };
             let page: Page<T> = match cluster.call(call).await {
                 // The snapshot that the pages come from was compacted away: only a fresh list is whole.
@@ -204,6 +199,15 @@ pub(crate) async fn list<T: DeserializeOwned>(
             }
         }
     }
+}
+
+fn page_query(query: &[(&str, &str)], more: &str) -> String {
+    let mut parameters = url::form_urlencoded::Serializer::new(String::new());
+    parameters.extend_pairs(query).append_pair("limit", &PAGE.to_string());
+    if !more.is_empty() {
+        parameters.append_pair("continue", more);
+    }
+    parameters.finish()
 }
 
 #[cfg(test)]

@@ -275,24 +275,21 @@ fn image_reference(image_id: &str) -> Option<(String, Digest)> {
 fn images_of(pods: &[Pod]) -> RunningImages {
     let mut images: BTreeMap<String, RunningImage> = BTreeMap::new();
     let mut unnamed = Vec::new();
-    let mut selection = Selection::default();
     for pod in pods {
+        let mut selection = Selection::default();
         take(pod, None, &mut selection);
-    }
-    for target in &selection.found {
-        let Target::Container { namespace, pod, container, .. } = target else { continue };
-        let id = pods
-            .iter()
-            .find(|p| p.metadata.name.as_ref() == Some(pod) && p.metadata.namespace.as_ref() == Some(namespace))
-            .and_then(|p| statuses(p).get(container.as_str()).map(|status| status.image_id.clone()))
-            .unwrap_or_default();
-        match image_reference(&id) {
-            Some((reference, digest)) => images
-                .entry(reference.clone())
-                .or_insert_with(|| RunningImage { reference, digest, used_by: Vec::new() })
-                .used_by
-                .push(target.key()),
-            None => unnamed.push((target.key(), brief(&id))),
+        let statuses = statuses(pod);
+        for target in &selection.found {
+            let Target::Container { container, .. } = target else { continue };
+            let id = statuses.get(container.as_str()).map(|status| status.image_id.as_str()).unwrap_or_default();
+            match image_reference(id) {
+                Some((reference, digest)) => images
+                    .entry(reference.clone())
+                    .or_insert_with(|| RunningImage { reference, digest, used_by: Vec::new() })
+                    .used_by
+                    .push(target.key()),
+                None => unnamed.push((target.key(), brief(id))),
+            }
         }
     }
     RunningImages { images: images.into_values().collect(), unnamed }

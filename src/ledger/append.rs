@@ -44,7 +44,7 @@ impl Tail {
 /// The columns that [`entry`] reads, in their order.
 pub(super) const COLUMNS: &str = "seq, kind, at, prev, digest, body";
 
-/// Reads one row of the table `entry`.
+/// Reads one row of the table `entry`, unchecked.
 pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     Ok(Entry {
         seq: row.get(0)?,
@@ -56,12 +56,25 @@ pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
-/// The entry of this number.
+/// A body that is not the one that was recorded.
+#[derive(Debug, thiserror::Error)]
+#[error("the content of entry {0} does not have its digest: it was edited")]
+struct Edited(u64);
+
+impl Entry {
+    /// The same entry if its content has its digest.
+    pub(super) fn checked(self) -> rusqlite::Result<Self> {
+        let digest = chain::digest(self.seq, &self.kind, &self.at, &self.prev, &self.body);
+        if digest == self.digest { Ok(self) } else { Err(damaged(Edited(self.seq))) }
+    }
+}
+
+/// The entry of this number, unchecked.
 pub(super) fn entry_at(conn: &Connection, seq: u64) -> rusqlite::Result<Option<Entry>> {
     conn.prepare_cached(&format!("SELECT {COLUMNS} FROM entry WHERE seq = ?"))?.query_row([seq], entry).optional()
 }
 
-/// The last entry.
+/// The last entry, unchecked.
 pub(super) fn last_entry(conn: &Connection) -> rusqlite::Result<Option<Entry>> {
     conn.prepare_cached(&format!("SELECT {COLUMNS} FROM entry ORDER BY seq DESC LIMIT 1"))?
         .query_row([], entry)

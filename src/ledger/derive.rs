@@ -44,7 +44,7 @@ impl Table {
     pub(super) fn insert(self) -> &'static str {
         match self {
             Self::Profile => "INSERT INTO profile VALUES (?, ?, ?, ?, ?)",
-            Self::Run => "INSERT INTO run VALUES (?, ?, ?, ?)",
+            Self::Run => "INSERT INTO run VALUES (?, ?, ?, ?, ?)",
             Self::RunEnd => "INSERT INTO run_end VALUES (?, ?, ?, ?)",
             Self::Task => "INSERT INTO task VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             Self::Finding => "INSERT INTO finding VALUES (?, ?, ?, ?, ?)",
@@ -85,7 +85,8 @@ pub(super) fn rows(seq: u64, body: &Body) -> Vec<Row> {
             ],
         )],
         Body::RunStart(start) => {
-            vec![row(Table::Run, vec![text(start.run), text(start.started), number(start.expected.len() as u64)])]
+            let expected = number(start.expected.len() as u64);
+            vec![row(Table::Run, vec![text(start.run), text(start.started), expected, text(start.series())])]
         }
         Body::RunEnd(ended) => {
             let how = serde_json::to_value(ended.end).ok();

@@ -19,6 +19,9 @@ use crate::model::profile::{Profile, ProfileRef};
 use crate::model::record::{Event, ExpectedTask, RunId, RunStart, TaskRecord};
 
 /// A ledger to read from. It sees what was committed before each call, also while another process writes.
+///
+/// Each body that it hands out has the digest that was recorded with it. Whether the digests are those of one whole chain
+/// that the runner signed, only [`LedgerReader::verify`] says.
 #[derive(Debug)]
 pub struct LedgerReader {
     pub(super) conn: Connection,
@@ -125,12 +128,17 @@ impl LedgerReader {
             .map_err(self.failed(format!("read run {run}")))
     }
 
-    /// The latest result of each (target, engine, profile name), in the order of these.
+    /// The latest result of each (target, engine, profile name), in the order of these. A run that ended replaces all earlier
+    /// runs of its series ([`RunStart::series`]): a pod that is gone, or a cluster that did not answer then, is not in the
+    /// latest results for ever.
     ///
     /// # Errors
     /// When they can't be read.
     pub fn latest(&self) -> Result<Vec<TaskRecord>, LedgerError> {
-        let sql = "SELECT max(seq) FROM task GROUP BY target, engine, profile ORDER BY target, engine, profile";
+        let sql = "SELECT max(task.seq) FROM task JOIN run ON run.run = task.run \
+             WHERE NOT EXISTS (SELECT 1 FROM run AS later JOIN run_end ON run_end.run = later.run \
+                               WHERE later.series = run.series AND later.seq > run.seq) \
+             GROUP BY target, engine, profile ORDER BY target, engine, profile";
         self.tasks(sql, []).map_err(self.failed("read the latest results"))
     }
 
@@ -319,9 +327,9 @@ pub(super) fn done(conn: &Connection, run: RunId) -> rusqlite::Result<HashSet<Ta
         .collect()
 }
 
-/// The body of an entry that must be there.
+/// The body of an entry that must be there, and must be the one that was recorded: what was edited is never handed out.
 pub(super) fn body_at(conn: &Connection, seq: u64) -> rusqlite::Result<Body> {
-    let entry = append::entry_at(conn, seq)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let entry = append::entry_at(conn, seq)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?.checked()?;
     Body::parse(&entry.kind, &entry.body).map_err(damaged)
 }
 
@@ -335,7 +343,7 @@ pub(super) fn genesis(conn: &Connection) -> rusqlite::Result<Genesis> {
 /// The end of the chain, and the time of its last entry.
 pub(super) fn head(conn: &Connection) -> rusqlite::Result<(Head, Timestamp)> {
     let ledger = genesis(conn)?.ledger;
-    let last = append::last_entry(conn)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let last = append::last_entry(conn)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?.checked()?;
     let at = last.at.parse().map_err(damaged)?;
     Ok((Head { ledger, seq: last.seq, digest: last.digest }, at))
 }

@@ -32,8 +32,10 @@ CREATE TABLE run (
     seq      INTEGER PRIMARY KEY REFERENCES entry (seq),
     run      TEXT NOT NULL UNIQUE,
     started  TEXT NOT NULL,
-    expected INTEGER NOT NULL
+    expected INTEGER NOT NULL,
+    series   TEXT NOT NULL
 ) STRICT;
+CREATE INDEX run_by_series ON run (series, seq);
 
 CREATE TABLE run_end (
     seq   INTEGER PRIMARY KEY REFERENCES entry (seq),

@@ -1,5 +1,6 @@
 //! What is recorded: runs, and the result of each (target x engine x profile).
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -15,6 +16,7 @@ use super::profile::{Profile, ProfileRef};
 use super::provenance::Provenance;
 use super::reason::Reason;
 use super::target::Target;
+use crate::base::digest::Digest;
 
 /// Names a run. Sorts by time (UUID version 7, RFC 9562).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -94,6 +96,18 @@ pub struct RunStart {
     pub requested: Vec<String>,
     /// Everything that it is to do.
     pub expected: Vec<ExpectedTask>,
+}
+
+impl RunStart {
+    /// Names the series of runs that ask the same question: the same targets in the same words, by the same engines and
+    /// profiles. A later run of a series replaces an earlier one as the answer.
+    pub fn series(&self) -> Digest {
+        let requested: BTreeSet<&str> = self.requested.iter().map(String::as_str).collect();
+        let asked: BTreeSet<(&str, &str)> =
+            self.expected.iter().map(|task| (task.engine.as_str(), task.profile.name.as_str())).collect();
+        let question = serde_json::to_vec(&(requested, asked)).expect("lists of texts always have a JSON form");
+        Digest::of(question)
+    }
 }
 
 /// How a run ended.

@@ -12,6 +12,10 @@ use crate::base::quantity::Span;
 /// The name of the engine that is built in and needs no image.
 pub const BUILTIN: &str = "builtin";
 
+/// The control that every profile of a scanner gets besides its own: that the scanner could read all of the target. What a
+/// scanner may not read it passes over in silence, so that without this its silence would count as a pass.
+pub const COMPLETE_CONTROL: &str = "gapscan-target-read-whole";
+
 /// A `kind: Scanner` document: how one scanner image is run and how its result is read. Adding a scanner adds no code
 /// unless its result format is new.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

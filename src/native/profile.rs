@@ -14,6 +14,8 @@ use crate::model::profile::{Profile, ProfileError as ModelError};
 use crate::model::scanner::{BUILTIN, ProfileDocument};
 use crate::model::target::TargetKind;
 
+#[cfg(test)]
+mod samples;
 mod shipped;
 #[cfg(test)]
 mod tests;

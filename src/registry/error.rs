@@ -207,6 +207,14 @@ impl RegistryError {
         }
     }
 
+    /// The error that a [`super::BlobReader`] ended with.
+    pub fn from_reader(error: io::Error, repository: &Repository, digest: &Digest) -> Self {
+        error.downcast::<Self>().unwrap_or_else(|source| Self::Content {
+            action: Action::new(format!("pull blob `{digest}` from `{repository}`")),
+            source,
+        })
+    }
+
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -257,7 +265,7 @@ impl Classify for RegistryError {
             Self::File(error) => error.remedy(),
             Self::Ca { .. } => Some("give the PEM file of the CA that signed the registry's certificate".to_owned()),
             Self::PlainHttp { .. } => Some("serve the registry with TLS, and name its CA with --ca".to_owned()),
-            Self::Credentials { .. } => Some("name them with --user and --password-file instead".to_owned()),
+            Self::Credentials { .. } => Some("name them with --username and --password-file instead".to_owned()),
             Self::Connection { source, .. } if is_certificate_error(source) => {
                 Some("name the CA that signed the registry's certificate with --ca, and the registry as its certificate does".to_owned())
             }
@@ -265,7 +273,7 @@ impl Classify for RegistryError {
                 Some("see whether the registry runs and can be reached from here, then repeat: what is there already is skipped".to_owned())
             }
             Self::Unauthorized { .. } => {
-                Some("name a user with --user and --password-file, or log in so that ~/.docker/config.json has one, with the right to do this".to_owned())
+                Some("name a user with --username and --password-file, or log in so that ~/.docker/config.json has one, with the right to do this".to_owned())
             }
             Self::ForeignHost { what: "token service", .. } => {
                 Some("if that host is the registry's own token service, name it with --token-host".to_owned())

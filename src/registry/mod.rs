@@ -8,6 +8,8 @@ mod http;
 pub mod reference;
 pub mod serve;
 mod source;
+#[cfg(test)]
+pub(crate) mod testing;
 mod upload;
 
 pub use auth::Credentials;

@@ -137,6 +137,11 @@ fn document(report: &Report, task: &ReportTask) -> Value {
             "provenance": provenance,
             "evidence": record.evidence,
             "notes": record.notes,
+            // Of the whole report: what a run still owes has no file that could say so.
+            "unrecorded": report
+                .unrecorded()
+                .map(|(run, t)| json!({ "run": run.start.run, "target": t.target.key(), "engine": t.engine, "profile": t.profile }))
+                .collect::<Vec<_>>(),
         } },
     })
 }

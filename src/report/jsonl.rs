@@ -42,6 +42,7 @@ pub fn render(report: &Report) -> Vec<u8> {
             "time": event.at,
             "what": event.what,
             "subject": event.subject,
+            "due": event.due,
             "detail": event.detail,
         }));
     }

@@ -22,6 +22,9 @@ const FOLDER_MODE: u32 = 0o750;
 /// How often reading starts again because a runner recorded something meanwhile, before a report is made of what there is.
 const READS: usize = 8;
 
+/// A run owes results and there is none yet: HDF, which has one file for each result, can't say that.
+const NO_FILE: &str = "yet that this format can show";
+
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct ExportRequest {
@@ -296,10 +299,11 @@ impl Rendered {
     /// The bytes for a stream.
     ///
     /// # Errors
-    /// When there are several files.
+    /// When there are several files, or none.
     pub fn into_bytes(self) -> Result<Vec<u8>, ExportError> {
         match self {
             Self::One(bytes) => Ok(bytes),
+            Self::Folder(files) if files.is_empty() => Err(ExportError::Nothing(NO_FILE)),
             Self::Folder(files) => Err(ExportError::SeveralFiles(files.len())),
         }
     }
@@ -308,10 +312,11 @@ impl Rendered {
     /// a file that is there; a folder replaces only an empty one.
     ///
     /// # Errors
-    /// When it can't be written, or the folder has something in it.
+    /// When it can't be written, the folder has something in it, or there is no file to write.
     pub fn write(self, path: &Path) -> Result<(), ExportError> {
         match self {
             Self::One(bytes) => Ok(file::write_atomic(path, &bytes, FILE_MODE)?),
+            Self::Folder(files) if files.is_empty() => Err(ExportError::Nothing(NO_FILE)),
             Self::Folder(files) => write_folder(path, files),
         }
     }

@@ -2,6 +2,9 @@
 
 pub mod build;
 pub mod export;
+pub mod load;
 pub mod plan;
 pub mod registries;
+pub mod scan;
 pub mod schedule;
+pub mod serve;

@@ -191,7 +191,12 @@ impl Entry {
         };
         match scan(request, ledger, stop, progress).await {
             Ok(summary) => {
-                progress.say(format!("{}: run {} ended: {}", self.subject, summary.run, super::scan::words(summary.coverage)));
+                progress.say(format!(
+                    "{}: run {} ended: {}",
+                    self.subject,
+                    summary.run,
+                    super::scan::words(summary.coverage)
+                ));
                 Ok(())
             }
             Err(ScanError::Ledger(error)) => Err(error.into()),
@@ -203,7 +208,13 @@ impl Entry {
         }
     }
 
-    fn missed(&self, last: Timestamp, count: usize, ledger: &mut Ledger, progress: &Progress) -> Result<(), ServeError> {
+    fn missed(
+        &self,
+        last: Timestamp,
+        count: usize,
+        ledger: &mut Ledger,
+        progress: &Progress,
+    ) -> Result<(), ServeError> {
         let detail = format!("{} due, the last at {last}, while no runner was there to run it", times(count));
         progress.say(format!("{}: missed: {detail}", self.subject));
         let trigger = Trigger::Schedule { plan: self.subject.clone(), due: last };

@@ -47,7 +47,11 @@ impl Enclave {
         let upstream = lab.var("UPSTREAM");
         let sources = sources().display();
         let profiles: String = [
-            "host-baseline", "container-baseline", "image-baseline", "cluster-baseline", "debian12-standard",
+            "host-baseline",
+            "container-baseline",
+            "image-baseline",
+            "cluster-baseline",
+            "debian12-standard",
             "known-vulnerabilities",
         ]
         .iter()
@@ -56,9 +60,9 @@ impl Enclave {
         format!(
             "registries: {{'{upstream}': {{caFile: {ca}}}}}\n\
              images:\n- {{name: openscap, from: '{upstream}/lab/openscap:1'}}\n- {{name: grype, from: '{upstream}/lab/grype:1'}}\n\
-             scanners:\n- {{path: {sources}/bundle/scanners/openscap.yaml}}\n- {{path: {sources}/bundle/scanners/grype.yaml}}\n\
+             scanners:\n- {sources}/bundle/scanners/openscap.yaml\n- {sources}/bundle/scanners/grype.yaml\n\
              profiles:\n{profiles}\
-             dependencies:\n- {{name: grype-db, dir: {db}, maxAge: 30d}}\n",
+             dependencies:\n- {{name: grype-db, from: 'dir:{db}', maxAge: 30d}}\n",
             ca = lab.ca().display(),
             db = self.file("grype-db/cache"),
         )
@@ -72,15 +76,24 @@ impl Enclave {
     pub(crate) fn build(&self, lab: &Lab, definition: &str, tar: &str) {
         let definition = self.file(definition);
         lab.outside(&["bundle", "lock", "-f", &definition]).exits(0);
-        lab.outside(&["bundle", "build", "-f", &definition, "--keys", &self.file("trust"), "-o", &self.file(tar)]).exits(0);
+        lab.outside(&["bundle", "build", "-f", &definition, "--keys", &self.file("trust"), "-o", &self.file(tar)])
+            .exits(0);
     }
 
     pub(crate) fn load_from_pipe(&self, lab: &Lab, tar: &str) -> Ran {
         lab.inside_from(
             &self.path.join(tar),
             &[
-                "load", "-", "--root", &self.file("trust/root.json"), "--registry", &self.registry(lab), "--ca",
-                &lab.ca().display().to_string(), "--state", &self.file("state"),
+                "load",
+                "-",
+                "--root",
+                &self.file("trust/root.json"),
+                "--registry",
+                &self.registry(lab),
+                "--ca",
+                &lab.ca().display().to_string(),
+                "--state",
+                &self.file("state"),
             ],
         )
     }

@@ -37,7 +37,9 @@ fn a_pod_deleted_during_its_scan_is_not_evaluated() {
     // The identity for the exec is made: the scan of the pod has begun, and the pod goes before it can end.
     wait_until("the scan's identity", || {
         lab.audit(mark).iter().any(|l| {
-            l["objectRef"]["resource"] == "rolebindings" && l["objectRef"]["namespace"] == "shop" && l["verb"] == "create"
+            l["objectRef"]["resource"] == "rolebindings"
+                && l["objectRef"]["namespace"] == "shop"
+                && l["verb"] == "create"
         })
     });
     lab.kubectl(&["delete", "pod", "-n", "shop", "victim", "--grace-period=0", "--force", "--wait=false"]);
@@ -91,7 +93,9 @@ fn a_scanner_that_says_nothing_and_exits_with_0_is_not_evaluated() {
             in_command = !line.contains('[') || !line.contains(']');
             continue;
         }
-        if in_command && (line.trim_start().starts_with("- ") || line.trim_start().starts_with(']') || line.trim().ends_with(',')) {
+        if in_command
+            && (line.trim_start().starts_with("- ") || line.trim_start().starts_with(']') || line.trim().ends_with(','))
+        {
             continue;
         }
         in_command = false;
@@ -103,7 +107,7 @@ fn a_scanner_that_says_nothing_and_exits_with_0_is_not_evaluated() {
     let upstream = lab.var("UPSTREAM");
     let definition = format!(
         "registries: {{'{upstream}': {{caFile: {ca}}}}}\nimages:\n- {{name: openscap, from: '{upstream}/lab/openscap:1'}}\n\
-         scanners:\n- {{path: {path}}}\nprofiles:\n- {{path: {mirror}/debian12-standard}}\n",
+         scanners:\n- {path}\nprofiles:\n- {{path: {mirror}/debian12-standard}}\n",
         ca = lab.ca().display(),
         path = path.display(),
         mirror = sources().join("profiles-mirror").display(),
@@ -117,7 +121,8 @@ fn a_scanner_that_says_nothing_and_exits_with_0_is_not_evaluated() {
     enclave.load_from_pipe(lab, "silent.tar").exits(0);
 
     let image = format!("image/{}/lab/web:1", lab.var("REGISTRY"));
-    let mut arguments = enclave.scan_arguments(lab, "silent.sqlite", &[&image, "--engine", "openscap", "--engine", "builtin"]);
+    let mut arguments =
+        enclave.scan_arguments(lab, "silent.sqlite", &[&image, "--engine", "openscap", "--engine", "builtin"]);
     let name = arguments.iter().position(|a| a == "--bundle").expect("it names a bundle") + 1;
     arguments[name] = "silent".to_owned();
     lab.inside(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).exits(3);
@@ -126,7 +131,11 @@ fn a_scanner_that_says_nothing_and_exits_with_0_is_not_evaluated() {
     let silent: Vec<_> = lines.iter().filter(|l| l["type"] == "finding" && l["engine"] == "openscap").collect();
     assert!(!silent.is_empty(), "what was expected of the scanner is in the record");
     for line in silent {
-        assert_eq!((line["outcome"].as_str(), line["reason"].as_str()), (Some("not-evaluated"), Some("no-output")), "{line}");
+        assert_eq!(
+            (line["outcome"].as_str(), line["reason"].as_str()),
+            (Some("not-evaluated"), Some("no-output")),
+            "{line}"
+        );
     }
     assert!(lines.iter().any(|l| l["engine"] == "builtin" && l["outcome"] == "passed"), "the rest was finished");
 }

@@ -46,17 +46,35 @@ fn a_cluster_is_scanned_and_reported_on() {
     }
     assert!(lines.iter().any(|l| l["type"] == "event" && l["what"] == "cleanup-verified"));
     assert!(!lab.kubectl(&["get", "ns"]).contains("gapscan-"));
-    let left = lab.kubectl(&["get", "role,rolebinding,sa", "-A", "-l", "app.kubernetes.io/managed-by=gapscan", "-o", "name"]);
+    let left =
+        lab.kubectl(&["get", "role,rolebinding,sa", "-A", "-l", "app.kubernetes.io/managed-by=gapscan", "-o", "name"]);
     assert_eq!(left.trim(), "", "objects were left");
-    let left = lab.kubectl(&["get", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/managed-by=gapscan", "-o", "name"]);
+    let left = lab.kubectl(&[
+        "get",
+        "clusterrole,clusterrolebinding",
+        "-l",
+        "app.kubernetes.io/managed-by=gapscan",
+        "-o",
+        "name",
+    ]);
     assert_eq!(left.trim(), "", "objects were left");
 
     audit(&lab.audit(mark));
     lab.inside(&["ledger", "verify", "--ledger", &enclave.file("all.sqlite")]).exits(0);
     lab.inside(&["results", "--ledger", &enclave.file("all.sqlite")]).exits(0);
     lab.inside(&["history", "--ledger", &enclave.file("all.sqlite")]).exits(0);
-    lab.inside(&["export", "--format", "html", "--ledger", &enclave.file("all.sqlite"), "-o", &enclave.file("all.html")]).exits(0);
-    lab.inside(&["export", "--format", "hdf", "--ledger", &enclave.file("all.sqlite"), "-o", &enclave.file("hdf")]).exits(0);
+    lab.inside(&[
+        "export",
+        "--format",
+        "html",
+        "--ledger",
+        &enclave.file("all.sqlite"),
+        "-o",
+        &enclave.file("all.html"),
+    ])
+    .exits(0);
+    lab.inside(&["export", "--format", "hdf", "--ledger", &enclave.file("all.sqlite"), "-o", &enclave.file("hdf")])
+        .exits(0);
 }
 
 /// The target key of one container that runs the image `web`.
@@ -83,7 +101,8 @@ fn control_about(lines: &[Value], target: &str, word: &str) -> String {
 
 /// What the API server saw: no request for secrets, every exec by an identity of one scan, and no such identity afterwards.
 fn audit(log: &[Value]) {
-    let ours: Vec<&Value> = log.iter().filter(|l| l["userAgent"].as_str().is_some_and(|a| a.contains("gapscan"))).collect();
+    let ours: Vec<&Value> =
+        log.iter().filter(|l| l["userAgent"].as_str().is_some_and(|a| a.contains("gapscan"))).collect();
     assert!(!ours.is_empty(), "the audit log shows nothing of gapscan");
     for line in log {
         let resource = line["objectRef"]["resource"].as_str();
@@ -107,10 +126,7 @@ fn openscap_and_grype_scan_an_image_in_jobs() {
     let ran = enclave.scan(lab, "jobs.sqlite", &[&image, "--engine", "openscap", "--engine", "grype"]);
     let lines = enclave.lines(lab, "jobs.sqlite");
     let outcomes = |engine: &str, outcome: &str| {
-        lines
-            .iter()
-            .filter(|l| l["type"] == "finding" && l["engine"] == engine && l["outcome"] == outcome)
-            .count()
+        lines.iter().filter(|l| l["type"] == "finding" && l["engine"] == engine && l["outcome"] == outcome).count()
     };
     // OpenSCAP ran as a user who may not read all of the image, which is not evaluated, and said so.
     assert_eq!(ran.code, 3, "{}", ran.stderr);

@@ -36,7 +36,9 @@ fn a_flipped_byte_anywhere_is_refused() {
     let root = enclave.file("trust/root.json");
     let end = good.len() - 1;
     // In the metadata, in its header, in the manifests, in the first and in the last blob, in the padding, in the end marker.
-    for (number, offset) in [600, 257, good.len() / 1000, good.len() / 3, end - 2048, end - 600, end].into_iter().enumerate() {
+    for (number, offset) in
+        [600, 257, good.len() / 1000, good.len() / 3, end - 2048, end - 600, end].into_iter().enumerate()
+    {
         let mut bytes = good.clone();
         bytes[offset] ^= 0x20;
         fs::write(&flipped, &bytes).expect("the copy is written");
@@ -53,7 +55,8 @@ fn a_truncated_bundle_is_refused() {
     let good = fs::read(enclave.path.join("bundle.tar")).expect("the bundle is there");
     let cut = enclave.path.join("cut.tar");
     let root = enclave.file("trust/root.json");
-    for (number, length) in [0, 512, 4096, good.len() / 2, good.len() - 1024, good.len() - 512].into_iter().enumerate() {
+    for (number, length) in [0, 512, 4096, good.len() / 2, good.len() - 1024, good.len() - 512].into_iter().enumerate()
+    {
         fs::write(&cut, &good[..length]).expect("the copy is written");
         let prefix = format!("cut-{number}");
         load(lab, enclave, &cut, &root, &prefix).exits(4);

@@ -3,7 +3,8 @@
 //! What could go wrong, and where it is seen:
 //! * the container was restarted or its pod replaced under the same name: UID, container id and restart count are read
 //!   before and after, as the same identity;
-//! * endless output: [`Caps`]; standard output beyond its cap ends the command, and the output is marked;
+//! * endless output: [`Caps`]; standard output beyond its cap is dropped and marked, and far beyond it the command is given
+//!   up. It stays in the container then, blocked, so a command that may print much should limit itself;
 //! * a command that hangs, a connection that stays silent: the deadline, and then a look at what is the matter;
 //! * output that is cut by a broken connection: without the exit status that the API server sends last, nothing counts.
 
@@ -26,10 +27,20 @@ const PIPE: usize = 256 * 1024;
 /// How long the look at a silent or broken connection's cause may take.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// The exit code of a command that was ended by SIGKILL.
+const KILLED: i32 = 137;
+
+/// How long a kubelet may take to report that a container ended: it looks every second, and writes the status then.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Bytes beyond the cap of standard output that are read and dropped. Kubernetes has no way to kill a command: one whose
+/// output nobody reads stays in the container, blocked. So one that is near its end is let come to it.
+const OVERRUN: usize = 16 << 20;
+
 /// How many bytes are kept of each stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Caps {
-    /// Of standard output; beyond it the command is ended.
+    /// Of standard output; what goes on far beyond it is no longer read.
     pub stdout: usize,
     /// Of standard error; the rest is dropped.
     pub stderr: usize,
@@ -42,7 +53,7 @@ pub struct ExecOutput {
     pub stdout: Vec<u8>,
     /// The beginning of its standard error.
     pub stderr: Vec<u8>,
-    /// Its exit code. Absent exactly when the output was cut at the cap, since the command was not waited for then.
+    /// Its exit code. Absent when the output went on so far beyond the cap that the command was given up.
     pub code: Option<i32>,
     /// Whether standard output went on beyond the cap.
     pub stdout_truncated: bool,
@@ -118,23 +129,35 @@ pub(crate) async fn exec_at(
             return Err(cause(cluster, place, &before, error).await);
         }
     };
-    let after = look(cluster, place).await?;
-    same(place, &before, &after)?;
-    // A container that is being stopped kills its commands. What ended well before that still counts.
-    if after.terminating && !before.terminating && ended.code != Some(0) {
-        return Err(ClusterError::TargetGone { target: place.key() });
+    if ended.code == Some(KILLED) {
+        // A container that ends takes its commands with it by SIGKILL, before anyone reports that it ended.
+        settle(cluster, place, &before).await?;
+    } else {
+        same(place, &before, &look(cluster, place).await?)?;
     }
     Ok(ended)
 }
 
+/// Watches for some time whether the target changes or goes; an error if it does.
+async fn settle(cluster: &Cluster, place: &Place<'_>, before: &Incarnation) -> Result<(), ClusterError> {
+    let began = Instant::now();
+    loop {
+        let after = look(cluster, place).await?;
+        same(place, before, &after)?;
+        if after.terminating && !before.terminating {
+            return Err(ClusterError::TargetGone { target: place.key() });
+        }
+        if began.elapsed() >= SETTLE {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
 /// Why it failed: often the target or the API server is the matter, and not what failed first.
 async fn cause(cluster: &Cluster, place: &Place<'_>, before: &Incarnation, error: ClusterError) -> ClusterError {
-    match look(&cluster.impatient(LOOK), place).await {
-        Ok(after) => match same(place, before, &after) {
-            Err(changed) => changed,
-            Ok(()) if after.terminating && !before.terminating => ClusterError::TargetGone { target: place.key() },
-            Ok(()) => error,
-        },
+    match settle(&cluster.impatient(LOOK), place, before).await {
+        Ok(()) => error,
         Err(reason) => reason,
     }
 }
@@ -209,8 +232,8 @@ async fn run(
     let out = process.stdout().expect("standard output was asked for");
     let err = process.stderr().expect("standard error was asked for");
     // Both streams are drained while the end is waited for: the connection stands still as soon as one pipe is full.
-    let (stdout, stderr, truncated) = drain(out, err, caps, feed).await;
-    if truncated {
+    let (stdout, stderr, end) = drain(out, err, caps, feed).await;
+    if end == End::GivenUp {
         process.abort();
         return Ok(ExecOutput { stdout, stderr, code: None, stdout_truncated: true });
     }
@@ -224,18 +247,30 @@ async fn run(
         return Err(ClusterError::ExecBroken { target: place.key(), message });
     };
     let code = exit_code(place, argv, &status, &stdout)?;
-    Ok(ExecOutput { stdout, stderr, code: Some(code), stdout_truncated: false })
+    Ok(ExecOutput { stdout, stderr, code: Some(code), stdout_truncated: end == End::Cut })
 }
 
-/// Reads both streams to their ends while `feed` goes on, or until standard output goes beyond its cap. A stream that
+/// How standard output ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Within its cap.
+    Whole,
+    /// Beyond its cap.
+    Cut,
+    /// It did not.
+    GivenUp,
+}
+
+/// Reads both streams to their ends while `feed` goes on, or until standard output goes far beyond its cap. A stream that
 /// breaks just ends here: whether the output is whole is told by the exit status.
 async fn drain(
     mut out: impl AsyncRead + Unpin,
     mut err: impl AsyncRead + Unpin,
     caps: Caps,
     feed: impl Future<Output = ()>,
-) -> (Vec<u8>, Vec<u8>, bool) {
+) -> (Vec<u8>, Vec<u8>, End) {
     tokio::pin!(feed);
+    let mut beyond = 0;
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (mut out_open, mut err_open, mut feeding) = (true, true, true);
     let (mut out_buffer, mut err_buffer) = (vec![0; 64 * 1024], vec![0; 4 * 1024]);
@@ -245,8 +280,9 @@ async fn drain(
                 Ok(n) if n > 0 => {
                     let room = caps.stdout - stdout.len();
                     stdout.extend_from_slice(&out_buffer[..n.min(room)]);
-                    if n > room {
-                        return (stdout, stderr, true);
+                    beyond += n.saturating_sub(room);
+                    if beyond > OVERRUN {
+                        return (stdout, stderr, End::GivenUp);
                     }
                 }
                 Ok(_) | Err(_) => out_open = false,
@@ -261,7 +297,7 @@ async fn drain(
             () = &mut feed, if feeding => feeding = false,
         }
     }
-    (stdout, stderr, false)
+    (stdout, stderr, if beyond > 0 { End::Cut } else { End::Whole })
 }
 
 /// The exit code from the status that the API server sends last (`remotecommand.StatusCause ExitCode`).

@@ -142,11 +142,7 @@ async fn execute(request: &RunRequest) -> Result<(ExitStatus, Vec<u8>, Vec<u8>, 
                 }
             }
         };
-        let status = match tokio::time::timeout(request.deadline, ended).await {
-            Ok(status) => Some(status),
-            Err(_) => None,
-        };
-        let exit = match status {
+        let exit = match tokio::time::timeout(request.deadline, ended).await.ok() {
             Some(Ok(status)) => match (status.code(), status.signal()) {
                 (Some(code), _) => ExitStatus::Exited { code: u8::try_from(code).unwrap_or(u8::MAX) },
                 (None, signal) => ExitStatus::Signalled { signal: signal.unwrap_or_default() },

@@ -94,7 +94,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("secret");
         fs::write(&file, "x").expect("made");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0)).expect("set");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).expect("set");
         let found = unreadable(folder.path());
         assert_eq!((found.count, found.sample), (1, vec!["/secret".to_owned()]));
     }

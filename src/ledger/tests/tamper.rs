@@ -63,6 +63,8 @@ fn an_edited_entry_is_named() {
     let found = problems(&path);
     assert!(found.contains(&some(seq, "entry")), "{found:?}");
     assert!(found.contains(&some(seq, "finding")), "{found:?}");
+    let error = LedgerReader::open(&path).expect("open").latest().expect_err("it is not handed out either");
+    assert!(matches!(error, LedgerError::Corrupt { .. }) && error.class() == ExitClass::Ledger, "{error}");
 }
 
 #[test]

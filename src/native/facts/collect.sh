@@ -4,6 +4,7 @@ N=$1
 M=@BYTES@
 LC_ALL=C
 export LC_ALL
+unset IFS
 PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"
 export PATH
 exec 3>&1

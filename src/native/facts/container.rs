@@ -17,8 +17,8 @@ use super::packages::{self, Manager};
 use super::parts::{Parts, owners};
 use super::proc::{self, MountLine, Seen};
 use super::{
-    Collected, FileFact, Missing, Mount, Package, Process, Socket, SystemFacts, config, name, os_release, passwd,
-    wanted,
+    Collected, Configs, FileFact, Files, Missing, Mount, Package, Process, Socket, Special, SystemFacts, config, name,
+    os_release, passwd, wanted,
 };
 use crate::base::limits::Limits;
 use crate::model::reason::Reason;
@@ -266,7 +266,7 @@ impl<'a> Output<'a> {
         Ok(pairs.collect())
     }
 
-    fn configs(&self, limits: &Limits) -> Collected<(BTreeMap<String, Vec<String>>, Vec<String>)> {
+    fn configs(&self, limits: &Limits) -> Collected<Configs> {
         let mut configs = BTreeMap::new();
         let mut unread = Vec::new();
         for item in &self.section("configs")?.0 {
@@ -286,11 +286,7 @@ impl<'a> Output<'a> {
         Ok((configs, unread))
     }
 
-    fn files(
-        &self,
-        owners: &Collected<Owners>,
-        limits: &Limits,
-    ) -> Collected<(BTreeMap<String, FileFact>, Vec<String>)> {
+    fn files(&self, owners: &Collected<Owners>, limits: &Limits) -> Collected<Files> {
         let (items, end) = self.section("files")?;
         ended(end)?;
         let owners = owners.as_ref().map_err(Missing::clone)?;
@@ -313,7 +309,7 @@ impl<'a> Output<'a> {
         Ok((files, unread))
     }
 
-    fn special(&self, owners: &Collected<Owners>, limits: &Limits) -> Collected<(Vec<FileFact>, Vec<String>)> {
+    fn special(&self, owners: &Collected<Owners>, limits: &Limits) -> Collected<Special> {
         let (items, end) = self.section("special")?;
         let (status, complaints) = split_once(end, b' ');
         // 1 is what find says after complaints, which are counted by themselves; any other status is a find that died.

@@ -2,7 +2,7 @@
 //!
 //! A fact that could not be collected is *absent*, with its reason in [`SystemFacts::missing`]. It is never an empty list:
 //! a rule that asks for an absent fact is an error for the rule engine, and ends as not evaluated. Each field is either
-//! there or in `missing`; [`parts::Parts`] holds that, for all collectors.
+//! there or in `missing`; `parts::Parts` holds that, for all collectors.
 //!
 //! | collector | how | what it can't see |
 //! |---|---|---|
@@ -39,6 +39,7 @@ use crate::model::reason::Reason;
 mod config;
 pub mod container;
 mod files;
+pub mod host;
 pub mod image;
 
 mod name;
@@ -54,6 +55,12 @@ pub const COLLECTOR: u32 = 1;
 
 /// A fact, or why it is absent.
 type Collected<T> = Result<T, Missing>;
+/// Well-known files, and those of which it is not known whether they exist.
+type Files = (BTreeMap<String, FileFact>, Vec<String>);
+/// Special files, and folders that could not be looked into.
+type Special = (Vec<FileFact>, Vec<String>);
+/// Configuration files as lines, and those that could not be read.
+type Configs = (BTreeMap<String, Vec<String>>, Vec<String>);
 
 /// What was seen of one operating system: a host, a container, or the files of an image. As `object` in a rule, each
 /// field has its name here in camelCase.
@@ -94,8 +101,9 @@ pub struct SystemFacts {
     /// that leads nowhere is there as itself, with type `link`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<BTreeMap<String, FileFact>>,
-    /// Well-known paths of which it could not be seen whether they exist (below a folder that may not be entered). They
-    /// are not in [`SystemFacts::files`], and a rule on one of them is not evaluated. Present whenever `files` is.
+    /// Well-known paths of which it could not be seen whether they exist (below a folder that may not be entered), or
+    /// what they are; a folder stands for every name in it. They are not in [`SystemFacts::files`], and a rule on one of
+    /// them is not evaluated. Present whenever `files` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreadable_files: Option<Vec<String>>,
     /// Content of well-known configuration files by path, as lines without comments and blank lines; a path that does
@@ -122,7 +130,8 @@ pub struct SystemFacts {
     /// The configuration in an image: user, environment names, exposed ports. Only of images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageFacts>,
-    /// Facts that could not be collected, by the field's name here, with the reason.
+    /// Facts that could not be collected, by the field's name here, with the reason. A list that is longer than
+    /// [`Limits::fact_items`] is absent as a whole, as [`Reason::FactTruncated`]: part of it could only pass by mistake.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<String, Missing>,
 }

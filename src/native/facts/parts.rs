@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::files::Owners;
 use super::{
-    COLLECTOR, Collected, FileFact, Group, ImageFacts, Missing, Mount, Package, Password, Process, Socket, SystemFacts,
-    User,
+    COLLECTOR, Collected, Configs, Files, Group, ImageFacts, Missing, Mount, Package, Password, Process, Socket,
+    Special, SystemFacts, User,
 };
 
 /// Every field of [`SystemFacts`], collected or not. Pairs are a list and what could not be looked into for it.
@@ -15,9 +15,9 @@ pub(crate) struct Parts {
     pub(crate) users: Collected<Vec<User>>,
     pub(crate) groups: Collected<Vec<Group>>,
     pub(crate) passwords: Collected<Vec<Password>>,
-    pub(crate) special_files: Collected<(Vec<FileFact>, Vec<String>)>,
-    pub(crate) files: Collected<(BTreeMap<String, FileFact>, Vec<String>)>,
-    pub(crate) configs: Collected<(BTreeMap<String, Vec<String>>, Vec<String>)>,
+    pub(crate) special_files: Collected<Special>,
+    pub(crate) files: Collected<Files>,
+    pub(crate) configs: Collected<Configs>,
     pub(crate) processes: Collected<Vec<Process>>,
     pub(crate) sockets: Collected<Vec<Socket>>,
     pub(crate) mounts: Collected<Vec<Mount>>,

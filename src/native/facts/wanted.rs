@@ -108,7 +108,7 @@ pub(crate) const FILES: &[&str] = &[
 ];
 
 /// Configuration files whose content is a fact. None of them holds a secret by design; what looks like one in a URL is
-/// masked by [`crate::native::facts::config`].
+/// masked by `config::mask`.
 pub(crate) const CONFIGS: &[&str] = &[
     "/etc/apt/apt.conf",
     "/etc/apt/apt.conf.d/*",
@@ -171,6 +171,10 @@ pub(crate) const CONFIGS: &[&str] = &[
     "/etc/systemd/timesyncd.conf",
     "/var/lib/kubelet/config.yaml",
 ];
+
+/// Files to which links among [`CONFIGS`] lead by custom. An image's layer must be read with them in mind, for nobody
+/// knows then what a link in a later layer leads to.
+pub(crate) const LINK_TARGETS: &[&str] = &["/etc/nginx/sites-available/*"];
 
 /// Kernel parameters that are facts, as paths below `/proc/sys`.
 pub(crate) const SYSCTLS: &[&str] = &[

@@ -18,13 +18,12 @@ use cel::common::types::{CelInt, DYN_TYPE, INT_TYPE, Type};
 use cel::common::value::{CowVal, StaticVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 
-use super::value;
+use super::{object, pattern, value};
 
 /// The variable under which an evaluation finds its budget. No expression can name it.
 pub(super) const VARIABLE: &str = "@budget";
 const PAY: &str = "@pay";
-/// The price of compiling a regular expression at run time.
-const REGEX_STEPS: i64 = 200;
+const PAY_TO_COMPARE: &str = "@pay_to_compare";
 
 static BUDGET_TYPE: Type = Type::new_unspecified_type("@budget");
 
@@ -73,7 +72,7 @@ impl Val for Budget {
 
 impl StaticVal for Budget {}
 
-/// Declares the function by which expressions pay.
+/// Declares the functions by which expressions pay.
 pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     fn pay<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
         let value = args.pop().ok_or(ExecutionError::MissingArgumentOrTarget)?;
@@ -86,7 +85,13 @@ pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
         budget.pay(weight.saturating_add(fixed.unsigned_abs()))?;
         Ok(value)
     }
-    env.add_overload(PAY, PAY, vec![DYN_TYPE, INT_TYPE, DYN_TYPE], pay)
+    fn pay_to_compare<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+        let value = pay(args)?;
+        object::comparable(value.as_ref())?;
+        Ok(value)
+    }
+    env.add_overload(PAY, PAY, vec![DYN_TYPE, INT_TYPE, DYN_TYPE], pay)?;
+    env.add_overload(PAY_TO_COMPARE, PAY_TO_COMPARE, vec![DYN_TYPE, INT_TYPE, DYN_TYPE], pay_to_compare)
 }
 
 /// The same expression, paying for what it does.
@@ -95,11 +100,11 @@ pub(super) fn metered(mut expr: IdedExpr) -> IdedExpr {
     expr
 }
 
-fn paid(expr: IdedExpr, steps: i64) -> IdedExpr {
+fn paid(expr: IdedExpr, by: &str, steps: i64) -> IdedExpr {
     let id = expr.id;
     let node = |expr| IdedExpr { id, expr };
     node(Expr::Call(CallExpr {
-        func_name: PAY.to_owned(),
+        func_name: by.to_owned(),
         target: None,
         args: vec![
             node(Expr::Ident(VARIABLE.to_owned())),
@@ -109,8 +114,8 @@ fn paid(expr: IdedExpr, steps: i64) -> IdedExpr {
     }))
 }
 
-fn pay_here(expr: &mut IdedExpr, steps: i64) {
-    *expr = paid(std::mem::take(expr), steps);
+pub(super) fn pay_here(expr: &mut IdedExpr, steps: i64) {
+    *expr = paid(std::mem::take(expr), PAY, steps);
 }
 
 fn nodes(expr: &IdedExpr) -> i64 {
@@ -156,18 +161,15 @@ fn rewrite(expr: &mut IdedExpr) {
             }
         }
         Expr::Call(call) => {
-            // Compiling a regular expression costs more than any step.
-            let regex = call.func_name == "matches";
             if let Some(target) = &mut call.target {
                 rewrite(target);
-                if regex {
-                    pay_here(target, REGEX_STEPS);
-                } else if !is_namespace(target) {
+                if !is_namespace(target) {
                     pay_unless_literal(target);
                 }
             }
             call.args.iter_mut().for_each(rewrite);
             pay_for_operands(call);
+            pattern::redirect(call);
         }
         Expr::Comprehension(loop_) => {
             let per_turn = nodes(&loop_.loop_step);
@@ -200,9 +202,13 @@ fn pay_for_operands(call: &mut CallExpr) {
     let scalar = |expr: &IdedExpr| matches!(expr.expr, Expr::Literal(_));
     match call.func_name.as_str() {
         operators::EQUALS | operators::NOT_EQUALS => {
-            // Comparing with a literal number, string or boolean is one step.
-            if !call.args.iter().any(scalar) {
-                call.args.iter_mut().for_each(|arg| pay_here(arg, 1));
+            // Comparing with a literal number, string or boolean is one step, and what is compared is none of the values
+            // that can't be.
+            let plain = |arg: &IdedExpr| matches!(&arg.expr, Expr::Literal(value) if *value != LiteralValue::Null);
+            if !call.args.iter().any(plain) {
+                for arg in &mut call.args {
+                    *arg = paid(std::mem::take(arg), PAY_TO_COMPARE, 1);
+                }
             }
         }
         operators::IN => {

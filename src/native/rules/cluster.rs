@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use cel::common::types::CelNull;
+use cel::common::value::Val;
 use serde_json::{Map, Value as Json, json};
 
 use super::expression::on_a_large_stack;
@@ -81,14 +83,13 @@ fn judge_here(profile: &RuleProfile, facts: &ClusterFacts, limits: &Limits) -> V
             let Some(listing) = listings.get(subject) else { continue };
             sum.missing.extend(listing.missing.clone());
             for candidate in &listing.candidates {
-                let namespace = candidate.namespace.as_ref().and_then(|name| namespaces.get(name));
-                let mut scope = Scope::new(
-                    rule.dialect,
-                    candidate.value.as_ref(),
-                    namespace.map(AsRef::as_ref),
-                    &rule.variables,
-                    limits.rule_steps,
-                );
+                // As in the API server, an object outside of namespaces has null for one.
+                let namespace: Option<&dyn Val> = match &candidate.namespace {
+                    None => Some(&CelNull),
+                    Some(name) => namespaces.get(name).map(AsRef::as_ref),
+                };
+                let mut scope =
+                    Scope::new(rule.dialect, candidate.value.as_ref(), namespace, &rule.variables, limits.rule_steps);
                 sum.add(&candidate.name, verdict(rule, &mut scope, &candidate.name, limits));
             }
         }

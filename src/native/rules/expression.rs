@@ -7,10 +7,10 @@
 use std::sync::{Arc, OnceLock};
 
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
-use cel::{Context, Env, Value, extensions};
+use cel::{Env, extensions};
 
-use super::budget;
 use super::object::FACTS;
+use super::{budget, pattern};
 
 /// Characters of one expression; the rules that people write are all far below.
 const EXPRESSION_CHARS: usize = 8 * 1024;
@@ -94,6 +94,7 @@ pub(super) fn environment(dialect: Dialect) -> &'static Arc<Env> {
     let build = |mut env: Env| {
         env.add_extension(extensions::strings)
             .and_then(|()| env.add_extension(budget::declare))
+            .and_then(|()| env.add_extension(pattern::declare))
             .expect("the names in the strings library and here are not in the standard library");
         Arc::new(env)
     };
@@ -105,12 +106,13 @@ pub(super) fn environment(dialect: Dialect) -> &'static Arc<Env> {
 }
 
 /// Runs `work`, which compiles or evaluates expressions, on a stack that no expression within the limits can overflow.
-/// Only what is used of the stack takes memory.
+/// Only what is used of the stack takes memory. An error when there is no thread to be had, or when `work` panics.
 pub(super) fn on_a_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("rules".to_owned()).stack_size(STACK_BYTES);
         let thread = builder.spawn_scoped(scope, work)?;
-        thread.join().or_else(|panic| std::panic::resume_unwind(panic))
+        // The interpreter is not ours. If it panics on something, this profile is not evaluated, and the scan goes on.
+        thread.join().map_err(|_| std::io::Error::other("it panicked, which is a bug"))
     })
 }
 
@@ -263,23 +265,13 @@ impl Check<'_> {
         if name == "matches"
             && let Some(Expr::Literal(LiteralValue::String(pattern))) = call.args.last().map(|arg| &arg.expr)
         {
-            self.pattern(pattern.inner());
-        }
-    }
-
-    /// Tries a literal regular expression, which would otherwise fail only when a rule runs.
-    fn pattern(&mut self, pattern: &str) {
-        let literal =
-            |text: &str| IdedExpr { id: 0, expr: Expr::Literal(LiteralValue::String(text.to_owned().into())) };
-        let call = CallExpr {
-            func_name: "matches".to_owned(),
-            target: Some(Box::new(literal(""))),
-            args: vec![literal(pattern)],
-        };
-        let probe = IdedExpr { id: 0, expr: Expr::Call(call) };
-        let context = Context::with_env(Arc::clone(environment(self.names.dialect)));
-        if Value::resolve(&probe, &context).is_err() {
-            self.problem(format!("`{}` is no regular expression", crate::base::text::brief(pattern)));
+            // It would otherwise fail only when a rule runs.
+            if let Err(reason) = pattern::compile(pattern.inner()) {
+                self.problem(format!(
+                    "`{}` is no regular expression: {reason}",
+                    crate::base::text::brief(pattern.inner())
+                ));
+            }
         }
     }
 }

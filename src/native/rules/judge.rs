@@ -124,10 +124,9 @@ pub fn judge_system(profile: &RuleProfile, facts: &Json, kind: TargetKind, limit
     on_a_large_stack(|| judge_here(profile, facts, kind, limits)).unwrap_or_else(|error| not_started(profile, &error))
 }
 
-/// The findings when there is no thread to evaluate anything.
+/// The findings when the thread that was to evaluate did not.
 pub(super) fn not_started(profile: &RuleProfile, error: &std::io::Error) -> Vec<Finding> {
-    let outcome =
-        || Outcome::not_evaluated(Reason::InternalError, format!("start a thread to evaluate rules: {error}"));
+    let outcome = || Outcome::not_evaluated(Reason::InternalError, format!("evaluate rules in a thread: {error}"));
     profile.rules().iter().map(|rule| Finding::new(&rule.control.id, outcome())).collect()
 }
 

@@ -9,6 +9,7 @@ mod cluster;
 mod expression;
 mod judge;
 mod object;
+mod pattern;
 mod policy;
 mod rule;
 mod scope;
@@ -25,7 +26,7 @@ pub(super) use rule::{Rule, Subject};
 /// Reads and compiles all rules of a file, or tells all that is wrong with it; each problem names the file.
 pub(super) fn read(file: &str, text: &str) -> Result<Vec<Rule>, Vec<String>> {
     expression::on_a_large_stack(|| read_here(file, text))
-        .unwrap_or_else(|error| Err(vec![format!("`{file}`: start a thread to compile it: {error}")]))
+        .unwrap_or_else(|error| Err(vec![format!("`{file}`: compile it in a thread: {error}")]))
 }
 
 fn read_here(file: &str, text: &str) -> Result<Vec<Rule>, Vec<String>> {

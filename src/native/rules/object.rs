@@ -275,6 +275,18 @@ impl Indexer for Absent {
     }
 }
 
+/// Lets through what can be compared. A map that knows what it can't speak of is neither equal to another nor different
+/// from it, and comparing can't say so.
+pub(super) fn comparable(value: &dyn Val) -> Result<(), ExecutionError> {
+    if let Some(Absent(error)) = value.downcast_ref::<Absent>() {
+        return Err(error.clone());
+    }
+    if value.downcast_ref::<PathMap>().is_some() || value.downcast_ref::<FactsObject>().is_some() {
+        return Err(ExecutionError::function_error("_==_", "facts by name or path can only be compared one by one"));
+    }
+    Ok(())
+}
+
 macro_rules! value_type {
     ($name:ty, $($extra:tt)*) => {
         impl Val for $name {

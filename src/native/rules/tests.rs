@@ -215,6 +215,16 @@ fn a_path_that_could_not_be_seen_is_not_a_path_that_is_not_there() {
     );
     // Facts that do not say what they could not see.
     assert_reason(&outcome(shadow, &json!({"files": {}})), Reason::UnreadablePaths, "unreadableFiles");
+    // A comparison as a whole could not say that it does not know.
+    for expression in [
+        "object.files != {}",
+        "{} != object.files",
+        "object.files != null",
+        "object != null",
+        "object.files == object.files",
+    ] {
+        assert_reason(&outcome(expression, &facts(json!(["/etc"]))), Reason::RuleError, "one by one");
+    }
     // Lent to a variable it stays what it is.
     let lent = policy(
         "r",
@@ -314,7 +324,7 @@ fn work_is_bounded_whatever_the_rule_makes_of_the_error() {
         "object.users.all(u, u in object.users)",
         "object.users.all(u, object.users == object.users)",
         "object.users.all(u, object.users.map(v, v.name).join(',').contains('nobody') || true)",
-        "object.users.all(u, u.name.matches('a{1,100}') || true)",
+        "object.users.all(u, u.name.matches(u.name + 'a{1,100}') || true)",
         "object.users.all(u, object.users.all(v, true)) || true",
         "true || false ? object.users.all(u, object.users.all(v, true)) : true",
         "object.users.all(a, object.users.all(b, object.users.all(c, object.users.all(d, object.users.all(e, true)))))",
@@ -547,8 +557,62 @@ fn a_rule_sees_the_namespace_of_an_object() {
     }
     facts.add(&pods(), [pod("elsewhere", "two", json!({}))]);
     assert_reason(&judge_pods(spec, &facts).outcome, Reason::FactMissing, "namespaceObject");
+    let different = "  validations:\n  - {expression: 'namespaceObject != null'}\n";
+    assert_reason(&judge_pods(different, &facts).outcome, Reason::FactMissing, "namespaceObject");
     facts.add(&Resource::namespaces(), [json!({"metadata": {"name": "elsewhere"}})]);
     assert_eq!(judge_pods(spec, &facts).details, [Detail::new("Pod/elsewhere/two", "does not hold: false")]);
+}
+
+#[test]
+fn an_object_outside_of_namespaces_has_null_for_one() {
+    let rule = on(
+        "",
+        "nodes",
+        "n",
+        "",
+        "  validations:\n  - {expression: 'namespaceObject == null && object.kind == \"Node\" && object.apiVersion == \"v1\"'}\n",
+    );
+    let profile = load_for("[cluster]", &rule).expect("loads");
+    let mut facts = ClusterFacts::default();
+    facts.add(&Resource::new("", "v1", "nodes"), [json!({"metadata": {"name": "n"}})]);
+    facts.add(&Resource::namespaces(), []);
+    assert_eq!(judge_cluster(&profile, &facts, &Limits::default()).remove(0).outcome, Outcome::Passed);
+}
+
+/// The names of a struct's fields, as serde knows them.
+struct Fields(Vec<&'static str>);
+
+impl<'de> serde::Deserializer<'de> for &mut Fields {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_struct<V: serde::de::Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.0 = fields.to_vec();
+        Err(serde::de::Error::custom("only the names are wanted"))
+    }
+
+    fn deserialize_any<V: serde::de::Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(serde::de::Error::custom("not a struct"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+#[test]
+fn every_fact_can_be_asked_for() {
+    let mut fields = Fields(Vec::new());
+    let _ = <crate::native::facts::SystemFacts as serde::Deserialize>::deserialize(&mut fields);
+    assert!(!fields.0.is_empty());
+    for field in fields.0.into_iter().filter(|field| *field != "missing") {
+        assert!(object::FACTS.contains(&field), "{field}");
+    }
 }
 
 #[test]

@@ -3,9 +3,9 @@
 //! What a hostile target may try through its texts, and where it is stopped:
 //! * markup and attributes: every expression in the templates is escaped by askama, and no template says `safe`;
 //! * scripts, should one get through: the page's own Content-Security-Policy lets nothing run and nothing load;
-//! * terminal escapes, reordering of text, invisible characters: [`shown::Shown`] is the only text that a view can hold, and it
+//! * terminal escapes, reordering of text, invisible characters: `Shown` is the only text that a view can hold, and it
 //!   neutralises what it is made from;
-//! * endless texts and lists: `Shown` cuts, and says how much it cut; lists are capped by [`MAX_DETAILS`], and say how many are left;
+//! * endless texts and lists: `Shown` cuts, and says how much it cut; lists are capped by `MAX_DETAILS`, and say how many are left;
 //! * links that run something: only `http:` and `https:` become links;
 //! * style sheets: the one text in them, the marking on printed pages, is written in hexadecimal escapes only.
 

@@ -189,7 +189,7 @@ impl Verdict {
                 "What this report was made from was changed or damaged after it was recorded. Nothing below can be relied on."
                     .to_owned(),
             )
-        } else if t.expected == 0 {
+        } else if t.expected == 0 && open == 0 {
             (
                 "open",
                 "Nothing was expected".to_owned(),
@@ -206,7 +206,8 @@ impl Verdict {
             }
         } else if open > 0 {
             let headline = format!("{} not recorded yet", plural(open, "result is", "results are"));
-            ("open", headline, format!("A run still owes them. {failed}"))
+            let evaluated = if t.expected > 0 { failed } else { "Nothing else was expected.".to_owned() };
+            ("open", headline, format!("A run still owes them. {evaluated}"))
         } else if t.failed > 0 {
             let sentence = format!("All {checks} were evaluated.");
             ("bad", format!("{} failed", plural(t.failed, "check", "checks")), sentence)

@@ -123,7 +123,10 @@ fn what_a_dead_run_owes_is_in_the_report() {
     }
     let (_folder, path, _) = ledger(&[container("web", "a")], 0);
     let report = collect(&request(&path), at(10)).expect("a report about nothing but a debt");
-    assert!(report.tasks.is_empty() && !html::render(&report).contains("Everything passed"));
+    let page = html::render(&report);
+    assert!(report.tasks.is_empty() && page.contains("1 result is not recorded yet"), "{page}");
+    assert!(!page.contains("Everything passed") && !page.contains("Nothing was expected"));
+    assert!(matches!(render(&report, ExportFormat::Hdf).into_bytes(), Err(ExportError::Nothing(_))));
 }
 
 #[test]

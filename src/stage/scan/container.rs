@@ -41,7 +41,12 @@ pub(crate) async fn reach(target: &Target, tasks: &[Task], context: &Context) ->
     let name = identity.username().to_owned();
     let collected = collect(&identity, target, context).await;
     let cleanup = remove(identity, session).await;
-    let reached = Reached { identity: Some(name), network: Some(network), cleanup: Some(cleanup), ..nothing(NotDone::new(Reason::InternalError, "not collected")) };
+    let reached = Reached {
+        identity: Some(name),
+        network: Some(network),
+        cleanup: Some(cleanup),
+        ..nothing(NotDone::new(Reason::InternalError, "not collected"))
+    };
     match collected {
         Ok((facts, stderr)) => {
             let verdict = Ok(judge_system(&facts, tasks, target, &context.limits));
@@ -68,10 +73,7 @@ async fn collect(
     let nonce = Nonce::random();
     let argv = facts::container::command(&nonce, &context.limits);
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-    let caps = Caps {
-        stdout: usize::try_from(context.limits.collector_bytes).unwrap_or(usize::MAX),
-        stderr: STDERR,
-    };
+    let caps = Caps { stdout: usize::try_from(context.limits.collector_bytes).unwrap_or(usize::MAX), stderr: STDERR };
     let output = exec(identity.cluster(), target, &argv, None, caps, COLLECT)
         .await
         .map_err(|error| NotDone::because(error.reason(), &error))?;

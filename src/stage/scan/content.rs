@@ -23,9 +23,10 @@ use crate::model::scanner::{BUILTIN, ProfileDocument, ScannerDocument};
 use crate::native::profile::{self as rules, RuleProfile};
 use crate::registry::{Client, Prefix};
 use crate::stage::load;
-use crate::stage::registries::Registries;
 use crate::stage::plan::{BundleSource, Policy};
-use crate::trust::TrustRoot;
+use crate::stage::registries::Registries;
+use crate::trust::remembered::Remembered;
+use crate::trust::root::TrustRoot;
 
 /// What a scan can use.
 pub(crate) struct Content {
@@ -83,21 +84,25 @@ impl Content {
             source: error,
             class,
         };
-        let prefix: Prefix =
-            source.registry.parse().map_err(|e: crate::registry::reference::NameError| ScanError::Request(e.to_string()))?;
-        let root = TrustRoot::load(&source.root).map_err(|e| failed(e.class(), e.into()))?;
+        let prefix: Prefix = source
+            .registry
+            .parse()
+            .map_err(|e: crate::registry::reference::NameError| ScanError::Request(e.to_string()))?;
+        let root = TrustRoot::read(&source.root).map_err(|e| failed(e.class(), e.into()))?;
+        let remembered = Remembered::in_folder(state);
         let client = registries.client(&prefix.registry).map_err(|e| ScanError::Registry {
             host: prefix.registry.to_string(),
             class: e.class(),
             source: e.into(),
         })?;
-        let (bundle, catalog) = load::read_catalog(&client, &prefix, &source.name, &root, &state, limits, now)
+        let (bundle, catalog) = load::read_catalog(&client, &prefix, &source.name, &root, &remembered, limits, now)
             .await
             .map_err(|e| failed(e.class(), e.into()))?;
-        let shelf = Shelf { client: &client, prefix: &prefix, catalog: &catalog, limits };
+        let shelf = Shelf { client: &client, prefix: &prefix, catalog: &catalog };
         let mut content = Self { bundle: Some(bundle), ..Self::shipped() };
         let own = catalog.images.iter().find(|i| i.name == GAPSCAN_IMAGE);
-        content.own_image = own.map(|item| shelf.reference(item)).transpose().map_err(|e| failed(e.class(), e.into()))?;
+        content.own_image =
+            own.map(|item| shelf.reference(item)).transpose().map_err(|e| failed(e.class(), e.into()))?;
         for entry in &catalog.profiles {
             let files = shelf.files(&entry.item).await.map_err(|e| failed(e.class(), e.into()))?;
             if entry.engine == BUILTIN {
@@ -137,7 +142,6 @@ struct Shelf<'a> {
     client: &'a Client,
     prefix: &'a Prefix,
     catalog: &'a Catalog,
-    limits: &'a Limits,
 }
 
 impl Shelf<'_> {
@@ -163,10 +167,17 @@ impl Shelf<'_> {
             .parse()
             .map_err(|e| Self::wrong(item, e))?;
         let size = layer["size"].as_u64().filter(|s| *s <= PROFILE_BYTES);
-        let size = size.ok_or_else(|| Self::wrong(item, format!("its layer has no size, or is larger than {PROFILE_BYTES} bytes")))?;
+        let size = size.ok_or_else(|| {
+            Self::wrong(item, format!("its layer has no size, or is larger than {PROFILE_BYTES} bytes"))
+        })?;
         let mut bytes = Vec::new();
         // The reader ends well only if length and digest are those of the manifest.
-        self.client.blob(&repository, &digest, size).await?.read_to_end(&mut bytes).await.map_err(|e| Self::wrong(item, e))?;
+        self.client
+            .blob(&repository, &digest, size)
+            .await?
+            .read_to_end(&mut bytes)
+            .await
+            .map_err(|e| Self::wrong(item, e))?;
         unpack(&bytes).map_err(|e| Self::wrong(item, e))
     }
 
@@ -182,7 +193,8 @@ impl Shelf<'_> {
         let profile: Profile = serde_json::from_slice(controls).map_err(|e| Self::wrong(item, e))?;
         let profile = profile.checked().map_err(|e| Self::wrong(item, e))?;
         let scanner = self.catalog.scanners.iter().find(|s| s.name == entry.engine);
-        let scanner = scanner.ok_or_else(|| Self::wrong(item, format!("the bundle has no scanner `{}`", entry.engine)))?;
+        let scanner =
+            scanner.ok_or_else(|| Self::wrong(item, format!("the bundle has no scanner `{}`", entry.engine)))?;
         let image = |name: &str| {
             let found = self.catalog.images.iter().find(|i| i.name == name);
             found.ok_or_else(|| Self::wrong(item, format!("the bundle has no image `{name}`")))
@@ -229,7 +241,12 @@ fn unpack(bytes: &[u8]) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
 impl External {
     /// Whether the databases may be used at `now`: each must have a date that is not in the future and not older than the
     /// bundle, or else the policy, allows. `reported` is the date that the scanner's own result names, where it does.
-    pub(crate) fn check_age(&self, reported: Option<Timestamp>, policy: &Policy, now: Timestamp) -> Result<(), NotDone> {
+    pub(crate) fn check_age(
+        &self,
+        reported: Option<Timestamp>,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<(), NotDone> {
         for mounted in &self.mounts {
             let name = &mounted.content.name;
             let stale = |detail: String| Err(NotDone::new(Reason::DatabaseStale, detail));
@@ -242,7 +259,11 @@ impl External {
                 Err(_) => return stale(format!("`{name}` was built at {built}, which is in the future")),
                 Ok(age) if age > limit => {
                     let days = |d: std::time::Duration| d.as_secs() / 86_400;
-                    return stale(format!("`{name}` was built at {built}, {} days ago; {} are allowed", days(age), days(limit)));
+                    return stale(format!(
+                        "`{name}` was built at {built}, {} days ago; {} are allowed",
+                        days(age),
+                        days(limit)
+                    ));
                 }
                 Ok(_) => {}
             }

@@ -103,7 +103,12 @@ pub(crate) async fn dispatch(
                 } else {
                     (Reason::InternalError, format!("the task panicked: {error}"))
                 };
-                owned.remove(&error.id()).unwrap_or_default().into_iter().map(|t| t.not_done(run, reason, &detail)).collect()
+                owned
+                    .remove(&error.id())
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|t| t.not_done(run, reason, &detail))
+                    .collect()
             }
         };
         for task in results {
@@ -113,7 +118,8 @@ pub(crate) async fn dispatch(
     for unit in waiting {
         summary.end = RunEnd::Drained;
         for task in unit.unaccounted() {
-            let task = task.not_done(run, Reason::RunnerInterrupted, "the run was told to stop before this was started");
+            let task =
+                task.not_done(run, Reason::RunnerInterrupted, "the run was told to stop before this was started");
             keep(ledger, &task, &mut summary, total, progress)?;
         }
     }

@@ -1,27 +1,25 @@
 //! Reaching an image by a scanner of its own: a Job with the image mounted read-only, whose result is parsed and reduced to
 //! what was expected.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 
 use super::content::External;
 use super::image::{self, Platformed};
 use super::unit::{Context, NotDone, Reached, Task};
+use crate::cluster::agent::protocol::Unreadable;
 use crate::cluster::job::{self, ImageMount, JobRequest};
 use crate::model::evidence::Evidence;
+use crate::model::finding::{Detail, Finding};
+use crate::model::outcome::Outcome;
 use crate::model::provenance::{Approach, Engine};
 use crate::model::reason::Reason;
-use crate::model::scanner::ExitMeaning;
+use crate::model::scanner::{COMPLETE_CONTROL, ResultFormat};
 use crate::model::target::Target;
 use crate::results;
 
 pub(crate) async fn reach(target: &Target, tasks: &[Task], external: &External, context: &Context) -> Reached {
-    let engine = Engine {
-        name: external.scanner.name.clone(),
-        version: String::new(),
-        image: Some(external.image_digest),
-    };
+    let engine =
+        Engine { name: external.scanner.name.clone(), version: String::new(), image: Some(external.image_digest) };
     let content = external.mounts.iter().map(|m| m.content.clone()).collect();
     let mut reached = Reached {
         engine: Some(engine),
@@ -50,62 +48,37 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
     let Platformed { reference: pinned, digest, .. } = image::resolve(reference, context).await?;
     reached.target = Target::Image { reference: reference.clone(), digest: Some(digest) };
 
-    let fill = |text: &str| {
-        job::substitute(text, &external.document.parameters).map_err(|e| NotDone::because(Reason::ScannerNotStarted, &e))
-    };
-    let command = approach.command.iter().map(|word| fill(word)).collect::<Result<Vec<_>, _>>()?;
-    let env: BTreeMap<String, String> =
-        approach.env.iter().map(|(name, value)| Ok((name.clone(), fill(value)?))).collect::<Result<_, NotDone>>()?;
-    let mut mounts = vec![ImageMount { image: pinned.to_string(), path: approach.mount.clone() }];
-    mounts.extend(external.mounts.iter().map(|m| ImageMount { image: m.image.clone(), path: m.path.clone() }));
     let request = JobRequest {
         scan: session.next_scan(),
         scanner: &external.scanner,
-        agent_image: &external.own_image,
-        scanner_image: &external.image,
-        command,
-        env,
-        mounts,
-        result_bytes: context.limits.result_bytes,
+        approach,
+        scanner_image: external.image.clone(),
+        agent_image: external.own_image.clone(),
+        target_image: pinned.to_string(),
+        mounts: external
+            .mounts
+            .iter()
+            .map(|m| ImageMount { reference: m.image.clone(), path: m.path.clone() })
+            .collect(),
+        parameters: external.document.parameters.clone(),
+        result_limit: context.limits.result_bytes,
     };
-    let output = job::run_job(&session.cluster, &session.home, request).await;
-    let output = match output {
-        Ok(output) => output,
-        Err(error) => return Err(NotDone::because(error.reason(), &error)),
-    };
-    reached.identity = Some(output.identity);
-    reached.cleanup = Some(output.cleanup);
-    let media = "application/octet-stream";
-    if !output.result.is_empty() {
-        reached.evidence.push(Evidence::new("result", media, output.result.clone()));
+    let report = job::run_job(&session.cluster, &session.home, &request).await;
+    reached.identity = report.identity;
+    reached.cleanup = Some(report.cleanup);
+    let output = report.outcome.map_err(|e| NotDone::because(e.reason(), &e))?;
+    if let Ok(result) = &output.result {
+        reached.evidence.push(Evidence::new("result", media_type(external.scanner.result.format), result.clone()));
     }
-    for (name, bytes) in [("stdout", output.stdout_tail), ("stderr", output.stderr_tail)] {
+    for (name, bytes) in [("stdout", &output.stdout_tail), ("stderr", &output.stderr_tail)] {
         if !bytes.is_empty() {
-            reached.evidence.push(Evidence::new(name, "text/plain", bytes));
+            reached.evidence.push(Evidence::new(name, "text/plain", bytes.clone()));
         }
     }
-    if output.unreadable.count > 0 {
-        reached.notes.push(format!(
-            "the scanner ran as a user who may not read {} paths of the image, and could not judge them: {}",
-            output.unreadable.count,
-            output.unreadable.sample.join(", ")
-        ));
-    }
-    match output.exit.code() {
-        Some(code) => match external.scanner.exit_codes.get(&code) {
-            Some(ExitMeaning::Complete) => {}
-            Some(ExitMeaning::Failed) => {
-                return Err(NotDone::new(Reason::ScannerFailed, format!("the scanner ended with exit code {code}")));
-            }
-            None => {
-                let detail = format!("the scanner ended with exit code {code}, which its definition does not know");
-                return Err(NotDone::new(Reason::ScannerFailed, detail));
-            }
-        },
-        None => return Err(NotDone::new(Reason::ScannerFailed, format!("the scanner was ended by {}", output.exit))),
-    }
+    let unreadable = output.unreadable.clone();
+    let result = output.into_result(&external.scanner.exit_codes).map_err(|e| NotDone::because(e.reason(), &e))?;
     let task = tasks.first().ok_or_else(|| NotDone::new(Reason::InternalError, "there is no task"))?;
-    let parsed = results::parse(external.scanner.result.format, &output.result, &task.profile, &context.limits)
+    let mut parsed = results::parse(external.scanner.result.format, &result, &task.profile, &context.limits)
         .map_err(|e| NotDone::because(e.reason(), &e))?;
     if let Some(engine) = &mut reached.engine {
         engine.version = parsed.scanner_version.unwrap_or_default();
@@ -114,7 +87,31 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
         content.built = Some(built);
     }
     external.check_age(parsed.database_built, &context.policy, Timestamp::now())?;
+    account_for_unreadable(&mut parsed.findings, &unreadable, context.limits.finding_details);
     reached.notes.extend(parsed.notes);
     reached.verdict = Ok(vec![parsed.findings]);
     Ok(())
+}
+
+/// Judges the control that asks whether the scanner could read all of the target: a scanner passes over what it may not read
+/// in silence, so that its other verdicts are about the rest.
+fn account_for_unreadable(findings: &mut [Finding], unreadable: &Unreadable, most: usize) {
+    let Some(finding) = findings.iter_mut().find(|f| f.control == COMPLETE_CONTROL) else { return };
+    if unreadable.count == 0 && !unreadable.incomplete {
+        *finding = Finding::new(COMPLETE_CONTROL, Outcome::Passed);
+        return;
+    }
+    let more = if unreadable.incomplete { "at least " } else { "" };
+    let detail = format!("the scanner's user may not read {more}{} paths of the target", unreadable.count);
+    let paths = unreadable.sample.iter().map(|path| Detail::new(path, "not readable for the scanner's user"));
+    *finding = Finding::new(COMPLETE_CONTROL, Outcome::not_evaluated(Reason::UnreadablePaths, detail))
+        .with_details(paths, most);
+    finding.details_omitted = unreadable.count.saturating_sub(finding.details.len() as u64);
+}
+
+fn media_type(format: ResultFormat) -> &'static str {
+    match format {
+        ResultFormat::Arf => "application/xml",
+        ResultFormat::Grype => "application/json",
+    }
 }

@@ -86,10 +86,11 @@ fn unreadable(error: &(dyn std::error::Error + 'static)) -> NotDone {
 
 /// Asks the registry what this reference is now, for Linux on this machine's architecture.
 pub(crate) async fn resolve(reference: &str, context: &Context) -> Result<Platformed, NotDone> {
-    let reference: Reference = reference.parse().map_err(|e| NotDone::because(Reason::TargetNotFound, &e as &dyn std::error::Error))?;
-    let name = reference.manifest().ok_or_else(|| {
-        NotDone::new(Reason::TargetNotFound, format!("`{reference}` has neither a tag nor a digest"))
-    })?;
+    let reference: Reference =
+        reference.parse().map_err(|e| NotDone::because(Reason::TargetNotFound, &e as &dyn std::error::Error))?;
+    let name = reference
+        .manifest()
+        .ok_or_else(|| NotDone::new(Reason::TargetNotFound, format!("`{reference}` has neither a tag nor a digest")))?;
     let client = context
         .registries
         .client(&reference.registry)
@@ -98,10 +99,14 @@ pub(crate) async fn resolve(reference: &str, context: &Context) -> Result<Platfo
     if is_index(&found) {
         let index: Index = serde_json::from_slice(&found.bytes).map_err(|e| unreadable(&e))?;
         let architecture = architecture();
-        let fits = |e: &&IndexEntry| {
-            e.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == architecture)
+        let fits =
+            |e: &&IndexEntry| e.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == architecture);
+        // An index of one image that names no platform stands for that image, as it does for runtimes.
+        let entry = match &index.manifests[..] {
+            [only @ IndexEntry { platform: None, .. }] => Some(only),
+            entries => entries.iter().find(fits),
         };
-        let entry = index.manifests.iter().find(fits).ok_or_else(|| {
+        let entry = entry.ok_or_else(|| {
             NotDone::new(Reason::TargetNotFound, format!("`{reference}` has no image for linux/{architecture}"))
         })?;
         found = client.manifest(&reference.repository, &entry.digest.into()).await.map_err(|e| registry_failed(&e))?;
@@ -171,8 +176,11 @@ async fn collect(
     blob.read_to_end(&mut bytes).await.map_err(|e| NotDone::because(Reason::RegistryUnreachable, &e))?;
     let contents = diff_ids(&bytes, limits).map_err(|e| NotDone::because(e.reason(), &e))?;
     if contents.len() != image.manifest.layers.len() {
-        let detail =
-            format!("its manifest has {} layers, and its configuration {}", image.manifest.layers.len(), contents.len());
+        let detail = format!(
+            "its manifest has {} layers, and its configuration {}",
+            image.manifest.layers.len(),
+            contents.len()
+        );
         return Err(NotDone::new(Reason::ImageUnreadable, detail));
     }
     let mut layers = Vec::with_capacity(contents.len());

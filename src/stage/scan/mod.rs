@@ -29,11 +29,8 @@ use crate::model::outcome::Status;
 
 /// The counts in words: `12 expected = 3 failed + 1 not evaluated + 8 passed`.
 pub fn words(coverage: Coverage) -> String {
-    let parts: Vec<String> = Status::ALL
-        .iter()
-        .filter(|s| coverage.count(**s) > 0)
-        .map(|s| format!("{} {s}", coverage.count(*s)))
-        .collect();
+    let parts: Vec<String> =
+        Status::ALL.iter().filter(|s| coverage.count(**s) > 0).map(|s| format!("{} {s}", coverage.count(*s))).collect();
     if parts.is_empty() {
         return "nothing was expected".to_owned();
     }

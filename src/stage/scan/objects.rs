@@ -21,7 +21,8 @@ pub(crate) async fn reach(target: &Target, tasks: &[Task], context: &Context) ->
     };
     let resources: BTreeSet<Resource> =
         tasks.iter().filter_map(|t| t.rules.as_ref()).flat_map(|rules| rules.resources()).collect();
-    let key = |r: &Resource| ResourceKey { group: r.group.clone(), version: r.version.clone(), resource: r.resource.clone() };
+    let key =
+        |r: &Resource| ResourceKey { group: r.group.clone(), version: r.version.clone(), resource: r.resource.clone() };
     let wanted: Vec<ResourceKey> = resources.iter().map(key).collect();
     let read = match objects::collect(&session.cluster, &session.home, &wanted, &context.limits).await {
         Ok(read) => read,

@@ -1,8 +1,9 @@
 //! From a request to a run: what there is, what is meant, what is expected of each; then the dispatcher.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -22,8 +23,11 @@ use crate::model::provenance::Cleanup;
 use crate::model::record::{Event, RunId, RunStart, Trigger};
 use crate::model::scanner::BUILTIN;
 use crate::model::target::{Target, TargetKind};
-use crate::stage::registries::Registries;
 use crate::stage::plan::{Access, Policy, Selection};
+use crate::stage::registries::Registries;
+
+/// No run takes this long: objects of a run that are older were left by one that died.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// One scan, asked for by a person or a schedule.
 #[derive(Clone, Debug)]
@@ -154,8 +158,7 @@ fn record_cleanup(cleanup: &Cleanup, run: RunId, ledger: &mut Ledger, progress: 
     if !cleanup.remaining.is_empty() {
         progress.say(&detail);
     }
-    let event =
-        Event { at: Timestamp::now(), what: what.to_owned(), subject: run.to_string(), due: None, detail };
+    let event = Event { at: Timestamp::now(), what: what.to_owned(), subject: run.to_string(), due: None, detail };
     tokio::task::block_in_place(|| ledger.event(&event))?;
     Ok(())
 }
@@ -168,16 +171,17 @@ async fn connect(access: &Access, limits: &Limits) -> Result<Cluster, NotDone> {
 
 /// Removes what runs that died left in the cluster; a failure to do so is recorded and keeps nothing from being scanned.
 async fn sweep_leftovers(cluster: &Cluster, ledger: &mut Ledger, progress: &Progress) -> Result<(), ScanError> {
-    let (what, detail) = match sweep::sweep(cluster, sweep::ABANDONED).await {
-        Ok(swept) if swept.created.is_empty() => return Ok(()),
+    let (what, detail) = match sweep::sweep(cluster, &BTreeSet::new(), ABANDONED, Timestamp::now()).await {
+        Ok(swept) if swept.removed.is_empty() && swept.remaining.is_empty() => return Ok(()),
         Ok(swept) if swept.remaining.is_empty() => {
-            ("leftovers-removed", format!("left by runs that died: {}", swept.created.join(", ")))
+            ("leftovers-removed", format!("left by runs that died: {}", swept.removed.join(", ")))
         }
         Ok(swept) => ("leftovers-remain", format!("could not be removed: {}", swept.remaining.join(", "))),
         Err(error) => ("leftovers-unknown", super::error::chain(&error)),
     };
     progress.say(&detail);
-    let event = Event { at: Timestamp::now(), what: what.to_owned(), subject: cluster.context().to_owned(), due: None, detail };
+    let event =
+        Event { at: Timestamp::now(), what: what.to_owned(), subject: cluster.context().to_owned(), due: None, detail };
     tokio::task::block_in_place(|| ledger.event(&event))?;
     Ok(())
 }
@@ -239,11 +243,7 @@ fn plan_units(selected: Vec<Selected>, selection: &Selection, content: &Content)
             .builtin
             .iter()
             .filter(|p| p.document().targets.contains(&kind) && wants(selection, BUILTIN, &p.profile().name))
-            .map(|p| Task {
-                engine: BUILTIN.to_owned(),
-                profile: p.profile().clone(),
-                rules: Some(Arc::clone(p)),
-            })
+            .map(|p| Task { engine: BUILTIN.to_owned(), profile: p.profile().clone(), rules: Some(Arc::clone(p)) })
             .collect();
         if !builtin.is_empty() {
             let work = match &missed {
@@ -252,9 +252,10 @@ fn plan_units(selected: Vec<Selected>, selection: &Selection, content: &Content)
             };
             units.push(Unit { target: target.clone(), work, tasks: builtin });
         }
-        let external = content.external.iter().filter(|e| {
-            e.document.targets.contains(&kind) && wants(selection, &e.scanner.name, &e.profile.name)
-        });
+        let external = content
+            .external
+            .iter()
+            .filter(|e| e.document.targets.contains(&kind) && wants(selection, &e.scanner.name, &e.profile.name));
         for external in external {
             let task = Task { engine: external.scanner.name.clone(), profile: external.profile.clone(), rules: None };
             let work = match &missed {

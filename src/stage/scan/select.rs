@@ -84,14 +84,19 @@ async fn in_cluster(
     };
     let nothing_matched = found.found.is_empty() && found.missed.is_empty();
     selected.extend(found.found.into_iter().map(Selected::found));
-    selected.extend(found.missed.into_iter().map(|(t, reason, detail)| Selected::missed(t, NotDone::new(reason, detail))));
+    selected
+        .extend(found.missed.into_iter().map(|(t, reason, detail)| Selected::missed(t, NotDone::new(reason, detail))));
     if let Some(images) = images {
         for image in images.images {
             selected.push(Selected::found(Target::Image { reference: image.reference, digest: Some(image.digest) }));
         }
         for (used_by, id) in images.unnamed {
-            let why = NotDone::new(Reason::TargetNotFound, format!("`{used_by}` runs image `{id}`, which no registry can be asked for"));
-            selected.push(Selected::missed(Target::Image { reference: format!("unnamed/{used_by}"), digest: None }, why));
+            let why = NotDone::new(
+                Reason::TargetNotFound,
+                format!("`{used_by}` runs image `{id}`, which no registry can be asked for"),
+            );
+            selected
+                .push(Selected::missed(Target::Image { reference: format!("unnamed/{used_by}"), digest: None }, why));
         }
     }
     if nothing_matched && (selection.selector.is_some() || has_namespace(selection)) {

@@ -41,7 +41,9 @@ impl Session {
     ) -> Result<Self, NotDone> {
         let home = ScanNamespace::create(&cluster, run).await.map_err(|e| NotDone::because(e.reason(), &e))?;
         let network = match (intent, image) {
-            (Intent::ReadObjects, _) => Err(NotDone::new(Reason::PolicyNotEnforced, "nothing was to run, so it was not looked at")),
+            (Intent::ReadObjects, _) => {
+                Err(NotDone::new(Reason::PolicyNotEnforced, "nothing was to run, so it was not looked at"))
+            }
             (Intent::Run, None) => Err(NotDone::new(
                 Reason::PolicyNotEnforced,
                 "network policies are not proven to be enforced: the canary needs gapscan's image, and no bundle was given",

@@ -19,8 +19,8 @@ use crate::model::record::{CheckedTask, ExpectedTask, RunId};
 use crate::model::scanner::BUILTIN;
 use crate::model::target::Target;
 use crate::native::profile::RuleProfile;
-use crate::stage::registries::Registries;
 use crate::stage::plan::Policy;
+use crate::stage::registries::Registries;
 
 /// What every unit of a run shares.
 pub(crate) struct Context {

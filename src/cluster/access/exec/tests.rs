@@ -38,10 +38,12 @@ fn an_exit_code_is_read_and_a_missing_program_is_told_apart() {
 async fn output_is_capped_and_marked() {
     let caps = Caps { stdout: 10, stderr: 4 };
     let (out, err, cut) = drain(&b"0123456789"[..], &b"errors"[..], caps, async {}).await;
-    assert_eq!((out.as_slice(), err.as_slice(), cut), (&b"0123456789"[..], &b"erro"[..], false));
+    assert_eq!((out.as_slice(), err.as_slice(), cut), (&b"0123456789"[..], &b"erro"[..], End::Whole));
+    let (out, _, end) = drain(&b"0123456789a"[..], tokio::io::empty(), caps, async {}).await;
+    assert_eq!((out.as_slice(), end), (&b"0123456789"[..], End::Cut));
     let endless = tokio::io::repeat(b'x');
     let (out, _, cut) = drain(endless, tokio::io::empty(), caps, std::future::pending()).await;
-    assert_eq!((out.len(), cut), (10, true));
+    assert_eq!((out.len(), cut), (10, End::GivenUp));
 }
 
 fn pod(uid: &str, restarts: i32, state: serde_json::Value) -> Pod {

@@ -89,6 +89,72 @@ fn every_shell_tells_the_same_about_this_machine() {
 }
 
 #[test]
+fn a_shell_without_any_tool_tells_what_it_can() {
+    if !Path::new("/usr/bin/dash").exists() {
+        println!("skipped: needs /usr/bin/dash");
+        return;
+    }
+    let script =
+        script(&Limits::default()).replace("PATH=\"$PATH:/usr/sbin:/usr/bin:/sbin:/bin\"", "PATH=/nonexistent");
+    assert!(script.contains("PATH=/nonexistent"));
+    let output = Command::new("/usr/bin/dash")
+        .args(["-c", &script, "gapscan", nonce().as_str()])
+        .stdin(Stdio::null())
+        .output()
+        .expect("dash runs");
+    let facts = parse(&output.stdout, &nonce(), &Limits::default());
+    assert_eq!(inconsistent(&facts), Vec::<String>::new());
+    for fact in ["users", "groups", "os", "mounts", "sockets", "processes", "configs"] {
+        assert_eq!(facts.missing.get(fact), None, "{fact}");
+    }
+    for fact in ["files", "specialFiles", "unreadable", "sysctls"] {
+        assert_eq!(facts.missing[fact].reason, Reason::ToolMissing, "{fact}");
+    }
+}
+
+#[test]
+fn the_command_is_whole_and_fits_in_a_url() {
+    let command = command(&nonce(), &Limits::default());
+    assert_eq!((command[0].as_str(), command[1].as_str(), command[4].as_str()), ("sh", "-c", nonce().as_str()));
+    assert!(!["@FILES@", "@CONFIGS@", "@SYSCTLS@", "@BYTES@"].iter().any(|word| command[2].contains(word)));
+    assert!(command[2].len() < 16 << 10, "{}", command[2].len());
+    assert_ne!(Nonce::random(), Nonce::random());
+}
+
+#[test]
+fn only_regular_files_are_opened() {
+    let folder = tempfile::tempdir().expect("folder");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("file"), "content").expect("file");
+    std::fs::write(at("huge"), "x".repeat(200)).expect("file");
+    rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o644.into(), 0).expect("fifo");
+    for (name, target) in
+        [("loop", "loop"), ("dangling", "none"), ("to-fifo", "fifo"), ("endless", "/dev/zero"), ("link", "file")]
+    {
+        std::os::unix::fs::symlink(target, at(name)).expect("link");
+    }
+    let limits = Limits { fact_file_bytes: 100, ..Limits::default() };
+    let script = script(&limits);
+    let functions = &script[..script.find("unlisted()").expect("the functions end there")];
+    let names = ["file", "link", "huge", "fifo", "loop", "dangling", "to-fifo", "endless", "none", "file/x"];
+    let gets: String = names.iter().map(|name| format!("get '{}'\n", at(name).display())).collect();
+    let output = Command::new("sh")
+        .args(["-c", &format!("{functions}\n{gets}say ."), "x", nonce().as_str()])
+        .stdin(Stdio::null())
+        .output()
+        .expect("sh runs");
+    let read = Output::read(&output.stdout, &nonce());
+    let content = |name: &str| read.file(&at(name).display().to_string()).expect("there").content(&limits);
+    assert_eq!(content("file").expect("file"), Some(&b"content"[..]));
+    assert_eq!(content("link").expect("link"), Some(&b"content"[..]));
+    assert_eq!(content("none").expect("none"), None);
+    assert_eq!(content("huge").expect_err("huge").reason, Reason::FactTruncated);
+    for name in ["fifo", "loop", "dangling", "to-fifo", "endless"] {
+        assert_eq!(content(name).expect_err(name).reason, Reason::UnreadablePaths, "{name}");
+    }
+}
+
+#[test]
 fn no_hash_leaves_the_target() {
     let masked = |lines: &str, function: &str| {
         let script = script(&Limits::default());

@@ -33,6 +33,8 @@ pub(super) enum Kind {
 /// One entry, with its extension headers applied.
 #[derive(Debug)]
 pub(super) struct Entry {
+    /// Its place in the layer, counted from 1, extension headers included.
+    pub(super) number: u64,
     /// From the root, without leading and double slashes; empty for the root itself.
     pub(super) path: Vec<u8>,
     pub(super) kind: Kind,
@@ -99,7 +101,7 @@ pub(super) fn walk(
                 }
             }
             _ => {
-                let entry = entry(raw.header(), std::mem::take(&mut pending)).map_err(refuse)?;
+                let entry = entry(number, raw.header(), std::mem::take(&mut pending)).map_err(refuse)?;
                 visit(entry, &mut raw)?;
             }
         }
@@ -169,7 +171,7 @@ fn pax(mut body: &[u8], pending: &mut Pending) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn entry(header: &tar::Header, pending: Pending) -> Result<Entry, &'static str> {
+fn entry(number: u64, header: &tar::Header, pending: Pending) -> Result<Entry, &'static str> {
     const NUMBER: &str = "a number in its header is malformed or too large";
     let size = header.entry_size().map_err(|_| NUMBER)?;
     if pending.size.is_some_and(|pax| pax != size) {
@@ -207,6 +209,7 @@ fn entry(header: &tar::Header, pending: Pending) -> Result<Entry, &'static str> 
         u32::try_from(id).map_err(|_| NUMBER)
     };
     Ok(Entry {
+        number,
         path: normal(&path)?,
         kind,
         mode: header.mode().map_err(|_| NUMBER)? & 0o7777,

@@ -175,6 +175,7 @@ fn reads_content(path: &str) -> bool {
         || wanted::APK.contains(&path)
         || is_status_d(path)
         || wanted::matches(wanted::CONFIGS, path)
+        || wanted::matches(wanted::LINK_TARGETS, path)
 }
 
 pub(super) fn is_status_d(path: &str) -> bool {
@@ -281,7 +282,7 @@ impl<'a> Builder<'a> {
     fn hardlink(&mut self, path: String, entry: &Entry) -> Result<(), ImageError> {
         let target = match entries::normal(&entry.link) {
             Ok(target) => format!("/{}", name::text(&target)),
-            Err(why) => return Err(ImageError::Entry { number: 0, name: path, why }),
+            Err(why) => return Err(ImageError::Entry { number: entry.number, name: path, why }),
         };
         let known = self.facts.nodes.get(&target).cloned();
         if reads_content(&path) {

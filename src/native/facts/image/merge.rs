@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::files::{self, Owners};
 use super::super::parts::{Parts, owners};
-use super::super::{Collected, FileFact, Missing, Package, SystemFacts, packages, wanted};
+use super::super::{Collected, Configs, FileFact, Files, Missing, Package, Special, SystemFacts, packages, wanted};
 use super::layer::{Content, LayerFacts, Node, is_status_d, unreadable};
 use super::{ImageError, config};
 use crate::base::limits::Limits;
@@ -89,6 +89,7 @@ impl<'a> Tree<'a> {
         self.contents.retain(|path, _| !hidden.path(path) && !layer.dirs.has(path));
         self.links.extend(layer.links.iter().map(|(path, target)| (path.as_str(), target.as_str())));
         self.doubt(layer);
+        self.doubt_removals(layer);
         self.nodes.extend(layer.nodes.iter().map(|(path, node)| (path.as_str(), node)));
         self.contents.extend(layer.contents.iter().map(|(path, content)| (path.as_str(), content)));
         self.truncated |= layer.truncated;
@@ -117,6 +118,31 @@ impl<'a> Tree<'a> {
                 }
             }
         }
+    }
+
+    /// The same for what is removed through a link: `x/.wh.passwd`.
+    fn doubt_removals(&mut self, layer: &LayerFacts) {
+        let removed = layer.whiteouts.iter().filter_map(|path| {
+            let (folder, file) = path.rsplit_once('/')?;
+            match self.resolve(folder) {
+                Lead::To(real) => Some((path, format!("{}/{file}", real.trim_end_matches('/')))),
+                Lead::Loop => None,
+            }
+        });
+        let hidden = layer.opaque.iter().filter_map(|path| match self.resolve(path) {
+            Lead::To(real) => Some((path, real)),
+            Lead::Loop => None,
+        });
+        let mut doubtful = BTreeSet::new();
+        for (_, real) in removed.chain(hidden).filter(|(path, real)| *path != real) {
+            let gone = real.trim_end_matches('/');
+            let below =
+                |path: &str| path.strip_prefix(gone).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            // A pattern is in doubt when any name that fits it may be: `/etc/x.d/*` by `/etc/x.d/50-y`.
+            let fits = |pattern: &&str| below(pattern) || wanted::matches(&[pattern], gone);
+            doubtful.extend(well_known().filter(fits).map(str::to_owned));
+        }
+        self.doubtful.extend(doubtful);
     }
 
     /// Follows links as the kernel does, with the image's root as the root.
@@ -219,9 +245,8 @@ impl<'a> Tree<'a> {
         for path in single.into_iter().chain(below).chain(links) {
             match self.content(path)? {
                 Some((real, Content::Packages(packages))) => {
-                    if seen.insert(real) {
-                        list.extend_from_slice(packages);
-                    }
+                    let new: &[Package] = if seen.insert(real) { packages } else { &[] };
+                    list.extend_from_slice(new);
                 }
                 Some(_) => return Err(unreadable(path, "leads to a file of another kind")),
                 None => {}
@@ -233,9 +258,9 @@ impl<'a> Tree<'a> {
         if seen.is_empty() { Err(packages::none_found(self.rpm)) } else { Ok(list) }
     }
 
-    fn special(&self, owners: &Collected<Owners>, limits: &Limits) -> Collected<(Vec<FileFact>, Vec<String>)> {
+    fn special(&self, owners: &Collected<Owners>, limits: &Limits) -> Collected<Special> {
         let owners = owners.as_ref().map_err(Missing::clone)?;
-        self.whole(limits)?;
+        self.whole()?;
         let pseudo = |path: &str| {
             wanted::PSEUDO.iter().any(|p| path.strip_prefix(p).is_some_and(|r| r.is_empty() || r.starts_with('/')))
         };
@@ -255,17 +280,14 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn whole(&self, limits: &Limits) -> Collected<()> {
-        if self.truncated {
-            Err(Missing::truncated("the list of files that are special or not root's", limits))
-        } else {
-            Ok(())
-        }
+    fn whole(&self) -> Collected<()> {
+        let why = || Missing::new(Reason::FactTruncated, "a layer has more special files than there is room for");
+        if self.truncated { Err(why()) } else { Ok(()) }
     }
 
-    fn files(&self, owners: &Collected<Owners>) -> Collected<(BTreeMap<String, FileFact>, Vec<String>)> {
+    fn files(&self, owners: &Collected<Owners>) -> Collected<Files> {
         let owners = owners.as_ref().map_err(Missing::clone)?;
-        self.whole(&Limits::default())?;
+        self.whole()?;
         let mut files = BTreeMap::new();
         let mut unread = Vec::new();
         let mut add = |path: &str| {
@@ -318,7 +340,7 @@ impl<'a> Tree<'a> {
         known.copied().filter(|path| wanted::matches(&[pattern], path)).collect()
     }
 
-    fn configs(&self) -> (BTreeMap<String, Vec<String>>, Vec<String>) {
+    fn configs(&self) -> Configs {
         let mut configs = BTreeMap::new();
         let mut unread = Vec::new();
         for pattern in wanted::CONFIGS {
@@ -347,7 +369,7 @@ impl<'a> Tree<'a> {
 /// Every path and pattern that a fact depends on.
 fn well_known() -> impl Iterator<Item = &'static str> {
     let single = ["/etc/passwd", "/etc/group", "/etc/shadow", wanted::DPKG_STATUS, "/var/lib/dpkg/status.d/*"];
-    let lists = wanted::FILES.iter().chain(wanted::CONFIGS).copied();
+    let lists = wanted::FILES.iter().chain(wanted::CONFIGS).chain(wanted::LINK_TARGETS).copied();
     lists.chain(single).chain(wanted::OS_RELEASE).chain(wanted::APK)
 }
 

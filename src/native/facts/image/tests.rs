@@ -100,6 +100,8 @@ fn base() -> Layer {
     Layer::new()
         .dir("./", 0o755)
         .dir("etc/", 0o755)
+        .link("etc/nginx/sites-enabled/default", "/etc/nginx/sites-available/default")
+        .file("etc/nginx/sites-available/default", 0o644, "listen 80;\n")
         .file("etc/passwd", 0o644, "root:x:0:0::/root:/bin/sh\nme:x:7:7::/:/bin/sh\n")
         .file("etc/group", 0o644, "root:x:0:\nme:x:7:\n")
         .file("etc/shadow", 0o640, "root:*:::::::\n")
@@ -121,6 +123,8 @@ fn one_layer_tells_everything() {
     let facts = image(&[base()]);
     assert_eq!(special(&facts), ["/opt/a/b/open", "/srv/nobodys", "/tmp", "/usr/bin/su", "/usr/bin/su2"]);
     assert_eq!(facts.os.as_ref().expect("os")["ID"], "debian");
+    assert_eq!(facts.configs.as_ref().expect("configs")["/etc/nginx/sites-enabled/default"], ["listen 80;"]);
+    assert_eq!(facts.unreadable_configs.as_deref(), Some(&[][..]));
     assert_eq!(facts.packages.as_ref().expect("packages").len(), 1);
     assert_eq!(facts.users.as_ref().expect("users").len(), 2);
     let files = facts.files.as_ref().expect("files");
@@ -185,6 +189,12 @@ fn a_file_written_through_a_link_is_not_overlooked() {
         Layer::new().file("x/evil", 0o644, "me ALL=(ALL) NOPASSWD: ALL\n"),
     ]);
     assert_eq!(facts.unreadable_configs.as_deref(), Some(&["/etc/sudoers.d".to_owned()][..]));
+    let facts = image(&[base(), Layer::new().link("x", "etc"), Layer::new().file("x/.wh.shadow", 0o644, "")]);
+    assert_eq!(facts.missing["passwords"].reason, Reason::ImageUnreadable);
+    assert!(facts.users.is_some());
+    let hide = Layer::new().file("x/.wh..wh..opq", 0o644, "");
+    let facts = image(&[base(), Layer::new().link("x", "var"), hide]);
+    assert_eq!(facts.missing["packages"].reason, Reason::ImageUnreadable);
     // Nothing of what is well known lies behind this one.
     let facts = image(&[base(), Layer::new().file("bin/new", 0o755, "")]);
     assert!(facts.users.is_some() && facts.special_files.is_some());
@@ -289,7 +299,108 @@ fn too_many_files_make_the_fact_absent() {
     assert_eq!(facts.missing["unreadable"].reason, Reason::FactTruncated);
 }
 
+/// One change in a layer, on few names, so that changes meet.
+#[derive(Clone, Debug)]
+enum Change {
+    File(String, u32),
+    Dir(String, u32),
+    Remove(String),
+    Hide(String),
+}
+
+fn change() -> impl proptest::strategy::Strategy<Value = Change> {
+    use proptest::prelude::*;
+    let path =
+        proptest::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4).prop_map(|parts| parts.join("/"));
+    let mode = prop::sample::select(vec![0o644_u32, 0o755, 0o4755, 0o666, 0o2755]);
+    (path, mode, 0..8).prop_map(|(path, mode, kind)| match kind {
+        0..4 => Change::File(path, mode),
+        4..6 => Change::Dir(path, mode),
+        6 => Change::Remove(path),
+        _ => Change::Hide(path),
+    })
+}
+
+/// The same by a model that keeps every file: path to mode, and whether it is a folder.
+fn model(layers: &[Vec<Change>]) -> Vec<String> {
+    type Files = std::collections::BTreeMap<String, (u32, bool)>;
+    let under = |files: &mut Files, path: &str| files.retain(|p, _| !p.starts_with(&format!("{path}/")));
+    let mut files = Files::new();
+    for layer in layers {
+        for change in layer {
+            match change {
+                Change::Remove(path) => {
+                    under(&mut files, path);
+                    files.remove(path);
+                }
+                Change::Hide(path) => under(&mut files, path),
+                Change::File(..) | Change::Dir(..) => {}
+            }
+        }
+        for change in layer {
+            let (path, mode, folder) = match change {
+                Change::File(path, mode) => (path, *mode, false),
+                Change::Dir(path, mode) => (path, *mode, true),
+                Change::Remove(_) | Change::Hide(_) => continue,
+            };
+            if !folder {
+                under(&mut files, path);
+            }
+            files.insert(path.clone(), (mode, folder));
+        }
+    }
+    files.into_iter().filter(|(_, (mode, _))| mode & 0o6002 != 0).map(|(path, _)| format!("/{path}")).collect()
+}
+
+/// Whether no entry lies below a file of the same or a lower layer: a runtime could not extract such a layer.
+fn extractable(layers: &[Vec<Change>]) -> bool {
+    let mut files = std::collections::BTreeSet::new();
+    for layer in layers {
+        for change in layer {
+            let (path, file) = match change {
+                Change::File(path, _) => (path, true),
+                Change::Dir(path, _) => (path, false),
+                Change::Remove(_) | Change::Hide(_) => continue,
+            };
+            let mut above = path.as_str();
+            while let Some((folder, _)) = above.rsplit_once('/') {
+                if files.contains(folder) {
+                    return false;
+                }
+                above = folder;
+            }
+            if file {
+                files.insert(path.clone());
+            }
+        }
+    }
+    true
+}
+
 proptest::proptest! {
+    #[test]
+    fn layers_add_up_as_in_a_model(layers in proptest::collection::vec(proptest::collection::vec(change(), 0..6), 1..5)) {
+        proptest::prop_assume!(extractable(&layers));
+        let expected = model(&layers);
+        let built: Vec<Layer> = layers.iter().map(|changes| {
+            changes.iter().fold(Layer::new(), |layer, change| match change {
+                Change::File(path, mode) => layer.file(path, *mode, ""),
+                Change::Dir(path, mode) => layer.dir(&format!("{path}/"), *mode),
+                Change::Hide(path) => layer.file(&format!("{path}/.wh..wh..opq"), 0o644, ""),
+                Change::Remove(path) => match path.rsplit_once('/') {
+                    Some((folder, file)) => layer.file(&format!("{folder}/.wh.{file}"), 0o644, ""),
+                    None => layer.file(&format!(".wh.{path}"), 0o644, ""),
+                },
+            })
+        }).collect();
+        let facts = image(&built);
+        let mut found = special(&facts);
+        found.sort_unstable();
+        let mut expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        expected.sort_unstable();
+        proptest::prop_assert_eq!(found, expected);
+    }
+
     #[test]
     fn garbage_never_panics(mut bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..3000)) {
         let _ = read(&bytes);

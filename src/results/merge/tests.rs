@@ -1,0 +1,71 @@
+use super::*;
+use crate::model::control::{Control, Severity};
+use crate::model::coverage::Coverage;
+
+/// A profile of controls with these ids.
+pub(crate) fn profile(ids: &[&str]) -> Profile {
+    let control = |id: &&str| Control {
+        id: (*id).to_owned(),
+        title: String::new(),
+        description: String::new(),
+        check: String::new(),
+        fix: String::new(),
+        severity: Severity::High,
+        references: Vec::new(),
+    };
+    Profile {
+        name: "sample".to_owned(),
+        version: "1".to_owned(),
+        title: String::new(),
+        summary: String::new(),
+        controls: ids.iter().map(control).collect(),
+    }
+}
+
+fn reduced(findings: Vec<Finding>, ids: &[&str]) -> Parsed {
+    let profile = profile(ids);
+    let parsed = reduce(Reported { findings, ..Reported::default() }, &profile, &Limits::default());
+    Coverage::of(&profile, &parsed.findings).expect("each control has exactly one finding");
+    parsed
+}
+
+fn reason(finding: &Finding) -> Option<Reason> {
+    match &finding.outcome {
+        Outcome::NotEvaluated { reason, .. } => Some(*reason),
+        _ => None,
+    }
+}
+
+fn not_applicable(id: &str) -> Finding {
+    Finding::new(id, Outcome::NotApplicable { reason: String::new() })
+}
+
+#[test]
+fn what_is_missing_doubled_or_foreign_is_said() {
+    let pass = |id| Finding::new(id, Outcome::Passed);
+    let fail = |id| Finding::new(id, Outcome::Failed).with_details([Detail::new("f", "seen")], 9);
+    let parsed =
+        reduced(vec![pass("b"), pass("c"), fail("c"), fail("d"), fail("d"), pass("z\u{1b}")], &["a", "b", "c", "d"]);
+    assert_eq!(
+        parsed.findings.iter().map(reason).collect::<Vec<_>>(),
+        [Some(Reason::ControlMissing), None, Some(Reason::ControlAmbiguous), None]
+    );
+    assert_eq!(parsed.findings[3].outcome, Outcome::Failed);
+    assert_eq!(parsed.findings[3].details.len(), 2, "nothing is lost");
+    assert_eq!(parsed.notes.len(), 1);
+    assert!(parsed.notes[0].contains("z\\u{1b}"), "{}", parsed.notes[0]);
+}
+
+#[test]
+fn all_not_applicable_is_not_evaluated() {
+    let parsed = reduced(vec![not_applicable("a"), not_applicable("b")], &["a", "b"]);
+    assert!(parsed.findings.iter().all(|f| reason(f) == Some(Reason::WrongTarget)));
+    let parsed = reduced(vec![not_applicable("a"), Finding::new("b", Outcome::Passed)], &["a", "b"]);
+    assert_eq!(parsed.findings[0].outcome.status(), Status::NotApplicable);
+}
+
+#[test]
+fn nothing_reported_is_nothing_evaluated() {
+    let parsed = reduced(Vec::new(), &["a", "b"]);
+    assert!(parsed.findings.iter().all(|f| reason(f) == Some(Reason::ControlMissing)));
+}

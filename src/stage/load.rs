@@ -1,0 +1,508 @@
+//! From a verified bundle into a registry, and back from there at every run.
+//!
+//! One forward pass: a blob goes up while it is read and verified, so a pipe is as good as a file, and neither memory nor
+//! disk grows with the bundle. The order makes any interruption harmless: nothing is sent before the signed metadata
+//! verified; a blob is completed only when its digest did; manifests go up only with the [`VerifiedBundle`] in hand; the
+//! version is remembered before the first tag moves; and the tag that a run starts from moves last. A load that was
+//! interrupted is repeated and finds most of its work done.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::io::InspectReader;
+
+use crate::base::digest::Digest;
+use crate::base::exit::{Classify, ExitClass};
+use crate::base::limits::Limits;
+use crate::base::progress::Progress;
+use crate::base::quantity::bytes_for_people;
+use crate::bundle::BundleError;
+use crate::bundle::catalog::verify_catalog;
+use crate::bundle::graph::PushManifest;
+use crate::bundle::oci::{self, Descriptor};
+use crate::bundle::reader::{BlobReader, BundleReader, VerifiedBundle};
+use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog};
+use crate::model::provenance::BundleRef;
+use crate::registry::reference::NameError;
+use crate::registry::{Client, ManifestName, Mount, Prefix, RegistryError, Repository, Tag};
+use crate::trust::TrustError;
+use crate::trust::metadata::MetadataFiles;
+use crate::trust::remembered::Remembered;
+use crate::trust::root::TrustRoot;
+
+/// The artifact type of the metadata that is kept beside a catalog, and the media type of its files.
+const METADATA_ARTIFACT: &str = "application/vnd.gapscan.metadata.v1";
+const METADATA_FILE: &str = "application/vnd.gapscan.metadata.file.v1+json";
+/// The annotation that names a file (image-spec, annotations.md).
+const TITLE: &str = "org.opencontainers.image.title";
+/// Metadata files besides roots: timestamp, snapshot and targets.
+const ROLES: u64 = 3;
+
+/// Why a bundle can't be loaded, or a loaded one not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The bundle is refused or can't be read.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The version is refused or can't be remembered.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The registry fails or refuses.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The prefix leaves no room for a repository's name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The registry has no such bundle.
+    #[error("find bundle `{name}` at `{prefix}`: nothing was loaded there under this name")]
+    Absent {
+        /// The bundle's name.
+        name: String,
+        /// Where it was looked for.
+        prefix: Prefix,
+    },
+    /// What the registry has under the bundle's name was not put there by `load`.
+    #[error("read bundle `{name}` at `{prefix}`: {reason}")]
+    Foreign {
+        /// The bundle's name.
+        name: String,
+        /// Where it was looked for.
+        prefix: Prefix,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Classify for LoadError {
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::Bundle(error) => error.class(),
+            Self::Trust(error) => error.class(),
+            Self::Registry(error) => error.class(),
+            Self::Name(error) => error.class(),
+            Self::Absent { .. } => ExitClass::Usage,
+            Self::Foreign { .. } => ExitClass::Refused,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Bundle(error) => error.remedy(),
+            Self::Trust(error) => error.remedy(),
+            Self::Registry(error) => error.remedy(),
+            Self::Name(error) => error.remedy(),
+            Self::Absent { .. } => Some("load the bundle there first, or name the one that is there".to_owned()),
+            Self::Foreign { .. } => Some("load the bundle again".to_owned()),
+        }
+    }
+}
+
+/// Where a bundle is loaded to, and what it must satisfy.
+#[derive(Clone, Copy, Debug)]
+pub struct Load<'a> {
+    /// The registry.
+    pub client: &'a Client,
+    /// The registry again, and the path in it that repositories are put below.
+    pub prefix: &'a Prefix,
+    /// The pinned root.
+    pub root: &'a TrustRoot,
+    /// The versions that were accepted before.
+    pub remembered: &'a Remembered,
+    /// Bounds on what the bundle may be.
+    pub limits: &'a Limits,
+    /// What time it is.
+    pub now: Timestamp,
+    /// Requests that may run at the same time beside the stream of blobs.
+    pub jobs: NonZeroUsize,
+    /// Where progress is shown.
+    pub progress: &'a Progress,
+}
+
+/// The proof that a bundle was verified and is in the registry, and what that took. Only [`Load::run`] makes one.
+#[derive(Debug)]
+pub struct LoadedBundle {
+    bundle: VerifiedBundle,
+    counts: Counts,
+    elapsed: Duration,
+}
+
+/// What was done; bytes are those of blobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Blobs that were sent.
+    pub pushed: u64,
+    /// Their bytes.
+    pub pushed_bytes: u64,
+    /// Blobs that the repository had already.
+    pub skipped: u64,
+    /// Their bytes.
+    pub skipped_bytes: u64,
+    /// Blobs that the registry took from another of its repositories.
+    pub mounted: u64,
+    /// Blobs that were copied from one repository to another, because the registry does not mount.
+    pub copied: u64,
+    /// Manifests that were sent.
+    pub manifests: u64,
+    /// Tags that were moved.
+    pub tags: u64,
+}
+
+impl LoadedBundle {
+    /// The bundle.
+    pub fn bundle(&self) -> &VerifiedBundle {
+        &self.bundle
+    }
+
+    /// What was done.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// How long it took.
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+}
+
+impl Load<'_> {
+    /// Verifies the bundle that `source` yields and puts it into the registry.
+    ///
+    /// # Errors
+    /// When the bundle is refused: then no tag was moved, and no repository is touched unless its metadata verified. When
+    /// the registry fails: then the same can be repeated.
+    ///
+    /// # Cancel safety
+    /// Dropped at any time, it leaves blobs and manifests that nothing points to, and can be repeated.
+    pub async fn run<R: AsyncRead + Unpin + Send>(&self, source: R) -> Result<LoadedBundle, LoadError> {
+        let started = Instant::now();
+        let mut counts = Counts::default();
+        let mut reader = BundleReader::open(source, self.root, self.remembered, self.limits, self.now).await?;
+        let (number, total) = reader.blob_totals();
+        let name = format!("{} {}", reader.bundle().name, reader.bundle().version);
+        self.progress.say(format!(
+            "bundle {name}: signatures verified; {} items, {number} blobs, {}",
+            reader.items().len(),
+            bytes_for_people(total)
+        ));
+        let manifests = reader.manifests().to_vec();
+
+        let step = self.progress.bytes(format!("blobs of {name}"), total);
+        let catalog_repository = self.prefix.repository(CATALOG_REPOSITORY)?;
+        let (descriptor, bytes) = reader.catalog_blob();
+        self.push_bytes(&catalog_repository, &descriptor.digest, &bytes, &mut counts).await?;
+        while let Some(blob) = reader.next_blob().await? {
+            self.blob(blob, &step, &mut counts).await?;
+        }
+        let bundle = reader.finish().await?;
+        step.done(format!(
+            "{} pushed ({}), {} there already, {} mounted",
+            counts.pushed,
+            bytes_for_people(counts.pushed_bytes),
+            counts.skipped,
+            counts.mounted + counts.copied
+        ));
+
+        for manifest in &manifests {
+            self.manifest(manifest, &mut counts).await?;
+        }
+        let metadata = self.metadata_artifact(&bundle, &catalog_repository, &mut counts).await?;
+        bundle.remember()?;
+        self.tag(
+            &catalog_repository,
+            &metadata_tag(&bundle.catalog_manifest())?,
+            oci::MANIFEST,
+            &metadata,
+            &mut counts,
+        )
+        .await?;
+        for tag in bundle.tags() {
+            let manifest =
+                manifests.iter().find(|m| m.digest == tag.digest).expect("a tag is for a manifest of the bundle");
+            let repository = self.prefix.repository(&tag.repository)?;
+            self.tag(&repository, &tag.tag.parse()?, &tag.media_type, &manifest.bytes, &mut counts).await?;
+        }
+        Ok(LoadedBundle { bundle, counts, elapsed: started.elapsed() })
+    }
+
+    /// Puts one blob into every repository that needs it.
+    async fn blob<R: AsyncRead + Unpin + Send>(
+        &self,
+        mut blob: BlobReader<'_, R>,
+        step: &crate::base::progress::Step,
+        counts: &mut Counts,
+    ) -> Result<(), LoadError> {
+        let descriptor = blob.descriptor().clone();
+        let (digest, size) = (descriptor.digest, descriptor.size);
+        let repositories = self.repositories(&blob.repositories())?;
+        let (have, mut missing) = self.sort_out(&repositories, &digest, size).await?;
+        counts.skipped += have.len() as u64;
+        counts.skipped_bytes += size * have.len() as u64;
+        let from = match (have.into_iter().next(), missing.is_empty()) {
+            (None, true) => None,
+            (None, false) => {
+                let first = missing.remove(0);
+                let content = InspectReader::new(&mut blob, |bytes| step.advance(bytes.len() as u64));
+                match self.client.push_blob(&first, &digest, size, content).await {
+                    Ok(()) => {}
+                    Err(error @ RegistryError::Content { .. }) => {
+                        // The reader knows better than the connection what is wrong with the bundle.
+                        blob.skip().await?;
+                        return Err(error.into());
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+                counts.pushed += 1;
+                counts.pushed_bytes += size;
+                Some(first)
+            }
+            (from, _) => {
+                blob.skip().await?;
+                step.advance(size);
+                from
+            }
+        };
+        let Some(from) = from else { return Ok(()) };
+        let from = &from;
+        let outcomes: Vec<Mount> = stream::iter(missing)
+            .map(|repository| async move { self.from_repository(&repository, &digest, size, from).await })
+            .buffer_unordered(self.jobs.get())
+            .try_collect()
+            .await?;
+        for outcome in outcomes {
+            match outcome {
+                Mount::Mounted => counts.mounted += 1,
+                Mount::Declined => counts.copied += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// The repositories that have the blob, and those that don't, in their order.
+    async fn sort_out(
+        &self,
+        repositories: &[Repository],
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(Vec<Repository>, Vec<Repository>), LoadError> {
+        let there: Vec<bool> = stream::iter(repositories)
+            .map(|repository| self.client.blob_exists(repository, digest, size))
+            .buffered(self.jobs.get())
+            .try_collect()
+            .await?;
+        let (have, missing): (Vec<_>, Vec<_>) = repositories.iter().cloned().zip(there).partition(|(_, there)| *there);
+        let names = |pairs: Vec<(Repository, bool)>| pairs.into_iter().map(|(repository, _)| repository).collect();
+        Ok((names(have), names(missing)))
+    }
+
+    /// Brings a blob from one repository to another without the bundle: it has passed by.
+    async fn from_repository(
+        &self,
+        to: &Repository,
+        digest: &Digest,
+        size: u64,
+        from: &Repository,
+    ) -> Result<Mount, RegistryError> {
+        let outcome = self.client.mount(to, digest, from).await?;
+        if outcome == Mount::Mounted && self.client.blob_exists(to, digest, size).await? {
+            return Ok(Mount::Mounted);
+        }
+        let content = self.client.blob(from, digest, size).await?;
+        self.client.push_blob(to, digest, size, content).await?;
+        Ok(Mount::Declined)
+    }
+
+    async fn push_bytes(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        bytes: &[u8],
+        counts: &mut Counts,
+    ) -> Result<(), LoadError> {
+        let size = bytes.len() as u64;
+        if self.client.blob_exists(repository, digest, size).await? {
+            counts.skipped += 1;
+            counts.skipped_bytes += size;
+        } else {
+            self.client.push_blob(repository, digest, size, bytes).await?;
+            counts.pushed += 1;
+            counts.pushed_bytes += size;
+        }
+        Ok(())
+    }
+
+    async fn manifest(&self, manifest: &PushManifest, counts: &mut Counts) -> Result<(), LoadError> {
+        let repositories = self.repositories(&manifest.repositories)?;
+        let pushed: Vec<bool> = stream::iter(&repositories)
+            .map(|repository| self.manifest_in(repository, &manifest.media_type, &manifest.bytes))
+            .buffer_unordered(self.jobs.get())
+            .try_collect()
+            .await?;
+        counts.manifests += pushed.into_iter().filter(|pushed| *pushed).count() as u64;
+        Ok(())
+    }
+
+    /// Whether the manifest had to be sent.
+    async fn manifest_in(
+        &self,
+        repository: &Repository,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<bool, RegistryError> {
+        let digest = Digest::of(bytes);
+        if self.client.manifest_exists(repository, &digest).await? {
+            return Ok(false);
+        }
+        self.client.push_manifest(repository, &ManifestName::Digest(digest), media_type, bytes).await?;
+        Ok(true)
+    }
+
+    /// Keeps the metadata beside the catalog, as an artifact with a layer for each file; gives its manifest.
+    async fn metadata_artifact(
+        &self,
+        bundle: &VerifiedBundle,
+        repository: &Repository,
+        counts: &mut Counts,
+    ) -> Result<Vec<u8>, LoadError> {
+        let empty = b"{}".as_slice();
+        let mut layers = Vec::new();
+        for (name, bytes) in bundle.metadata() {
+            self.push_bytes(repository, &Digest::of(bytes), bytes, counts).await?;
+            layers.push(json!({
+                "mediaType": METADATA_FILE,
+                "digest": Digest::of(bytes),
+                "size": bytes.len(),
+                "annotations": { TITLE: name },
+            }));
+        }
+        self.push_bytes(repository, &Digest::of(empty), empty, counts).await?;
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": oci::MANIFEST,
+            "artifactType": METADATA_ARTIFACT,
+            "config": Descriptor::of(oci::EMPTY, empty),
+            "layers": layers,
+        });
+        let manifest = serde_json::to_vec(&manifest).expect("a JSON value always has a text");
+        counts.manifests += u64::from(self.manifest_in(repository, oci::MANIFEST, &manifest).await?);
+        Ok(manifest)
+    }
+
+    async fn tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        media_type: &str,
+        manifest: &[u8],
+        counts: &mut Counts,
+    ) -> Result<(), LoadError> {
+        let now = match self.client.resolve(repository, tag).await {
+            Ok(digest) => Some(digest),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error.into()),
+        };
+        if now != Some(Digest::of(manifest)) {
+            self.client.push_manifest(repository, &ManifestName::Tag(tag.clone()), media_type, manifest).await?;
+            counts.tags += 1;
+        }
+        Ok(())
+    }
+
+    fn repositories(&self, names: &[String]) -> Result<Vec<Repository>, NameError> {
+        names.iter().map(|name| self.prefix.repository(name)).collect()
+    }
+}
+
+/// The tag of the metadata that vouches for this catalog manifest. It follows from the digest, so that metadata of one
+/// version can't be found with the catalog of another while a load moves the tags.
+fn metadata_tag(catalog: &Digest) -> Result<Tag, NameError> {
+    format!("sha256-{}.metadata", catalog.hex()).parse()
+}
+
+/// The parts of an artifact's manifest that are read back before anything is verified.
+#[derive(Deserialize)]
+struct Artifact {
+    layers: Vec<Layer>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Layer {
+    media_type: String,
+    digest: Digest,
+    size: u64,
+    #[serde(default)]
+    annotations: std::collections::BTreeMap<String, String>,
+}
+
+/// A loaded bundle's catalog, read back from the registry and verified as if it came from the bundle.
+///
+/// # Errors
+/// When there is none, the registry fails, or anything does not verify: then nothing that the registry says may be used.
+#[allow(clippy::too_many_arguments)]
+pub async fn read_catalog(
+    client: &Client,
+    prefix: &Prefix,
+    name: &str,
+    root: &TrustRoot,
+    remembered: &Remembered,
+    limits: &Limits,
+    now: Timestamp,
+) -> Result<(BundleRef, Catalog), LoadError> {
+    let foreign =
+        |reason: &str| LoadError::Foreign { name: name.to_owned(), prefix: prefix.clone(), reason: reason.to_owned() };
+    let absent = |error: RegistryError| match error.is_not_found() {
+        true => LoadError::Absent { name: name.to_owned(), prefix: prefix.clone() },
+        false => error.into(),
+    };
+    let repository = prefix.repository(CATALOG_REPOSITORY)?;
+    let manifest = client.manifest(&repository, &ManifestName::Tag(name.parse()?)).await.map_err(absent)?;
+    let artifact: Artifact = serde_json::from_slice(&manifest.bytes).map_err(|_| foreign("it is no artifact"))?;
+    let [layer] = artifact.layers.as_slice() else { return Err(foreign("it has not the catalog as its one layer")) };
+    if layer.media_type != CATALOG_MEDIA_TYPE || layer.size > limits.metadata_bytes {
+        return Err(foreign("its layer is no catalog, or too large for one"));
+    }
+    let catalog = read_blob(client, &repository, layer).await?;
+
+    let tag = ManifestName::Tag(metadata_tag(&manifest.digest)?);
+    let metadata = client.manifest(&repository, &tag).await.map_err(|error| match error.is_not_found() {
+        true => foreign("the metadata that vouches for it is missing"),
+        false => error.into(),
+    })?;
+    let artifact: Artifact =
+        serde_json::from_slice(&metadata.bytes).map_err(|_| foreign("its metadata is no artifact"))?;
+    if artifact.layers.len() as u64 > limits.root_rotations + ROLES {
+        return Err(foreign("its metadata has too many files"));
+    }
+    let mut files = MetadataFiles::new();
+    let mut seen = BTreeSet::new();
+    for layer in &artifact.layers {
+        let title = layer.annotations.get(TITLE).ok_or_else(|| foreign("one of its metadata files has no name"))?;
+        if layer.media_type != METADATA_FILE || layer.size > limits.metadata_bytes || !seen.insert(title) {
+            return Err(foreign("one of its metadata files is none, is there twice, or is too large"));
+        }
+        files.insert(title.clone(), read_blob(client, &repository, layer).await?);
+    }
+    let (bundle, catalog) = verify_catalog(files, &manifest.bytes, &catalog, root, remembered, limits, now).await?;
+    if bundle.name != name {
+        return Err(foreign("it is another bundle's"));
+    }
+    Ok((bundle, catalog))
+}
+
+async fn read_blob(client: &Client, repository: &Repository, layer: &Layer) -> Result<Vec<u8>, LoadError> {
+    let mut bytes = Vec::new();
+    let mut reader = client.blob(repository, &layer.digest, layer.size).await?;
+    match reader.read_to_end(&mut bytes).await {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(RegistryError::from_reader(error, repository, &layer.digest).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

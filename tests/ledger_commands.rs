@@ -211,3 +211,19 @@ fn what_can_not_be_read_is_said_with_its_code() {
     assert_eq!(gapscan(&path, &["results", "--run", &RunId::new().to_string()]).code, 2);
     assert_eq!(gapscan(&path, &["results", "--status", "green"]).code, 2);
 }
+
+/// A ledger of schema 1 is kept here (without its key, which readers do not need) and must be readable for ever.
+#[test]
+fn a_ledger_of_schema_1_is_read_and_verifies() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/ledger-schema-1");
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["ledger", "ledger.head"] {
+        std::fs::copy(kept.join(name), folder.path().join(name)).expect("copy");
+    }
+    let path = folder.path().join("ledger");
+    let ran = gapscan(&path, &["ledger", "verify"]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("9 entries: 2 runs, 3 results, 1 signed checkpoints"), "{}", ran.out);
+    assert_eq!(json(&path, &["results"])["results"].as_array().map(Vec::len), Some(2));
+    assert_eq!(json(&path, &["history"]).as_array().map(Vec::len), Some(2));
+}

@@ -112,10 +112,12 @@ pub fn from_yaml<T: DeserializeOwned>(path: &Path, kind: &'static str, text: &st
         let place =
             error.location().map(|at| format!("line {}, column {}: ", at.line(), at.column())).unwrap_or_default();
         let message = error.without_snippet().to_string();
+        // Most of its messages name the place at their end, too.
+        let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(before, _)| before);
         DocumentError::Content {
             path: path.to_owned(),
             kind,
-            message: format!("{place}{}", super::text::printable(&message)),
+            message: format!("{place}{}", super::text::printable(message)),
         }
     })
 }

@@ -1,5 +1,6 @@
 //! gapscan's own image: one static binary.
 
+use std::io::Read;
 use std::path::Path;
 
 use super::layer::LayerPlan;
@@ -7,10 +8,9 @@ use super::made::Run;
 use super::oci::Platform;
 use super::source::SourceError;
 use crate::base::exit::ExitClass;
-use crate::base::file;
 
-/// Bytes of the binary; a static release build has 30 MiB, a debug build some hundred.
-const AGENT_BYTES: u64 = 1 << 30;
+/// How much of the binary is looked at: its headers are at its start.
+const HEAD_BYTES: u64 = 64 << 10;
 /// The user that it runs as; the number that many images without a root user agree on.
 const USER: u32 = 65532;
 
@@ -30,7 +30,9 @@ pub struct Agent {
 /// When it is no ELF executable for amd64 or arm64, or needs a dynamic loader.
 pub fn read(path: &Path) -> Result<Agent, SourceError> {
     let refuse = |reason: String| SourceError::new(ExitClass::Usage, format!("pack `{}`: {reason}", path.display()));
-    let bytes = file::read_capped(path, AGENT_BYTES)
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut bytes))
         .map_err(|e| SourceError::new(ExitClass::Unreachable, format!("read `{}`", path.display())).because(e))?;
     let elf =
         Elf::parse(&bytes).ok_or_else(|| refuse("it is no 64-bit ELF executable for amd64 or arm64".to_owned()))?;
@@ -43,7 +45,7 @@ pub fn read(path: &Path) -> Result<Agent, SourceError> {
         )));
     }
     let mut layer = LayerPlan::default();
-    layer.add_bytes("gapscan", 0o755, bytes);
+    layer.add_file("gapscan", 0o755, path)?;
     layer.add_bytes(
         "etc/passwd",
         0o644,
@@ -82,6 +84,8 @@ impl Elf {
         let mut needs_loader = false;
         for index in 0..count {
             let at = usize::try_from(offset.checked_add(index * size)?).ok()?;
+            // The whole program header must be there, so that a file that was cut is not taken for one without a loader.
+            bytes.get(at..at.checked_add(usize::try_from(size).ok()?)?)?;
             needs_loader |= number(at, 4)? == u64::from(PT_INTERP);
         }
         Some(Self { architecture, needs_loader })

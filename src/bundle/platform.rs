@@ -43,10 +43,16 @@ pub async fn choose(
     let manifest = Manifest::parse(&descriptor.media_type, &bytes).map_err(refuse)?;
     let manifests = match manifest {
         Manifest::Image { config, .. } => {
-            check_platform(&config, &source, platforms, limits).await?;
+            if let Some(own) = config_platform(&config, &source, limits).await?
+                && !platforms.iter().any(|p| p.architecture == own.architecture)
+            {
+                // It would fail only in the enclave.
+                let architecture = crate::base::text::brief(&own.architecture);
+                return Err(refuse(format!("it is for `{architecture}`, which is no platform of the bundle")));
+            }
             return Ok(Chosen { descriptor: plain(descriptor), index: None, source });
         }
-        Manifest::Index { manifests } => manifests,
+        Manifest::Index { manifests } => name_platforms(manifests, &source, limits).await?,
     };
     let mut found = Vec::new();
     for wanted in platforms {
@@ -80,21 +86,44 @@ pub async fn choose(
     Ok(Chosen { descriptor, index, source: Arc::new(Over { memory, digest, below: source }) })
 }
 
-/// Refuses an image for another platform, which would fail only in the enclave.
-async fn check_platform(
+/// The images of an index, each with its platform. Tools that make an index of a single image leave it out; then the
+/// image's own configuration says it, which is where runtimes look too.
+async fn name_platforms(
+    mut manifests: Vec<Descriptor>,
+    source: &Arc<dyn Source>,
+    limits: &Limits,
+) -> Result<Vec<Descriptor>, SourceError> {
+    for descriptor in &mut manifests {
+        let image = oci::manifest_kind(&descriptor.media_type) == Some(ManifestKind::Image);
+        if descriptor.platform.is_some() || !image {
+            continue;
+        }
+        let bytes = checked(descriptor, source.manifest(&descriptor.digest, limits.manifest_bytes).await?)?;
+        let unusable = |reason| SourceError::new(ExitClass::Refused, format!("use {}: {reason}", descriptor.digest));
+        if let Manifest::Image { config, .. } = Manifest::parse(&descriptor.media_type, &bytes).map_err(unusable)? {
+            descriptor.platform = config_platform(&config, source, limits).await?;
+        }
+    }
+    Ok(manifests)
+}
+
+/// The platform that an image's configuration names. An artifact's says nothing of platforms.
+async fn config_platform(
     config: &Descriptor,
     source: &Arc<dyn Source>,
-    platforms: &[Platform],
     limits: &Limits,
-) -> Result<(), SourceError> {
+) -> Result<Option<Platform>, SourceError> {
     #[derive(serde::Deserialize)]
     struct Config {
-        architecture: Option<String>,
+        #[serde(default)]
+        os: String,
+        #[serde(default)]
+        architecture: String,
+        variant: Option<String>,
     }
     let image = [oci::CONFIG, "application/vnd.docker.container.image.v1+json"].contains(&config.media_type.as_str());
-    // An artifact's configuration says nothing of platforms.
     if !image || config.size > limits.manifest_bytes {
-        return Ok(());
+        return Ok(None);
     }
     let mut bytes = Vec::new();
     let stream = source.blob(&config.digest, config.size).await?;
@@ -102,15 +131,8 @@ async fn check_platform(
         SourceError::new(ExitClass::Unreachable, format!("read the configuration {}", config.digest)).because(e)
     })?;
     let bytes = checked(config, bytes.into())?;
-    let Ok(Config { architecture: Some(architecture) }) = serde_json::from_slice(&bytes) else { return Ok(()) };
-    if architecture.is_empty() || platforms.iter().any(|p| p.architecture == architecture) {
-        return Ok(());
-    }
-    let architecture = crate::base::text::brief(&architecture);
-    Err(SourceError::new(
-        ExitClass::Usage,
-        format!("use an image for `{architecture}`, which is no platform of the bundle"),
-    ))
+    let named = serde_json::from_slice::<Config>(&bytes).ok().filter(|c| !c.architecture.is_empty());
+    Ok(named.map(|c| Platform { os: c.os, architecture: c.architecture, variant: c.variant }))
 }
 
 /// The bytes, if they are what the descriptor names.

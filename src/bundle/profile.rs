@@ -11,8 +11,9 @@ use crate::base::document;
 use crate::base::exit::ExitClass;
 use crate::base::file;
 use crate::base::limits::Limits;
+use crate::model::control::{Control, Reference, Severity};
 use crate::model::profile::Profile;
-use crate::model::scanner::ProfileDocument;
+use crate::model::scanner::{BUILTIN, COMPLETE_CONTROL, ProfileDocument};
 
 /// The file of a profile's folder that says what it is.
 pub const PROFILE_FILE: &str = "profile.yaml";
@@ -78,7 +79,7 @@ impl ProfileFolder {
         Ok(Self { document, files })
     }
 
-    /// Its controls; `benchmark` is the content of the XCCDF file that it names, if it names one.
+    /// Its controls, and for a scanner's profile the one that asks whether it could read everything; `benchmark` is the content of the XCCDF file that it names, if it names one.
     ///
     /// # Errors
     /// When they can't be listed, are none, or one is there twice.
@@ -95,6 +96,10 @@ impl ProfileFolder {
                 controls: document.controls.clone(),
             },
         };
+        let mut profile = profile;
+        if document.engine != BUILTIN {
+            profile.controls.push(read_whole());
+        }
         let profile = profile.checked().map_err(|e| BuildError::Definition(e.to_string()))?;
         if profile.name != document.name || profile.version != document.version {
             let reason = format!("use profile `{}`: its controls are those of `{}`", document.name, profile.name);
@@ -111,6 +116,23 @@ impl ProfileFolder {
         }
         layer.add_bytes(CONTROLS_FILE, 0o644, profile.to_json());
         layer
+    }
+}
+
+/// The control that every scanner's profile gets: its other verdicts are only about what the scanner could read.
+fn read_whole() -> Control {
+    Control {
+        id: COMPLETE_CONTROL.to_owned(),
+        title: "The scanner could read every file of the target".to_owned(),
+        description: "A scanner passes over files that its user may not read, without a word. What is in them was not \
+                      looked at, whatever its other verdicts say."
+            .to_owned(),
+        check: "Before the scan, every path of the target is opened as the scanner's own user.".to_owned(),
+        fix: "Look into the named paths with the builtin engine, which reads the layers of the image and needs no \
+              permission in it, or accept the blind spot in a waiver."
+            .to_owned(),
+        severity: Severity::Low,
+        references: vec![Reference { scheme: "nist".to_owned(), id: "RA-5".to_owned() }],
     }
 }
 

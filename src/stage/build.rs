@@ -25,6 +25,7 @@ use crate::bundle::writer::{self, BuildError, Signing, Written};
 use crate::model::profile::Profile;
 use crate::model::scanner::ProfileDocument;
 use crate::registry::{Client, ManifestName, Reference, Repository};
+use crate::results::xccdf::benchmark::selected_controls;
 use crate::trust::passphrase::PassphraseSource;
 use crate::trust::root::{self, KEYS_FOLDER, TrustRoot};
 use crate::trust::signer::Signer;
@@ -236,10 +237,18 @@ impl ProfileResolver for Profiles {
         Ok(profile.profile().clone())
     }
 
-    fn xccdf(&self, document: &ProfileDocument, _benchmark: &[u8]) -> Result<Profile, SourceError> {
-        Err(SourceError::new(
-            ExitClass::Usage,
-            format!("list the controls of profile `{}`: this build can't read XCCDF benchmarks", document.name),
-        ))
+    fn xccdf(&self, document: &ProfileDocument, benchmark: &[u8]) -> Result<Profile, SourceError> {
+        let wanted = document.xccdf.as_ref().map(|source| source.profile.as_str()).unwrap_or_default();
+        let controls = selected_controls(benchmark, wanted, &Limits::default()).map_err(|error| {
+            SourceError::new(ExitClass::Usage, format!("list the controls of profile `{}`", document.name))
+                .because(error)
+        })?;
+        Ok(Profile {
+            name: document.name.clone(),
+            version: document.version.clone(),
+            title: document.title.clone(),
+            summary: document.summary.clone(),
+            controls,
+        })
     }
 }

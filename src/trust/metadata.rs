@@ -420,3 +420,6 @@ pub fn sign<T: Role + Serialize>(role: T, keys: &[&super::key::RoleKey]) -> Resu
     signatures.dedup_by(|a, b| a.keyid == b.keyid);
     Ok(Signed { signed: role, signatures })
 }
+
+#[cfg(test)]
+mod tests;

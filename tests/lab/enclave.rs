@@ -60,9 +60,9 @@ impl Enclave {
         format!(
             "registries: {{'{upstream}': {{caFile: {ca}}}}}\n\
              images:\n- {{name: openscap, from: '{upstream}/lab/openscap:1'}}\n- {{name: grype, from: '{upstream}/lab/grype:1'}}\n\
-             scanners:\n- {{path: {sources}/bundle/scanners/openscap.yaml}}\n- {{path: {sources}/bundle/scanners/grype.yaml}}\n\
+             scanners:\n- {sources}/bundle/scanners/openscap.yaml\n- {sources}/bundle/scanners/grype.yaml\n\
              profiles:\n{profiles}\
-             dependencies:\n- {{name: grype-db, dir: {db}, maxAge: 30d}}\n",
+             dependencies:\n- {{name: grype-db, from: 'dir:{db}', maxAge: 30d}}\n",
             ca = lab.ca().display(),
             db = self.file("grype-db/cache"),
         )

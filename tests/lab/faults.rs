@@ -107,7 +107,7 @@ fn a_scanner_that_says_nothing_and_exits_with_0_is_not_evaluated() {
     let upstream = lab.var("UPSTREAM");
     let definition = format!(
         "registries: {{'{upstream}': {{caFile: {ca}}}}}\nimages:\n- {{name: openscap, from: '{upstream}/lab/openscap:1'}}\n\
-         scanners:\n- {{path: {path}}}\nprofiles:\n- {{path: {mirror}/debian12-standard}}\n",
+         scanners:\n- {path}\nprofiles:\n- {{path: {mirror}/debian12-standard}}\n",
         ca = lab.ca().display(),
         path = path.display(),
         mirror = sources().join("profiles-mirror").display(),

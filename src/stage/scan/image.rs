@@ -101,7 +101,12 @@ pub(crate) async fn resolve(reference: &str, context: &Context) -> Result<Platfo
         let architecture = architecture();
         let fits =
             |e: &&IndexEntry| e.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == architecture);
-        let entry = index.manifests.iter().find(fits).ok_or_else(|| {
+        // An index of one image that names no platform stands for that image, as it does for runtimes.
+        let entry = match &index.manifests[..] {
+            [only @ IndexEntry { platform: None, .. }] => Some(only),
+            entries => entries.iter().find(fits),
+        };
+        let entry = entry.ok_or_else(|| {
             NotDone::new(Reason::TargetNotFound, format!("`{reference}` has no image for linux/{architecture}"))
         })?;
         found = client.manifest(&reference.repository, &entry.digest.into()).await.map_err(|e| registry_failed(&e))?;

@@ -1,0 +1,322 @@
+//! The way of a bundle from keys to verification, by the command line, and what programs of others say about it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// A working folder with a definition, its content and a root.
+struct Desk {
+    folder: tempfile::TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let desk = Self { folder: tempfile::tempdir().expect("a folder") };
+        let made = desk.gapscan(&[
+            "trust",
+            "init",
+            "trust",
+            "--unencrypted",
+            "--threshold",
+            "targets=2",
+            "--expires",
+            "root=36500d,targets=36500d,snapshot=36500d,timestamp=36500d",
+        ]);
+        assert_success(&made);
+        // The smallest thing that counts as a static program: an ELF header with one segment to load.
+        let mut elf = vec![0; 64 + 56];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        (elf[18], elf[32], elf[54], elf[56], elf[64]) = (0x3e, 64, 56, 1, 1);
+        desk.write("agent", &elf);
+        desk.write("db/6/vulnerability.db", b"a database");
+        desk.layout("image", b"a layer of the scanner");
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for scanner in ["grype", "openscap"] {
+            let from = repository.join(format!("bundle/scanners/{scanner}.yaml"));
+            desk.write(&format!("{scanner}.yaml"), &fs::read(from).expect("a definition"));
+        }
+        let profile =
+            fs::read(repository.join("profiles-mirror/known-vulnerabilities/profile.yaml")).expect("a profile");
+        desk.write("known-vulnerabilities/profile.yaml", &profile);
+        desk.define(1, "");
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, bytes).expect("a file");
+    }
+
+    /// An OCI image layout with one image of one layer.
+    fn layout(&self, name: &str, layer: &[u8]) {
+        let blob = |bytes: &[u8]| {
+            let digest = gapscan::base::digest::Digest::of(bytes);
+            self.write(&format!("{name}/blobs/sha256/{}", digest.hex()), bytes);
+            digest
+        };
+        let config = serde_json::json!({
+            "architecture": "amd64", "os": "linux",
+            "rootfs": { "type": "layers", "diff_ids": [gapscan::base::digest::Digest::of(layer)] },
+        })
+        .to_string();
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": blob(config.as_bytes()), "size": config.len() },
+            "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": blob(layer), "size": layer.len() }],
+        })
+        .to_string();
+        let index = serde_json::json!({
+            "schemaVersion": 2,
+            "manifests": [{
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "digest": blob(manifest.as_bytes()), "size": manifest.len(),
+                "annotations": { "org.opencontainers.image.ref.name": "1" },
+            }],
+        });
+        self.write(&format!("{name}/index.json"), index.to_string().as_bytes());
+    }
+
+    fn define(&self, version: u64, more: &str) {
+        let yaml = format!(
+            "apiVersion: gapscan/v1\nkind: Bundle\nname: content\nversion: {version}\nvalidFor: 36500d\n\
+             classification: UNCLASSIFIED\nimages:\n- {{name: grype, from: 'oci:image:1'}}\n- {{name: openscap, from: 'oci:image'}}\n\
+             scanners: [grype.yaml, openscap.yaml]\nprofiles:\n- path: known-vulnerabilities\n\
+             dependencies:\n- {{name: grype-db, from: 'dir:db', built: 2026-01-01T00:00:00Z, maxAge: 7d}}\n{more}"
+        );
+        self.write("bundle.yaml", yaml.as_bytes());
+    }
+
+    fn gapscan(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gapscan"));
+        command.current_dir(self.folder.path()).args(args).env_remove("GAPSCAN_PASSPHRASE");
+        command.env("SOURCE_DATE_EPOCH", "1767225600").output().expect("gapscan runs")
+    }
+
+    fn lock(&self) -> Output {
+        self.gapscan(&["bundle", "lock", "--agent", "agent"])
+    }
+
+    fn build(&self, output: &str) -> Output {
+        self.gapscan(&["bundle", "build", "--agent", "agent", "--keys", "trust", "-o", output])
+    }
+
+    fn verify(&self, file: &str) -> Output {
+        self.gapscan(&["bundle", "verify", file, "--root", "trust/root.json", "--state", "state"])
+    }
+
+    fn built(version: u64) -> Self {
+        let desk = Self::new();
+        desk.define(version, "");
+        assert_success(&desk.lock());
+        assert_success(&desk.build("out.tar"));
+        desk
+    }
+
+    fn extracted(&self) -> PathBuf {
+        let folder = self.path("extracted");
+        let archive = fs::File::open(self.path("out.tar")).expect("the bundle");
+        tar::Archive::new(archive).unpack(&folder).expect("any reader of tar can unpack it");
+        folder
+    }
+}
+
+fn assert_success(output: &Output) {
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn refused(output: &Output, code: i32, words: &str) {
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert!(message.contains(words), "{words:?} is not in {message:?}");
+    assert!(output.stdout.is_empty(), "nothing is claimed: {output:?}");
+}
+
+#[test]
+fn a_bundle_is_locked_built_twice_the_same_verified_and_listed() {
+    let desk = Desk::built(1);
+    assert_success(&desk.build("again.tar"));
+    let bundle = fs::read(desk.path("out.tar")).expect("the bundle");
+    assert_eq!(bundle, fs::read(desk.path("again.tar")).expect("the same bundle"));
+    assert!(!desk.path("out.tar.part").exists());
+    assert_success(&desk.verify("out.tar"));
+    assert_success(&desk.verify("out.tar"));
+
+    let listed = desk.gapscan(&["bundle", "inspect", "out.tar", "--root", "trust/root.json", "-o", "json"]);
+    assert_success(&listed);
+    let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    assert_eq!(listed["verified"], true);
+    assert_eq!(listed["created"], "2026-01-01T00:00:00Z");
+    assert_eq!(listed["catalog"]["classification"], "UNCLASSIFIED");
+    assert_eq!(listed["catalog"]["profiles"][0]["controls"], 5);
+    assert_eq!(listed["catalog"]["dependencies"][0]["maxAge"], "1w");
+    let names: Vec<&str> =
+        listed["catalog"]["images"].as_array().expect("images").iter().filter_map(|i| i["name"].as_str()).collect();
+    assert_eq!(names, ["gapscan", "grype", "openscap"]);
+
+    let shown = desk.gapscan(&["trust", "show", "trust", "-o", "json"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    assert_eq!(shown["fingerprint"], listed["bundle"]["root"]);
+    assert_eq!(shown["roles"]["targets"]["threshold"], 2);
+}
+
+#[test]
+fn a_bundle_comes_through_a_pipe() {
+    let desk = Desk::built(1);
+    let output = Command::new(env!("CARGO_BIN_EXE_gapscan"))
+        .current_dir(desk.folder.path())
+        .args(["bundle", "inspect", "-", "--root", "trust/root.json"])
+        .stdin(fs::File::open(desk.path("out.tar")).expect("the bundle"))
+        .output()
+        .expect("gapscan runs");
+    assert_success(&output);
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("verified content version 1"), "{output:?}");
+}
+
+#[test]
+fn a_changed_cut_or_older_bundle_and_one_of_another_root_are_refused() {
+    let desk = Desk::built(2);
+    let mut bundle = fs::read(desk.path("out.tar")).expect("the bundle");
+    desk.write("cut.tar", &bundle[..bundle.len() - 1024]);
+    refused(&desk.verify("cut.tar"), 4, "truncated");
+    desk.write("long.tar", &[&bundle[..], b"x"].concat());
+    refused(&desk.verify("long.tar"), 4, "appended");
+    // The first byte of the last blob, which is smaller than a block.
+    let last = bundle.len() - 1024 - 512;
+    bundle[last] ^= 1;
+    desk.write("changed.tar", &bundle);
+    refused(&desk.verify("changed.tar"), 4, "changed or damaged");
+    assert!(!desk.path("state").exists(), "nothing was remembered of them");
+    refused(&desk.verify("absent.tar"), 5, "absent.tar");
+
+    assert_success(&desk.verify("out.tar"));
+    desk.define(1, "");
+    assert_success(&desk.lock());
+    assert_success(&desk.build("older.tar"));
+    refused(&desk.verify("older.tar"), 4, "version 2 was accepted before");
+
+    let other = Desk::new();
+    let root = other.path("trust/root.json");
+    let root = root.to_str().expect("a path");
+    refused(&desk.gapscan(&["bundle", "verify", "out.tar", "--root", root]), 4, "chain of roots");
+}
+
+#[test]
+fn what_is_not_what_was_locked_is_not_built() {
+    let desk = Desk::new();
+    refused(&desk.build("out.tar"), 2, "bundle lock");
+    assert_success(&desk.lock());
+
+    desk.write("db/6/vulnerability.db", b"b database");
+    refused(&desk.build("out.tar"), 4, "is locked");
+    desk.write("db/6/vulnerability.db", &[1; 2000]);
+    refused(&desk.build("out.tar"), 4, "bytes that its manifest says");
+    desk.write("db/6/vulnerability.db", b"a database");
+    desk.layout("image", b"another layer");
+    refused(&desk.build("out.tar"), 2, "images/grype is locked as");
+    desk.layout("image", b"a layer of the scanner");
+    desk.define(1, "# a comment\n");
+    refused(&desk.build("out.tar"), 2, "changed after it was locked");
+    desk.define(1, "");
+    fs::remove_file(desk.path("trust/keys/targets-2.pem")).expect("a key");
+    refused(&desk.build("out.tar"), 2, "asks for 2 signature(s) and 1 of its keys");
+
+    let left: Vec<String> = fs::read_dir(desk.folder.path())
+        .expect("the folder")
+        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+        .filter(|name| name.contains("out.tar"))
+        .collect();
+    assert_eq!(left, Vec::<String>::new(), "a failed build leaves nothing that looks like a bundle");
+}
+
+#[test]
+fn keys_are_encrypted_unless_told_and_never_overwritten() {
+    let desk = Desk::new();
+    desk.write("passphrase", b"open sesame\n");
+    let init = ["trust", "init", "other", "--passphrase-file", "passphrase"];
+    assert_success(&desk.gapscan(&init));
+    let key = fs::read_to_string(desk.path("other/keys/targets-1.pem")).expect("a key");
+    assert!(key.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"));
+    refused(&desk.gapscan(&init), 2, "is there already");
+    // Without a terminal there is nobody to ask.
+    refused(&desk.gapscan(&["trust", "init", "third"]), 5, "passphrase");
+
+    assert_success(&desk.lock());
+    let build = |file| {
+        desk.gapscan(&[
+            "bundle",
+            "build",
+            "--agent",
+            "agent",
+            "--keys",
+            "other",
+            "-o",
+            "o.tar",
+            "--passphrase-file",
+            file,
+        ])
+    };
+    assert_success(&build("passphrase"));
+    desk.write("wrong", b"sesame\n");
+    refused(&build("wrong"), 2, "does not open it");
+}
+
+#[test]
+fn a_new_definition_can_be_locked_as_it_is() {
+    let desk = Desk::new();
+    assert_success(&desk.gapscan(&["bundle", "new", "fresh"]));
+    refused(&desk.gapscan(&["bundle", "new", "fresh"]), 5, "fresh/bundle.yaml");
+    assert_success(&desk.gapscan(&["bundle", "lock", "-f", "fresh/bundle.yaml", "--agent", "agent"]));
+}
+
+#[test]
+fn python_tuf_verifies_the_metadata_and_every_file() {
+    let available = Command::new("python3").args(["-c", "import tuf.ngclient"]).output();
+    if !available.is_ok_and(|o| o.status.success()) {
+        println!("skipped: needs python3 with the module tuf");
+        return;
+    }
+    let desk = Desk::built(1);
+    let extracted = desk.extracted();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python_tuf.py");
+    let check = || {
+        Command::new("python3").arg(&script).arg(&extracted).arg(desk.path("trust/root.json")).output().expect("python")
+    };
+    let output = check();
+    assert_success(&output);
+    let blobs = fs::read_dir(extracted.join("blobs/sha256")).expect("blobs").count();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), (blobs + 2).to_string());
+    fs::write(extracted.join("index.json"), b"{}").expect("write");
+    assert!(!check().status.success(), "it would see a change");
+}
+
+#[test]
+fn skopeo_reads_the_layout() {
+    if !Command::new("skopeo").arg("--version").output().is_ok_and(|o| o.status.success()) {
+        println!("skipped: needs skopeo");
+        return;
+    }
+    let desk = Desk::built(1);
+    let extracted = desk.extracted();
+    for item in ["images/gapscan", "images/grype", "profiles/known-vulnerabilities", "dependencies/grype-db"] {
+        let reference = format!("oci:{}:{item}", extracted.display());
+        let output = Command::new("skopeo").args(["inspect", &reference]).output().expect("skopeo");
+        assert_success(&output);
+    }
+    let target = desk.path("copy");
+    let copied = Command::new("skopeo")
+        .args([
+            "copy",
+            &format!("oci:{}:profiles/known-vulnerabilities", extracted.display()),
+            &format!("oci:{}:x", target.display()),
+        ])
+        .output()
+        .expect("skopeo");
+    assert_success(&copied);
+}

@@ -69,6 +69,7 @@ impl ServeArgs {
             (Some(user), Some(path)) => Some(Credentials::from_password_file(user, &path)?),
             _ => None,
         };
+        let open = credentials.is_none();
         let (scheme, tls) = match (tls_cert, tls_key) {
             (Some(chain), Some(key)) => ("https", Tls::Given { chain, key }),
             _ if plain_http => ("http", Tls::PlainHttp),
@@ -82,6 +83,9 @@ impl ServeArgs {
         let server = Server::start(ServeConfig { data, listen, tls, credentials, limits: Limits::default() }).await?;
         // For scripts: with port 0 only this says where.
         println!("{scheme}://{}", server.address());
+        if open {
+            eprintln!("whoever reaches it may read and write; --username asks for a password");
+        }
         if server.ca_pem().is_some() {
             eprintln!("clients need the CA certificate {}", ca.display());
         }

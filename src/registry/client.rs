@@ -18,7 +18,8 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use url::Url;
 
-use super::auth::{Authenticator, Credentials, Scope};
+use super::auth::{Authenticator, Scope};
+use super::credentials::Credentials;
 use super::error::{Action, RegistryError};
 use super::http::{read_capped, text_header};
 use super::reference::{Authority, ManifestName, Repository, Tag};

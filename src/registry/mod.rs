@@ -1,8 +1,9 @@
 //! OCI registries: references, a client, and the embedded server.
 
-pub mod auth;
+mod auth;
 mod blob;
 pub mod client;
+pub mod credentials;
 mod error;
 mod http;
 pub mod reference;
@@ -12,9 +13,9 @@ mod source;
 pub(crate) mod testing;
 mod upload;
 
-pub use auth::Credentials;
 pub use blob::BlobReader;
 pub use client::{Client, ClientConfig, ManifestBody, Mount, Retry, Transport};
+pub use credentials::Credentials;
 pub use error::{Action, RegistryError};
 pub use reference::{Authority, ManifestName, Prefix, Reference, Repository, Tag};
 pub use upload::Upload;

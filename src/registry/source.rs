@@ -38,6 +38,11 @@ impl<R: AsyncRead + Unpin> Source<R> {
         }
     }
 
+    /// Whether the reader reported its end, after the right number of bytes.
+    pub(super) fn is_done(&self) -> bool {
+        self.ended && self.read == self.size
+    }
+
     /// Starts again from the first byte, if it is still here.
     pub(super) fn rewind(&mut self) -> bool {
         self.next = 0;

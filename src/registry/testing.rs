@@ -187,26 +187,35 @@ async fn pass(State(inside): State<Arc<Inside>>, request: Request) -> Response {
         if response.headers().contains_key(NEVER) {
             std::future::pending::<()>().await;
         }
+        if response.headers().contains_key(LOST) {
+            inside.forward(request).await;
+        }
         return response;
     }
-    let Some(behind) = inside.behind else { return status(404) };
-    let (parts, body) = request.into_parts();
-    let url = format!("http://{behind}{}", parts.uri);
-    let mut headers = parts.headers;
-    headers.remove("host");
-    let sent = inside
-        .http
-        .request(parts.method, url)
-        .headers(headers)
-        .body(reqwest::Body::wrap_stream(body.into_data_stream()))
-        .send()
-        .await;
-    let Ok(answer) = sent else { return status(502) };
-    let mut response = Response::builder().status(answer.status());
-    for (name, value) in answer.headers() {
-        response = response.header(name, value);
+    inside.forward(request).await
+}
+
+impl Inside {
+    async fn forward(&self, request: Request) -> Response {
+        let Some(behind) = self.behind else { return status(404) };
+        let (parts, body) = request.into_parts();
+        let url = format!("http://{behind}{}", parts.uri);
+        let mut headers = parts.headers;
+        headers.remove("host");
+        let sent = self
+            .http
+            .request(parts.method, url)
+            .headers(headers)
+            .body(reqwest::Body::wrap_stream(body.into_data_stream()))
+            .send()
+            .await;
+        let Ok(answer) = sent else { return status(502) };
+        let mut response = Response::builder().status(answer.status());
+        for (name, value) in answer.headers() {
+            response = response.header(name, value);
+        }
+        response.body(Body::from_stream(answer.bytes_stream())).expect("a response")
     }
-    response.body(Body::from_stream(answer.bytes_stream())).expect("a response")
 }
 
 const NEVER: &str = "x-never";
@@ -214,6 +223,13 @@ const NEVER: &str = "x-never";
 /// No answer, and no end of the connection either.
 pub(crate) fn never() -> Response {
     Response::builder().header(NEVER, "1").body(Body::empty()).expect("a mark")
+}
+
+const LOST: &str = "x-lost";
+
+/// The request is carried out, and its answer is lost: the client sees a gateway's error.
+pub(crate) fn lost() -> Response {
+    Response::builder().status(502).header(LOST, "1").body(Body::empty()).expect("a mark")
 }
 
 /// An answer with nothing but a status.

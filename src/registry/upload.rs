@@ -127,6 +127,10 @@ impl Client {
                 Some(bytes) => job.send_chunks(opened.clone(), &mut source, bytes).await,
             };
             let Err(error) = sent else { break };
+            // The blob may be there although the answer was lost.
+            if error.is_transient() && source.is_done() && self.blob_exists(repository, digest, size).await? {
+                return Ok(());
+            }
             job.cancel(&opened).await;
             attempts += 1;
             let again = match &error {
@@ -213,7 +217,7 @@ impl Job<'_> {
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(CONTENT_LENGTH, self.size)
             .body(Body::wrap_stream(body));
-        if let Some(header) = inner.auth.header(&self.scope).await {
+        if let Some(header) = inner.auth.latest(&self.scope).await {
             request = request.header(AUTHORIZATION, header);
         }
         let mut answer = Box::pin(request.send());

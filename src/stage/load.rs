@@ -6,102 +6,33 @@
 //! version is remembered before the first tag moves; and the tag that a run starts from moves last. A load that was
 //! interrupted is repeated and finds most of its work done.
 
-use std::collections::BTreeSet;
+mod error;
+mod vouch;
+
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::json;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncRead;
 use tokio_util::io::InspectReader;
 
+pub use error::LoadError;
+pub use vouch::read_catalog;
+
 use crate::base::digest::Digest;
-use crate::base::exit::{Classify, ExitClass};
 use crate::base::limits::Limits;
-use crate::base::progress::Progress;
+use crate::base::progress::{Progress, Step};
 use crate::base::quantity::bytes_for_people;
-use crate::bundle::BundleError;
-use crate::bundle::catalog::verify_catalog;
 use crate::bundle::graph::PushManifest;
-use crate::bundle::oci::{self, Descriptor};
+use crate::bundle::oci;
 use crate::bundle::reader::{BlobReader, BundleReader, VerifiedBundle};
-use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog};
-use crate::model::provenance::BundleRef;
+use crate::model::catalog::CATALOG_REPOSITORY;
 use crate::registry::reference::NameError;
 use crate::registry::{Client, ManifestName, Mount, Prefix, RegistryError, Repository, Tag};
-use crate::trust::TrustError;
-use crate::trust::metadata::MetadataFiles;
 use crate::trust::remembered::Remembered;
 use crate::trust::root::TrustRoot;
-
-/// The artifact type of the metadata that is kept beside a catalog, and the media type of its files.
-const METADATA_ARTIFACT: &str = "application/vnd.gapscan.metadata.v1";
-const METADATA_FILE: &str = "application/vnd.gapscan.metadata.file.v1+json";
-/// The annotation that names a file (image-spec, annotations.md).
-const TITLE: &str = "org.opencontainers.image.title";
-/// Metadata files besides roots: timestamp, snapshot and targets.
-const ROLES: u64 = 3;
-
-/// Why a bundle can't be loaded, or a loaded one not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The bundle is refused or can't be read.
-    #[error(transparent)]
-    Bundle(#[from] BundleError),
-    /// The version is refused or can't be remembered.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// The registry fails or refuses.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// The prefix leaves no room for a repository's name.
-    #[error(transparent)]
-    Name(#[from] NameError),
-    /// The registry has no such bundle.
-    #[error("find bundle `{name}` at `{prefix}`: nothing was loaded there under this name")]
-    Absent {
-        /// The bundle's name.
-        name: String,
-        /// Where it was looked for.
-        prefix: Prefix,
-    },
-    /// What the registry has under the bundle's name was not put there by `load`.
-    #[error("read bundle `{name}` at `{prefix}`: {reason}")]
-    Foreign {
-        /// The bundle's name.
-        name: String,
-        /// Where it was looked for.
-        prefix: Prefix,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-impl Classify for LoadError {
-    fn class(&self) -> ExitClass {
-        match self {
-            Self::Bundle(error) => error.class(),
-            Self::Trust(error) => error.class(),
-            Self::Registry(error) => error.class(),
-            Self::Name(error) => error.class(),
-            Self::Absent { .. } => ExitClass::Usage,
-            Self::Foreign { .. } => ExitClass::Refused,
-        }
-    }
-
-    fn remedy(&self) -> Option<String> {
-        match self {
-            Self::Bundle(error) => error.remedy(),
-            Self::Trust(error) => error.remedy(),
-            Self::Registry(error) => error.remedy(),
-            Self::Name(error) => error.remedy(),
-            Self::Absent { .. } => Some("load the bundle there first, or name the one that is there".to_owned()),
-            Self::Foreign { .. } => Some("load the bundle again".to_owned()),
-        }
-    }
-}
+use vouch::metadata_tag;
 
 /// Where a bundle is loaded to, and what it must satisfy.
 #[derive(Clone, Copy, Debug)]
@@ -187,7 +118,7 @@ impl Load<'_> {
         let name = format!("{} {}", reader.bundle().name, reader.bundle().version);
         self.progress.say(format!(
             "bundle {name}: signatures verified; {} items, {number} blobs, {}",
-            reader.items().len(),
+            reader.items().len().saturating_sub(1),
             bytes_for_people(total)
         ));
         let manifests = reader.manifests().to_vec();
@@ -234,7 +165,7 @@ impl Load<'_> {
     async fn blob<R: AsyncRead + Unpin + Send>(
         &self,
         mut blob: BlobReader<'_, R>,
-        step: &crate::base::progress::Step,
+        step: &Step,
         counts: &mut Counts,
     ) -> Result<(), LoadError> {
         let descriptor = blob.descriptor().clone();
@@ -362,37 +293,6 @@ impl Load<'_> {
         Ok(true)
     }
 
-    /// Keeps the metadata beside the catalog, as an artifact with a layer for each file; gives its manifest.
-    async fn metadata_artifact(
-        &self,
-        bundle: &VerifiedBundle,
-        repository: &Repository,
-        counts: &mut Counts,
-    ) -> Result<Vec<u8>, LoadError> {
-        let empty = b"{}".as_slice();
-        let mut layers = Vec::new();
-        for (name, bytes) in bundle.metadata() {
-            self.push_bytes(repository, &Digest::of(bytes), bytes, counts).await?;
-            layers.push(json!({
-                "mediaType": METADATA_FILE,
-                "digest": Digest::of(bytes),
-                "size": bytes.len(),
-                "annotations": { TITLE: name },
-            }));
-        }
-        self.push_bytes(repository, &Digest::of(empty), empty, counts).await?;
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": oci::MANIFEST,
-            "artifactType": METADATA_ARTIFACT,
-            "config": Descriptor::of(oci::EMPTY, empty),
-            "layers": layers,
-        });
-        let manifest = serde_json::to_vec(&manifest).expect("a JSON value always has a text");
-        counts.manifests += u64::from(self.manifest_in(repository, oci::MANIFEST, &manifest).await?);
-        Ok(manifest)
-    }
-
     async fn tag(
         &self,
         repository: &Repository,
@@ -415,92 +315,6 @@ impl Load<'_> {
 
     fn repositories(&self, names: &[String]) -> Result<Vec<Repository>, NameError> {
         names.iter().map(|name| self.prefix.repository(name)).collect()
-    }
-}
-
-/// The tag of the metadata that vouches for this catalog manifest. It follows from the digest, so that metadata of one
-/// version can't be found with the catalog of another while a load moves the tags.
-fn metadata_tag(catalog: &Digest) -> Result<Tag, NameError> {
-    format!("sha256-{}.metadata", catalog.hex()).parse()
-}
-
-/// The parts of an artifact's manifest that are read back before anything is verified.
-#[derive(Deserialize)]
-struct Artifact {
-    layers: Vec<Layer>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Layer {
-    media_type: String,
-    digest: Digest,
-    size: u64,
-    #[serde(default)]
-    annotations: std::collections::BTreeMap<String, String>,
-}
-
-/// A loaded bundle's catalog, read back from the registry and verified as if it came from the bundle.
-///
-/// # Errors
-/// When there is none, the registry fails, or anything does not verify: then nothing that the registry says may be used.
-#[allow(clippy::too_many_arguments)]
-pub async fn read_catalog(
-    client: &Client,
-    prefix: &Prefix,
-    name: &str,
-    root: &TrustRoot,
-    remembered: &Remembered,
-    limits: &Limits,
-    now: Timestamp,
-) -> Result<(BundleRef, Catalog), LoadError> {
-    let foreign =
-        |reason: &str| LoadError::Foreign { name: name.to_owned(), prefix: prefix.clone(), reason: reason.to_owned() };
-    let absent = |error: RegistryError| match error.is_not_found() {
-        true => LoadError::Absent { name: name.to_owned(), prefix: prefix.clone() },
-        false => error.into(),
-    };
-    let repository = prefix.repository(CATALOG_REPOSITORY)?;
-    let manifest = client.manifest(&repository, &ManifestName::Tag(name.parse()?)).await.map_err(absent)?;
-    let artifact: Artifact = serde_json::from_slice(&manifest.bytes).map_err(|_| foreign("it is no artifact"))?;
-    let [layer] = artifact.layers.as_slice() else { return Err(foreign("it has not the catalog as its one layer")) };
-    if layer.media_type != CATALOG_MEDIA_TYPE || layer.size > limits.metadata_bytes {
-        return Err(foreign("its layer is no catalog, or too large for one"));
-    }
-    let catalog = read_blob(client, &repository, layer).await?;
-
-    let tag = ManifestName::Tag(metadata_tag(&manifest.digest)?);
-    let metadata = client.manifest(&repository, &tag).await.map_err(|error| match error.is_not_found() {
-        true => foreign("the metadata that vouches for it is missing"),
-        false => error.into(),
-    })?;
-    let artifact: Artifact =
-        serde_json::from_slice(&metadata.bytes).map_err(|_| foreign("its metadata is no artifact"))?;
-    if artifact.layers.len() as u64 > limits.root_rotations + ROLES {
-        return Err(foreign("its metadata has too many files"));
-    }
-    let mut files = MetadataFiles::new();
-    let mut seen = BTreeSet::new();
-    for layer in &artifact.layers {
-        let title = layer.annotations.get(TITLE).ok_or_else(|| foreign("one of its metadata files has no name"))?;
-        if layer.media_type != METADATA_FILE || layer.size > limits.metadata_bytes || !seen.insert(title) {
-            return Err(foreign("one of its metadata files is none, is there twice, or is too large"));
-        }
-        files.insert(title.clone(), read_blob(client, &repository, layer).await?);
-    }
-    let (bundle, catalog) = verify_catalog(files, &manifest.bytes, &catalog, root, remembered, limits, now).await?;
-    if bundle.name != name {
-        return Err(foreign("it is another bundle's"));
-    }
-    Ok((bundle, catalog))
-}
-
-async fn read_blob(client: &Client, repository: &Repository, layer: &Layer) -> Result<Vec<u8>, LoadError> {
-    let mut bytes = Vec::new();
-    let mut reader = client.blob(repository, &layer.digest, layer.size).await?;
-    match reader.read_to_end(&mut bytes).await {
-        Ok(_) => Ok(bytes),
-        Err(error) => Err(RegistryError::from_reader(error, repository, &layer.digest).into()),
     }
 }
 

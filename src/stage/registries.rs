@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::base::exit::{Classify, ExitClass};
 use crate::base::file::{self, FileError};
 use crate::base::limits::Limits;
-use crate::registry::auth::docker_config_path;
+use crate::registry::credentials::docker_config_path;
 use crate::registry::reference::NameError;
 use crate::registry::{Authority, Client, ClientConfig, Credentials, RegistryError, Transport, Upload};
 use crate::stage::plan::RegistryAccess;

@@ -14,6 +14,7 @@
 //! was acknowledged survives a crash, and what was not leaves nothing but files in `uploads`. The folders of a repository
 //! start with `_`, which no component of a repository's name does.
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -55,7 +56,31 @@ impl Store {
         for folder in [uploads, root.join("blobs/sha256"), root.join("repositories")] {
             make_folders(&folder).map_err(failed)?;
         }
-        Ok(Self { root: root.to_owned(), _lock: lock })
+        let store = Self { root: root.to_owned(), _lock: lock };
+        let removed = store.remove_unused().map_err(failed)?;
+        tracing::debug!(removed, "content that no repository has was removed");
+        Ok(store)
+    }
+
+    /// Removes content that no repository has: what was deleted, and what a crash left between content and name.
+    fn remove_unused(&self) -> io::Result<u64> {
+        let mut used = HashSet::new();
+        for repository in self.folders()? {
+            for kind in ["_blobs", "_manifests"] {
+                used.extend(names(&self.root.join("repositories").join(&repository).join(kind))?);
+            }
+        }
+        let mut removed = 0;
+        let content = self.root.join("blobs/sha256");
+        for folder in names(&content)? {
+            for name in names(&content.join(&folder))? {
+                if !used.contains(&name) {
+                    fs::remove_file(content.join(&folder).join(name))?;
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -117,7 +142,8 @@ impl Store {
         Ok(Some((file, length)))
     }
 
-    /// Takes the blob from the repository; whether it had it. The content stays: other repositories may have it too.
+    /// Takes the blob from the repository; whether it had it. The content stays
+    /// until the next start: other repositories may have it too.
     pub(super) fn unlink_blob(&self, repository: &Repository, digest: &Digest) -> io::Result<bool> {
         remove(&self.link_path(repository, "_blobs", &digest.hex()))
     }
@@ -210,19 +236,27 @@ impl Store {
 
     /// The names of all repositories that have a manifest, sorted.
     pub(super) fn repositories(&self) -> io::Result<Vec<Repository>> {
+        let has_manifests = |name: &String| self.root.join("repositories").join(name).join("_manifests").is_dir();
+        let mut found: Vec<Repository> =
+            self.folders()?.iter().filter(|name| has_manifests(name)).filter_map(|name| name.parse().ok()).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// Every folder below `repositories` that is part of a repository's name.
+    fn folders(&self) -> io::Result<Vec<String>> {
         let mut found = Vec::new();
         let mut open = vec![String::new()];
         while let Some(name) = open.pop() {
             let path = self.root.join("repositories").join(&name);
             for child in names(&path)? {
-                if child == "_manifests" {
-                    found.extend(name.parse::<Repository>());
-                } else if !child.starts_with('_') && path.join(&child).is_dir() {
-                    open.push(if name.is_empty() { child } else { format!("{name}/{child}") });
+                if !child.starts_with('_') && path.join(&child).is_dir() {
+                    let child = if name.is_empty() { child } else { format!("{name}/{child}") };
+                    found.push(child.clone());
+                    open.push(child);
                 }
             }
         }
-        found.sort();
         Ok(found)
     }
 }

@@ -192,3 +192,49 @@ async fn a_body_that_stops_is_not_waited_for() {
         .expect("an answer");
     assert_eq!(answer, b"HTTP/1.1 408");
 }
+
+#[tokio::test]
+async fn a_start_removes_what_no_repository_has_and_nothing_else() {
+    let scene = Scene::new().await;
+    let (config, layer) = (scene.blob("deep/er/name", b"{}").await, scene.blob("deep/er/name", b"layer").await);
+    let image = json!({ "schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": [layer] });
+    assert_eq!(scene.manifest("deep/er/name", "v1", IMAGE, &image).await.0, 201);
+    scene.blob("a", b"deleted").await;
+    scene.blob("a", b"deleted in one of two").await;
+    scene.blob("b", b"deleted in one of two").await;
+    for bytes in [b"deleted".as_slice(), b"deleted in one of two"] {
+        let url = scene.url(&format!("/v2/a/blobs/{}", Digest::of(bytes)));
+        assert_eq!(scene.http.delete(&url).send().await.expect("an answer").status(), 202);
+        assert_eq!(scene.http.get(&url).send().await.expect("an answer").status(), 404);
+    }
+    let Scene { folder, server, http } = scene;
+    server.shutdown().await;
+    let content = |bytes: &[u8]| {
+        let hex = Digest::of(bytes).hex();
+        folder.path().join("blobs/sha256").join(&hex[..2]).join(hex)
+    };
+    assert!(content(b"deleted").is_file());
+    let server = embedded(folder.path()).await;
+    assert!(!content(b"deleted").exists());
+    assert!(content(b"deleted in one of two").is_file());
+    for path in [
+        "/v2/deep/er/name/manifests/v1".to_owned(),
+        format!("/v2/deep/er/name/blobs/{}", Digest::of(b"layer")),
+        format!("/v2/b/blobs/{}", Digest::of(b"deleted in one of two")),
+    ] {
+        let answer = http.get(format!("http://{}{path}", server.address())).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+    let names: Value = serde_json::from_slice(
+        &http
+            .get(format!("http://{}/v2/_catalog", server.address()))
+            .send()
+            .await
+            .expect("an answer")
+            .bytes()
+            .await
+            .expect("a body"),
+    )
+    .expect("JSON");
+    assert_eq!(names["repositories"], json!(["deep/er/name"]));
+}

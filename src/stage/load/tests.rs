@@ -1,10 +1,14 @@
 use std::path::PathBuf;
 
 use axum::response::Response;
+use serde_json::json;
 
+use super::vouch::{Artifact, read_blob};
 use super::*;
-use crate::base::exit::Failure;
+use crate::base::exit::{Classify, ExitClass, Failure};
+use crate::bundle::oci::Descriptor;
 use crate::bundle::sample::{Images, NAME, Sample};
+use crate::model::catalog::CATALOG_MEDIA_TYPE;
 use crate::registry::serve::RunningServer;
 use crate::registry::testing::{Between, DockerRegistry, client, embedded, plain, status};
 

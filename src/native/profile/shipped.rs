@@ -10,10 +10,35 @@ macro_rules! files {
 
 /// The folders below `profiles-mirror` that are part of the program: each with its files by path, and their text.
 pub const SHIPPED_FILES: &[(&str, &[(&str, &str)])] = files! {
-    "cluster-baseline": ["profile.yaml", "rules/namespaces.yaml", "rules/pods-baseline.yaml", "rules/pods-more.yaml", "rules/pods-restricted.yaml", "rules/rbac.yaml"],
-    "container-baseline": ["profile.yaml", "rules/accounts.yaml", "rules/files.yaml", "rules/processes.yaml", "rules/software.yaml"],
-    "host-baseline": ["profile.yaml", "rules/accounts.yaml", "rules/files.yaml", "rules/kernel.yaml", "rules/sshd.yaml"],
-    "image-baseline": ["profile.yaml", "rules/accounts.yaml", "rules/configuration.yaml", "rules/files.yaml", "rules/software.yaml"],
+    "cluster-baseline": [
+        "profile.yaml",
+        "rules/namespaces.yaml",
+        "rules/pods-baseline.yaml",
+        "rules/pods-more.yaml",
+        "rules/pods-restricted.yaml",
+        "rules/rbac.yaml",
+    ],
+    "container-baseline": [
+        "profile.yaml",
+        "rules/accounts.yaml",
+        "rules/files.yaml",
+        "rules/processes.yaml",
+        "rules/software.yaml",
+    ],
+    "host-baseline": [
+        "profile.yaml",
+        "rules/accounts.yaml",
+        "rules/files.yaml",
+        "rules/kernel.yaml",
+        "rules/sshd.yaml",
+    ],
+    "image-baseline": [
+        "profile.yaml",
+        "rules/accounts.yaml",
+        "rules/configuration.yaml",
+        "rules/files.yaml",
+        "rules/software.yaml",
+    ],
 };
 
 /// The profiles that are part of the program, by name.

@@ -2,7 +2,8 @@
 //!
 //! The dialect is the API server's, without what exists only while it admits a request, so that what compiles here
 //! compiles there. Of the functions that the API server knows, those of the standard library, of the strings library and
-//! (for Kubernetes objects) of optional values are here; no function is here that the API server lacks.
+//! (for Kubernetes objects) of optional values are here; no function is here that the API server lacks,
+//! or that gives another result there (`format`, which writes lists otherwise).
 
 use std::sync::{Arc, OnceLock};
 
@@ -32,7 +33,6 @@ const FUNCTIONS: &[&str] = &[
     "double",
     "dyn",
     "endsWith",
-    "format",
     "indexOf",
     "int",
     "join",

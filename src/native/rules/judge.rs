@@ -88,6 +88,8 @@ pub(super) fn verdict(rule: &Rule, scope: &mut Scope<'_>, subject: &str, limits:
         (true, None, _) => Verdict::Passed,
         (false, _, Some(Ok(items))) if !items.is_empty() => {
             let omitted = items.len().saturating_sub(limits.finding_details) as u64;
+            // The verdict stands. What it took is not to be missing when the offenders are named.
+            scope.refill(limits.rule_steps);
             let details = name_items(rule, scope, items, &messages.join("; "), limits.finding_details);
             Verdict::Failed { details, omitted, named: true }
         }

@@ -110,7 +110,12 @@ impl<'r> Scope<'r> {
         Self { dialect, object, namespace, variables, values, item: None, budget: Budget::new(steps) }
     }
 
-    /// The same with `item` set.
+    /// Begins anew with this many steps.
+    pub(super) fn refill(&mut self, steps: u64) {
+        self.budget = Budget::new(steps);
+    }
+
+    /// Sets `item`.
     pub(super) fn set_item(&mut self, item: Owned) {
         self.item = Some(item);
     }

@@ -15,7 +15,7 @@ use super::objects::ResourceKey;
 use crate::model::provenance::Cleanup;
 
 /// The shortest life that the API server grants a token.
-const TOKEN_SECONDS: u32 = 600;
+const SHORTEST: Duration = Duration::from_secs(600);
 
 /// How long new rights may take to be known to every API server, and removed ones to be forgotten. Each watches RBAC
 /// objects and is behind by milliseconds, seconds when it is busy.
@@ -31,7 +31,7 @@ struct Account {
     tokens: Vec<Token>,
 }
 
-/// An identity that may read one pod and run commands in it.
+/// An identity that may read one pod and run commands in it, for ten minutes.
 #[derive(Debug)]
 pub struct ScanIdentity {
     account: Account,
@@ -65,6 +65,17 @@ impl ScanIdentity {
         namespace: &str,
         pod: &str,
     ) -> Result<Self, ClusterError> {
+        Self::create_for(cluster, home, scan, (namespace, pod), SHORTEST).await
+    }
+
+    /// The same with a longer life. The API server may grant a shorter one.
+    pub(crate) async fn create_for(
+        cluster: &Cluster,
+        home: &ScanNamespace,
+        scan: u32,
+        (namespace, pod): (&str, &str),
+        life: Duration,
+    ) -> Result<Self, ClusterError> {
         let name = format!("gapscan-{}-{scan}", home.run().short());
         // WebSocket exec is a GET, and from Kubernetes 1.35 `create` is checked too.
         let rules = json!([
@@ -73,7 +84,7 @@ impl ScanIdentity {
         ]);
         let mut inventory = Inventory::new(home.mark(Some(scan)));
         let made = async {
-            let account = Account::create(cluster, home, &name, &mut inventory).await?;
+            let account = Account::create(cluster, home, &name, life, &mut inventory).await?;
             let role = ObjectRef::namespaced(Kind::Role, namespace, &name);
             inventory.create(cluster, role, json!({ "rules": rules })).await?;
             let binding = binding("Role", &name, home.name());
@@ -103,7 +114,7 @@ impl ScanIdentity {
     /// # Errors
     /// When the cluster refuses or can't be reached.
     pub(crate) async fn renew(&mut self, cluster: &Cluster) -> Result<(), ClusterError> {
-        let token = request_token(cluster, &self.account.namespace, &self.account.name).await?;
+        let token = request_token(cluster, &self.account.namespace, &self.account.name, SHORTEST).await?;
         self.account.cluster = cluster.as_token(&token)?;
         self.account.tokens.push(token);
         Ok(())
@@ -133,7 +144,7 @@ impl<'a> RunReader<'a> {
         let sample = resources.first().map_or_else(|| "/api/v1/pods".to_owned(), ResourceKey::path) + "?limit=1";
         let mut inventory = Inventory::new(home.mark(None));
         let made = async {
-            let account = Account::create(cluster, home, &name, &mut inventory).await?;
+            let account = Account::create(cluster, home, &name, SHORTEST, &mut inventory).await?;
             let role = ObjectRef::cluster_wide(Kind::ClusterRole, &name);
             inventory.create(cluster, role, json!({ "rules": rules })).await?;
             let binding = binding("ClusterRole", &name, home.name());
@@ -170,11 +181,12 @@ impl Account {
         cluster: &Cluster,
         home: &ScanNamespace,
         name: &str,
+        life: Duration,
         inventory: &mut Inventory,
     ) -> Result<Fresh, ClusterError> {
         let account = ObjectRef::namespaced(Kind::ServiceAccount, home.name(), name);
         inventory.create(cluster, account, json!({ "automountServiceAccountToken": false })).await?;
-        let token = request_token(cluster, home.name(), name).await?;
+        let token = request_token(cluster, home.name(), name, life).await?;
         Ok(Fresh { cluster: cluster.as_token(&token)?, token })
     }
 
@@ -250,7 +262,12 @@ async fn wait_for_rights(account: &Fresh, path: &str) -> Result<(), ClusterError
 }
 
 /// A token for the account (TokenRequest, authentication.k8s.io/v1). It lives in memory only.
-async fn request_token(cluster: &Cluster, namespace: &str, account: &str) -> Result<Token, ClusterError> {
+async fn request_token(
+    cluster: &Cluster,
+    namespace: &str,
+    account: &str,
+    life: Duration,
+) -> Result<Token, ClusterError> {
     #[derive(Deserialize)]
     struct Answer {
         status: Status,
@@ -263,7 +280,7 @@ async fn request_token(cluster: &Cluster, namespace: &str, account: &str) -> Res
     let body = json!({
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenRequest",
-        "spec": { "expirationSeconds": TOKEN_SECONDS },
+        "spec": { "expirationSeconds": life.max(SHORTEST).as_secs() },
     });
     let call = Call {
         what: format!("request a token for {account}"),

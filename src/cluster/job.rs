@@ -169,7 +169,9 @@ async fn scan(
     inventory.create(cluster, job.clone(), manifest).await?;
     let pod = started(cluster, home, request).await?;
     let name = pod.metadata.name.clone().unwrap_or_default();
-    let identity = identity.insert(ScanIdentity::create(cluster, home, request.scan, home.name(), &name).await?);
+    let identity = identity.insert(
+        ScanIdentity::create_for(cluster, home, request.scan, (home.name(), &name), fetch::patience(request)).await?,
+    );
     fetch::fetch(cluster, identity, request, &pod).await
 }
 

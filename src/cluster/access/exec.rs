@@ -120,6 +120,11 @@ pub(crate) async fn exec_at(
     let ended = match tokio::time::timeout(left, run(cluster, place, argv, stdin, caps)).await {
         Ok(Ok(ended)) => ended,
         Ok(Err(error @ ClusterError::Denied { .. })) => return Err(error),
+        // The runtime said so itself, and soon: there is no report to wait for.
+        Ok(Err(error @ ClusterError::NoShell { .. })) => {
+            again(cluster, place, &before).await?;
+            return Err(error);
+        }
         Ok(Err(error)) => return Err(cause(cluster, place, &before, error).await),
         Err(_) => {
             let error = ClusterError::ExecTimeout { target: place.key(), after: deadline };

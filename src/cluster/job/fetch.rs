@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::manifest::{self, AGENT, CONTAINER};
-use super::{HOLD, JobOutput, JobRequest, START};
+use super::{HOLD, JobOutput, JobRequest};
 use crate::base::digest::Digest;
 use crate::cluster::access::exec::{Caps, ExecOutput, Place, exec_at};
 use crate::cluster::agent::protocol::{ExitStatus, HEADER_BYTES, Header, ResultState, TAIL_BYTES};
@@ -16,11 +16,13 @@ use crate::cluster::identity::ScanIdentity;
 use crate::cluster::object::{Kind, ObjectRef};
 use crate::cluster::pod::{self, Stage};
 
-/// A token is renewed before a new connection once it is this old: it lives for ten minutes.
-const TOKEN_AGE: Duration = Duration::from_secs(480);
-
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// How long the result may be waited for.
+pub(super) fn patience(request: &JobRequest<'_>) -> Duration {
+    request.scanner.deadline.duration() + LOOK + HOLD
+}
 
 pub(super) async fn fetch(
     cluster: &Cluster,
@@ -37,9 +39,8 @@ pub(super) async fn fetch(
     let limit = usize::try_from(request.result_limit).unwrap_or(usize::MAX);
     // The keep-alive's line breaks come on top: one every ten seconds.
     let caps = Caps { stdout: limit.saturating_add(2 * HEADER_BYTES + 2 * TAIL_BYTES), stderr: TAIL_BYTES };
-    let deadline = request.scanner.deadline.duration() + LOOK + HOLD.min(START);
+    let deadline = patience(request);
     let began = Instant::now();
-    let mut renewed = Instant::now();
     loop {
         let left = deadline.saturating_sub(began.elapsed());
         let error = match exec_at(identity.cluster(), &place, &argv, None, caps, left).await {
@@ -52,12 +53,11 @@ pub(super) async fn fetch(
         };
         let worth_another = match &error {
             ClusterError::ExecBroken { .. } | ClusterError::OutputTruncated { .. } => true,
+            // The token has expired: the API server need not grant the life that was asked for.
+            ClusterError::Denied { code: 401, .. } => true,
             other => other.is_silence(),
         };
-        if !worth_another {
-            return Err(cause(cluster, request, &place, error).await);
-        }
-        if began.elapsed() + PAUSE >= deadline {
+        if !worth_another || began.elapsed() + PAUSE >= deadline {
             return Err(cause(cluster, request, &place, error).await);
         }
         tracing::debug!(error = %error, "fetching the result again");
@@ -66,9 +66,8 @@ pub(super) async fn fetch(
         if let Some(ended) = ended(cluster, request, &place).await {
             return Err(ended);
         }
-        if renewed.elapsed() >= TOKEN_AGE {
+        if matches!(error, ClusterError::Denied { .. }) {
             identity.renew(cluster).await?;
-            renewed = Instant::now();
         }
     }
 }
@@ -116,44 +115,52 @@ pub(super) fn read(request: &JobRequest<'_>, output: ExecOutput) -> Result<JobOu
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(cut(format!("the hand-over ended with exit code {:?}: {}", output.code, said.trim())));
     }
-    let start = output.stdout.iter().position(|byte| *byte != b'\n').unwrap_or(output.stdout.len());
-    let sent = &output.stdout[start..];
-    let end = sent.iter().take(HEADER_BYTES).position(|byte| *byte == b'\n');
-    let (line, mut rest) = match end {
-        Some(end) => (&sent[..end], &sent[end + 1..]),
-        None => return Err(cut("there is no header".to_owned())),
+    let mut sent = output.stdout;
+    let start = sent.iter().position(|byte| *byte != b'\n').unwrap_or(sent.len());
+    let line = sent[start..].iter().take(HEADER_BYTES).position(|byte| *byte == b'\n');
+    let Some(line) = line.map(|length| start..start + length) else {
+        return Err(cut("there is no header".to_owned()));
     };
+    let mut at = line.end + 1;
     let header: Header =
-        serde_json::from_slice(line).map_err(|error| cut(format!("its header makes no sense: {error}")))?;
-    let mut take = |length: u64, what: &str| {
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if rest.len() < length {
-            return Err(cut(format!("{what} has {} bytes where {length} were announced", rest.len())));
+        serde_json::from_slice(&sent[line]).map_err(|error| cut(format!("its header makes no sense: {error}")))?;
+    let mut part = |length: u64, what: &str| {
+        let there = sent.len() - at;
+        match usize::try_from(length).ok().filter(|length| *length <= there) {
+            Some(length) => {
+                at += length;
+                Ok(at - length..at)
+            }
+            None => Err(cut(format!("{what} has {there} bytes where {length} were announced"))),
         }
-        let (part, others) = rest.split_at(length);
-        rest = others;
-        Ok(part.to_vec())
     };
-    let result = match header.result {
-        ResultState::Present { length, .. } if length > request.result_limit => {
-            Err(ClusterError::OutputTooLarge { length, limit: request.result_limit })
-        }
-        ResultState::Present { length, digest } => {
-            let bytes = take(length, "it")?;
-            if Digest::of(&bytes) != digest {
+    let announced = match &header.result {
+        ResultState::Present { length, .. } if *length <= request.result_limit => Some(part(*length, "it")?),
+        ResultState::Present { .. } | ResultState::Missing { .. } => None,
+    };
+    let stdout_tail = part(header.stdout_tail, "standard output")?;
+    let stderr_tail = part(header.stderr_tail, "standard error")?;
+    if at < sent.len() {
+        return Err(cut(format!("{} bytes follow that were not announced", sent.len() - at)));
+    }
+    let (stdout_tail, stderr_tail) = (sent[stdout_tail].to_vec(), sent[stderr_tail].to_vec());
+    let result = match (header.result, announced) {
+        (ResultState::Present { digest, .. }, Some(range)) => {
+            // What is around it is cut off in place: a result may be large, and there is one copy of it.
+            sent.truncate(range.end);
+            sent.drain(..range.start);
+            if Digest::of(&sent) != digest {
                 return Err(cut(format!("its digest is not {digest}, which was announced")));
             }
-            Ok(bytes)
+            Ok(sent)
         }
-        ResultState::Missing { detail } => {
+        (ResultState::Present { length, .. }, None) => {
+            Err(ClusterError::OutputTooLarge { length, limit: request.result_limit })
+        }
+        (ResultState::Missing { detail }, _) => {
             Err(ClusterError::NoOutput { path: request.scanner.result.path.clone(), detail })
         }
     };
-    let stdout_tail = take(header.stdout_tail, "standard output")?;
-    let stderr_tail = take(header.stderr_tail, "standard error")?;
-    if !rest.is_empty() {
-        return Err(cut(format!("{} bytes follow that were not announced", rest.len())));
-    }
     match &header.exit {
         ExitStatus::TimedOut => {
             return Err(ClusterError::ScannerTimeout { after: request.scanner.deadline.duration() });

@@ -11,7 +11,7 @@ use gapscan::base::limits::Limits;
 use gapscan::cluster::access::exec::{Caps, ExecOutput, exec};
 use gapscan::cluster::canary::prove;
 use gapscan::cluster::identity::ScanIdentity;
-use gapscan::cluster::job::{JobReport, JobRequest, run_job};
+use gapscan::cluster::job::{ImageMount, JobReport, JobRequest, run_job};
 use gapscan::cluster::objects::{ResourceKey, collect};
 use gapscan::cluster::sweep::sweep;
 use gapscan::cluster::targets::{Selector, resolve, running_images};
@@ -61,9 +61,13 @@ fn names(target: &Target) -> (&str, &str) {
 async fn scan(cluster: &Cluster, target: &Target, argv: &[&str]) -> Result<ExecOutput, ClusterError> {
     let home = ScanNamespace::create(cluster, RunId::new()).await.expect("a namespace");
     let (namespace, pod) = names(target);
+    let began = Instant::now();
     let identity = ScanIdentity::create(cluster, &home, 1, namespace, pod).await.expect("an identity");
+    let made = began.elapsed();
     let output = exec(identity.cluster(), target, argv, None, CAPS, Duration::from_secs(60)).await;
+    let done = began.elapsed();
     let cleanup = identity.remove(cluster, &home).await;
+    println!("identity in {made:?}, command until {done:?}, removed at {:?}", began.elapsed());
     assert_eq!(cleanup.remaining, [""; 0]);
     assert_eq!(cleanup.created.len(), 3, "{:?}", cleanup.created);
     let cleanup = home.remove(cluster).await;
@@ -173,7 +177,7 @@ fn scanner(command: &[&str], deadline: &str, memory: &str) -> ScannerDocument {
     let yaml = format!(
         "apiVersion: gapscan/v1\nkind: Scanner\nname: trial\ntitle: Trial\nimage: trial\n\
          approaches: {{ image: {{ mount: /target, command: {command:?}, env: {{ OSCAP_PROBE_ROOT: /target }} }} }}\n\
-         result: {{ path: /results/out, format: arf }}\nexitCodes: {{ 0: complete, 2: complete, 1: failed }}\n\
+         result: {{ path: out, format: arf }}\nexitCodes: {{ 0: complete, 2: complete, 1: failed }}\n\
          deadline: {deadline}\nmemory: {memory}\ncpu: '1'\n"
     );
     gapscan::base::document::parse(std::path::Path::new("scanner.yaml"), &yaml).expect("a scanner")
@@ -195,7 +199,7 @@ async fn job(
         scanner_image: lab_image(image),
         agent_image: own_image().expect("was looked for"),
         target_image: target,
-        mounts: Vec::new(),
+        mounts: vec![ImageMount { reference: lab_image("busybox"), path: "/content".to_owned() }],
         parameters: Default::default(),
         result_limit: 256 << 20,
     };
@@ -263,6 +267,13 @@ async fn a_job_that_hangs_times_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_eats_memory_is_told_so() {
     job_fails(&scanner(&["tail", "/dev/zero"], "1m", "64Mi"), "debian", Reason::ScannerOutOfMemory).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_that_kubernetes_refuses_is_told_at_once() {
+    let began = Instant::now();
+    job_fails(&scanner(&["true"], "1m", "lots"), "debian", Reason::ScannerNotStarted).await;
+    assert!(began.elapsed() < Duration::from_secs(60));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -340,11 +351,16 @@ async fn disturbed(name: &str, disturb: impl FnOnce(&Sleeper) + Send + 'static) 
     let sleeper = Sleeper::start(name);
     let target = sleeper.target(&cluster).await;
     let other = tokio::task::spawn_blocking(move || {
-        std::thread::sleep(Duration::from_secs(3));
+        let begun = ["exec", "sleeper", "-n", &sleeper.namespace, "--", "test", "-f", "/tmp/begun"];
+        let seen = (0..300).any(|_| {
+            std::thread::sleep(Duration::from_millis(200));
+            std::process::Command::new("kubectl").args(begun).output().is_ok_and(|output| output.status.success())
+        });
+        assert!(seen, "the command began");
         disturb(&sleeper);
         sleeper
     });
-    let outcome = scan(&cluster, &target, &["sh", "-c", "echo begun; sleep 120; echo done"]).await;
+    let outcome = scan(&cluster, &target, &["sh", "-c", "touch /tmp/begun; sleep 120; echo done"]).await;
     drop(other.await.expect("it did not panic"));
     let error = outcome.expect_err("it can't be whole");
     println!("{error}");
@@ -384,8 +400,10 @@ async fn a_pod_that_was_replaced_before_has_changed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_is_restarted_during_a_command_has_changed() {
     let error = disturbed("restarted", |sleeper| {
-        kubectl(&["exec", "sleeper", "-n", &sleeper.namespace, "--", "sh", "-c", "kill -TERM 1"]);
-        std::thread::sleep(Duration::from_secs(3));
+        // The container takes this command with it, which is no failure.
+        let _ = std::process::Command::new("kubectl")
+            .args(["exec", "sleeper", "-n", &sleeper.namespace, "--", "sh", "-c", "kill -TERM 1"])
+            .output();
     })
     .await;
     let reasons = [Reason::TargetChanged, Reason::TargetNotRunning];
@@ -401,27 +419,74 @@ async fn long_output_is_cut_and_marked() {
     assert_eq!((output.stdout.len(), output.code, output.stdout_truncated), (CAPS.stdout, Some(0), true));
 }
 
-/// A frozen API server: nothing answers, and nothing is closed. The process is named by its pid in `GAPSCAN_E2E_APISERVER`.
+/// The API server's process, named by its pid in `GAPSCAN_E2E_APISERVER`.
+struct ApiServer(String);
+
+impl ApiServer {
+    fn find() -> Option<Self> {
+        let pid = std::env::var("GAPSCAN_E2E_APISERVER").ok();
+        if pid.is_none() {
+            println!("skipped: needs GAPSCAN_E2E_APISERVER");
+        }
+        pid.map(Self)
+    }
+
+    /// Nothing answers, and nothing is closed, until what it gives is dropped.
+    fn freeze(self) -> Frozen {
+        signal("-STOP", &self.0);
+        Frozen(self.0)
+    }
+}
+
+struct Frozen(String);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        signal("-CONT", &self.0);
+    }
+}
+
+fn signal(name: &str, pid: &str) {
+    assert!(std::process::Command::new("kill").args([name, pid]).status().expect("kill runs").success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_outlives_an_api_server_that_is_frozen() {
+    let (Some(cluster), Some(_)) = (lab().await, own_image()) else { return };
+    let Some(api_server) = ApiServer::find() else { return };
+    let scanner = scanner(&["sh", "-c", "sleep 20; ls /content/bin >&2 && echo whole > /results/out"], "2m", "64Mi");
+    let report = job(&cluster, &scanner, "debian", lab_image("web"), |namespace| {
+        for _ in 0..300 {
+            let phase = kubectl(&["get", "pods", "-n", &namespace, "-o", "jsonpath={.items[*].status.phase}"]);
+            if phase == "Running" {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        std::thread::sleep(Duration::from_secs(5));
+        let frozen = api_server.freeze();
+        std::thread::sleep(Duration::from_secs(18));
+        drop(frozen);
+    })
+    .await;
+    let output = report.outcome.expect("it is fetched");
+    assert_eq!(output.into_result(&scanner.exit_codes).expect("it is whole"), b"whole\n");
+}
+
+/// A command that an API server does not answer for in time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_api_server_is_survived_or_said() {
     let Some(cluster) = lab().await else { return };
-    let Ok(pid) = std::env::var("GAPSCAN_E2E_APISERVER") else {
-        println!("skipped: needs GAPSCAN_E2E_APISERVER");
-        return;
-    };
-    let signal = |name: &str, pid: &str| {
-        assert!(std::process::Command::new("kill").args([name, pid]).status().expect("kill runs").success());
-    };
+    let Some(api_server) = ApiServer::find() else { return };
     let web = containers(&cluster, "app=web").await;
     let target = web.iter().find(|t| t.key().ends_with("/web")).expect("web runs");
     let home = ScanNamespace::create(&cluster, RunId::new()).await.expect("a namespace");
     let (namespace, pod) = names(target);
     let identity = ScanIdentity::create(&cluster, &home, 1, namespace, pod).await.expect("an identity");
-    signal("-STOP", &pid);
-    let freeze = Duration::from_secs(18);
+    let frozen = api_server.freeze();
     let thaw = tokio::task::spawn_blocking(move || {
-        std::thread::sleep(freeze);
-        signal("-CONT", &pid);
+        std::thread::sleep(Duration::from_secs(18));
+        drop(frozen);
     });
     let began = Instant::now();
     // Patient enough, it is done when the server answers again; impatient, it says so in time.

@@ -47,10 +47,10 @@ struct ServeArgs {
     #[arg(long, conflicts_with = "tls_cert")]
     plain_http: bool,
     /// Ask every client for this user's password
-    #[arg(long, value_name = "NAME", requires = "password_file")]
-    user: Option<String>,
+    #[arg(long, alias = "user", value_name = "NAME", requires = "password_file")]
+    username: Option<String>,
     /// The file whose first line is the password
-    #[arg(long, value_name = "FILE", requires = "user")]
+    #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
 }
 
@@ -64,8 +64,8 @@ impl Args {
 
 impl ServeArgs {
     async fn run(self) -> Outcome {
-        let Self { data, listen, name, tls_cert, tls_key, plain_http, user, password_file } = self;
-        let credentials = match (user, password_file) {
+        let Self { data, listen, name, tls_cert, tls_key, plain_http, username, password_file } = self;
+        let credentials = match (username, password_file) {
             (Some(user), Some(path)) => Some(Credentials::from_password_file(user, &path)?),
             _ => None,
         };

@@ -157,6 +157,14 @@ async fn scan(
     identity: &mut Option<ScanIdentity>,
 ) -> Result<JobOutput, ClusterError> {
     let manifest = manifest::job(request, START + HOLD)?;
+    let pod = ObjectRef::namespaced(Kind::Pod, home.name(), manifest::name(request.scan));
+    let template = manifest["spec"]["template"].clone();
+    match object::rehearse(cluster, &pod, &home.mark(Some(request.scan)), template).await {
+        Err(ClusterError::Rejected { message, .. } | ClusterError::Denied { code: 403, message, .. }) => {
+            return Err(ClusterError::NotStarted { message });
+        }
+        outcome => outcome?,
+    }
     let job = ObjectRef::namespaced(Kind::Job, home.name(), manifest::name(request.scan));
     inventory.create(cluster, job.clone(), manifest).await?;
     let pod = started(cluster, home, request).await?;

@@ -24,6 +24,9 @@ pub const SCAN: &str = "gapscan.dev/scan";
 /// How long a removed object may take to be gone. A pod has its grace period, and the kubelet may be busy.
 pub(crate) const GONE: Duration = Duration::from_secs(60);
 
+/// How long each further object's removal is tried once the API server was silent.
+const SILENT: Duration = Duration::from_secs(3);
+
 /// The kinds of object that gapscan makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -184,17 +187,26 @@ impl Inventory {
     /// Removes all, last made first, and looks whether each is gone. Nothing stops it half-way.
     pub(crate) async fn remove(self, cluster: &Cluster) -> Cleanup {
         let mut remaining = Vec::new();
+        let mut cluster = cluster.clone();
+        // Each is still tried when the server is silent, but it is not waited for again and again.
+        let hurry = |error: &ClusterError, cluster: &mut Cluster| {
+            if error.is_silence() {
+                *cluster = cluster.impatient(SILENT);
+            }
+        };
         for (object, uid) in self.made.iter().rev() {
-            if let Err(error) = delete(cluster, object, uid.as_deref()).await {
+            if let Err(error) = delete(&cluster, object, uid.as_deref()).await {
                 tracing::warn!(%object, error = %error, "can't remove");
+                hurry(&error, &mut cluster);
             }
         }
         for (object, uid) in self.made.iter().rev() {
-            match gone(cluster, object, uid.as_deref(), GONE).await {
+            match gone(&cluster, object, uid.as_deref(), GONE).await {
                 Ok(true) => {}
                 Ok(false) => remaining.push(object.to_string()),
                 Err(error) => {
                     tracing::warn!(%object, error = %error, "can't see whether it is gone");
+                    hurry(&error, &mut cluster);
                     remaining.push(object.to_string());
                 }
             }
@@ -236,6 +248,24 @@ async fn create(cluster: &Cluster, object: &ObjectRef, mark: &Mark, body: &Value
         }
         outcome => outcome,
     }
+}
+
+/// Has the API server check the object without making it: admission and validation say no here in plain words, where a
+/// controller that makes the object later would only be seen not to.
+pub(crate) async fn rehearse(
+    cluster: &Cluster,
+    object: &ObjectRef,
+    mark: &Mark,
+    manifest: Value,
+) -> Result<(), ClusterError> {
+    let body = complete(object, mark, manifest);
+    let call = Call {
+        what: format!("check {object}"),
+        method: Method::POST,
+        path: format!("{}?dryRun=All&fieldValidation=Strict", object.kind.collection(object.namespace.as_deref())),
+        body: Some(body.to_string().into_bytes()),
+    };
+    cluster.call::<Value>(call).await.map(|_| ())
 }
 
 /// Removes the object if it is still the one with this UID. One that is gone is no error.

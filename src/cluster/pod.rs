@@ -17,6 +17,7 @@ pub(crate) fn specification(containers: Value) -> Value {
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "restartPolicy": "Never",
+        "nodeSelector": { "kubernetes.io/os": "linux" },
         "terminationGracePeriodSeconds": 2,
         "securityContext": {
             "runAsNonRoot": true,
@@ -76,6 +77,10 @@ pub(crate) fn stage(pod: &Pod, container: &str, memory: &str) -> Stage {
             State::Running if is_main => return Stage::Running,
             State::Running | State::Done if !is_main => {}
             State::Waiting(why) => waits = waits.or(Some(why)),
+            // The scanner itself was not even begun with.
+            State::Failed(ClusterError::ScannerFailed { message }) if !is_main => {
+                return Stage::Ended(ClusterError::NotStarted { message });
+            }
             State::Failed(error) => return Stage::Ended(error),
             State::Running => {}
             State::Done => {

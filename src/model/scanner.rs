@@ -78,7 +78,8 @@ pub struct ImageApproach {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ResultFile {
-    /// A path below `/results`, the only writable folder besides `/tmp`; `stdout` for the standard output.
+    /// The path of the result below `/results`, the only writable folder besides `/tmp`, as `arf.xml`; `stdout` for the
+    /// standard output.
     pub path: String,
     /// Which parser reads it.
     pub format: ResultFormat,

@@ -435,3 +435,6 @@ fn next_page(link: &str) -> Option<&str> {
         parameters.split(';').any(|p| matches!(p.trim(), "rel=\"next\"" | "rel=next")).then_some(address)
     })
 }
+
+#[cfg(test)]
+mod tests;

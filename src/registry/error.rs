@@ -224,20 +224,13 @@ impl RegistryError {
 }
 
 /// A certificate that was refused stays refused, however often one asks.
-fn is_certificate_error(error: &reqwest::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let tls = cause.downcast_ref::<rustls::Error>().is_some()
-            || cause
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::get_ref)
-                .is_some_and(|inner| inner.downcast_ref::<rustls::Error>().is_some());
-        if tls {
-            return true;
-        }
-        source = cause.source();
+fn is_certificate_error(error: &(dyn std::error::Error + 'static)) -> bool {
+    if error.is::<rustls::Error>() {
+        return true;
     }
-    false
+    // An I/O error's source is that of the error inside it, which has to be looked at too.
+    let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    inside.is_some_and(|inside| is_certificate_error(inside)) || error.source().is_some_and(is_certificate_error)
 }
 
 impl Classify for RegistryError {

@@ -150,10 +150,6 @@ impl Between {
     pub(crate) fn forget(&self) {
         self.seen.lock().expect("no test panics in here").clear();
     }
-
-    pub(crate) fn count(&self, method: &str, part: &str) -> usize {
-        self.seen().iter().filter(|seen| seen.is(method, part)).count()
-    }
 }
 
 impl Drop for Between {
@@ -188,6 +184,9 @@ async fn pass(State(inside): State<Arc<Inside>>, request: Request) -> Response {
         before
     };
     if let Some(response) = (inside.rule)(&seen, before) {
+        if response.headers().contains_key(NEVER) {
+            std::future::pending::<()>().await;
+        }
         return response;
     }
     let Some(behind) = inside.behind else { return status(404) };
@@ -208,6 +207,13 @@ async fn pass(State(inside): State<Arc<Inside>>, request: Request) -> Response {
         response = response.header(name, value);
     }
     response.body(Body::from_stream(answer.bytes_stream())).expect("a response")
+}
+
+const NEVER: &str = "x-never";
+
+/// No answer, and no end of the connection either.
+pub(crate) fn never() -> Response {
+    Response::builder().header(NEVER, "1").body(Body::empty()).expect("a mark")
 }
 
 /// An answer with nothing but a status.

@@ -270,7 +270,7 @@ impl Load<'_> {
         let Some(from) = from else { return Ok(()) };
         let from = &from;
         let outcomes: Vec<Mount> = stream::iter(missing)
-            .map(|repository| async move { self.from_repository(&repository, &digest, size, from).await })
+            .map(|repository| async move { self.bring_from(&repository, &digest, size, from).await })
             .buffer_unordered(self.jobs.get())
             .try_collect()
             .await?;
@@ -301,7 +301,7 @@ impl Load<'_> {
     }
 
     /// Brings a blob from one repository to another without the bundle: it has passed by.
-    async fn from_repository(
+    async fn bring_from(
         &self,
         to: &Repository,
         digest: &Digest,

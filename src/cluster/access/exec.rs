@@ -115,10 +115,7 @@ pub(crate) async fn exec_at(
 ) -> Result<ExecOutput, ClusterError> {
     let began = Instant::now();
     let before = look(cluster, place).await?;
-    if place.uid.is_some_and(|uid| uid != before.uid) {
-        let detail = "the pod was replaced by another of the same name".to_owned();
-        return Err(ClusterError::TargetChanged { target: place.key(), detail });
-    }
+    let place = &Place { uid: Some(&before.uid), ..*place };
     let left = deadline.saturating_sub(began.elapsed());
     let ended = match tokio::time::timeout(left, run(cluster, place, argv, stdin, caps)).await {
         Ok(Ok(ended)) => ended,
@@ -133,7 +130,7 @@ pub(crate) async fn exec_at(
         // A container that ends takes its commands with it by SIGKILL, before anyone reports that it ended.
         settle(cluster, place, &before).await?;
     } else {
-        same(place, &before, &look(cluster, place).await?)?;
+        again(cluster, place, &before).await?;
     }
     Ok(ended)
 }
@@ -142,9 +139,7 @@ pub(crate) async fn exec_at(
 async fn settle(cluster: &Cluster, place: &Place<'_>, before: &Incarnation) -> Result<(), ClusterError> {
     let began = Instant::now();
     loop {
-        let after = look(cluster, place).await?;
-        same(place, before, &after)?;
-        if after.terminating && !before.terminating {
+        if again(cluster, place, before).await?.terminating && !before.terminating {
             return Err(ClusterError::TargetGone { target: place.key() });
         }
         if began.elapsed() >= SETTLE {
@@ -157,20 +152,29 @@ async fn settle(cluster: &Cluster, place: &Place<'_>, before: &Incarnation) -> R
 /// Why it failed: often the target or the API server is the matter, and not what failed first.
 async fn cause(cluster: &Cluster, place: &Place<'_>, before: &Incarnation, error: ClusterError) -> ClusterError {
     match settle(&cluster.impatient(LOOK), place, before).await {
-        Ok(()) => error,
+        Ok(()) => match error {
+            // The API server answers and the target is as it was: what failed lies between, most often the node.
+            ClusterError::NoAnswer { .. } | ClusterError::Unreachable { .. } | ClusterError::Rejected { .. } => {
+                let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+                let message = format!("{error}{}", source.unwrap_or_default());
+                ClusterError::ExecBroken { target: place.key(), message }
+            }
+            other => other,
+        },
         Err(reason) => reason,
     }
 }
 
-fn same(place: &Place<'_>, before: &Incarnation, after: &Incarnation) -> Result<(), ClusterError> {
-    let detail = if before.uid != after.uid {
-        "the pod was replaced by another of the same name"
-    } else if before.restarts != after.restarts || before.container_id != after.container_id {
-        "the container was restarted"
-    } else {
-        return Ok(());
-    };
-    Err(ClusterError::TargetChanged { target: place.key(), detail: detail.to_owned() })
+/// Looks once more at a target that ran before.
+async fn again(cluster: &Cluster, place: &Place<'_>, before: &Incarnation) -> Result<Incarnation, ClusterError> {
+    let changed = |detail: String| Err(ClusterError::TargetChanged { target: place.key(), detail });
+    match look(cluster, place).await {
+        Ok(after) if before.restarts != after.restarts || before.container_id != after.container_id => {
+            changed("the container was restarted".to_owned())
+        }
+        Err(ClusterError::TargetNotRunning { detail, .. }) => changed(format!("the container stopped: {detail}")),
+        outcome => outcome,
+    }
 }
 
 async fn look(cluster: &Cluster, place: &Place<'_>) -> Result<Incarnation, ClusterError> {
@@ -183,6 +187,11 @@ async fn look(cluster: &Cluster, place: &Place<'_>) -> Result<Incarnation, Clust
 }
 
 fn incarnation(pod: &Pod, place: &Place<'_>) -> Result<Incarnation, ClusterError> {
+    // Before its state: what another pod of this name does is of no interest.
+    if place.uid.is_some_and(|uid| pod.metadata.uid.as_deref() != Some(uid)) {
+        let detail = "the pod was replaced by another of the same name".to_owned();
+        return Err(ClusterError::TargetChanged { target: place.key(), detail });
+    }
     let statuses = statuses(pod);
     let status = statuses.get(place.container).copied();
     let state = status.and_then(|status| status.state.as_ref());

@@ -92,3 +92,41 @@ fn versions_of_providers_are_read() {
     };
     assert_eq!((minor("36"), minor("27+"), minor("")), (Some(36), Some(27), None));
 }
+
+#[tokio::test]
+async fn a_creation_whose_answer_was_lost_is_recognised_and_one_of_another_run_is_not() {
+    use crate::cluster::object::{Inventory, Kind, Mark, ObjectRef, RUN};
+    use crate::model::record::RunId;
+
+    let run = RunId::new();
+    for (owner, ours) in [(run, true), (RunId::new(), false)] {
+        let lost = (504, None, json!({ "kind": "Status", "message": "timeout", "code": 504 }));
+        let there = (409, None, json!({ "kind": "Status", "message": "already exists", "code": 409 }));
+        let object = json!({ "metadata": { "uid": "u", "labels": { RUN: owner.to_string() } } });
+        let (cluster, script) = scripted(vec![lost, there, (200, None, object)]);
+        let mut inventory = Inventory::new(Mark { run, scan: None });
+        let role = ObjectRef::namespaced(Kind::Role, "shop", "x");
+        let made = inventory.create(&cluster, role, json!({ "rules": [] })).await;
+        assert_eq!(made.is_ok(), ours, "{made:?}");
+        assert!(script.lock().expect("not poisoned").is_empty());
+        // Only what is ours is removed: once, and then it is looked for.
+        let gone = (404, None, json!({ "kind": "Status", "message": "gone", "code": 404 }));
+        script.lock().expect("not poisoned").extend([(200, None, json!({})), gone]);
+        let cleanup = inventory.remove(&cluster).await;
+        assert_eq!((cleanup.created.len(), cleanup.remaining.len()), (usize::from(ours), 0));
+        assert_eq!(script.lock().expect("not poisoned").is_empty(), ours);
+    }
+}
+
+#[tokio::test]
+async fn what_can_not_be_seen_to_be_gone_remains() {
+    use crate::cluster::object::{Inventory, Kind, Mark, ObjectRef};
+    use crate::model::record::RunId;
+
+    let refused = |code| (code, None, json!({ "kind": "Status", "message": "no", "code": code }));
+    let (cluster, _) = scripted(vec![(201, None, json!({ "metadata": { "uid": "u" } })), refused(403), refused(403)]);
+    let mut inventory = Inventory::new(Mark { run: RunId::new(), scan: Some(1) });
+    let role = ObjectRef::namespaced(Kind::Role, "shop", "x");
+    inventory.create(&cluster, role, json!({ "rules": [] })).await.expect("it is made");
+    assert_eq!(inventory.remove(&cluster).await.remaining, ["role/shop/x"]);
+}

@@ -31,7 +31,10 @@ pub(super) fn name(scan: u32) -> String {
 /// Arguments that tell the agent where the result is.
 pub(super) fn kept(request: &JobRequest<'_>) -> Vec<String> {
     let limit = request.result_limit.to_string();
-    ["--result", &request.scanner.result.path, "--spool", SPOOL, "--limit", &limit].map(str::to_owned).into()
+    let path = &request.scanner.result.path;
+    // Anything but the standard output is a path below the folder for results.
+    let path = if path == "stdout" { path.clone() } else { format!("{RESULTS}/{path}") };
+    ["--result", &path, "--spool", SPOOL, "--limit", &limit].map(str::to_owned).into()
 }
 
 /// `beyond` is how much longer than the scanner the pod may live.

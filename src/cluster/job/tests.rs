@@ -18,7 +18,7 @@ approaches:
     mount: /target
     command: [oscap, --profile, '${profile}', $HOME]
     env: { OSCAP_PROBE_ROOT: /target }
-result: { path: /results/arf.xml, format: arf }
+result: { path: arf.xml, format: arf }
 exitCodes: { 0: complete, 2: complete, 1: failed }
 deadline: 5m
 memory: 512Mi

@@ -18,7 +18,8 @@ use cel::common::types::{CelInt, DYN_TYPE, INT_TYPE, Type};
 use cel::common::value::{CowVal, StaticVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 
-use super::{object, pattern, value};
+use super::value::{self, Extent};
+use super::{object, pattern};
 
 /// The variable under which an evaluation finds its budget. No expression can name it.
 pub(super) const VARIABLE: &str = "@budget";
@@ -74,21 +75,24 @@ impl StaticVal for Budget {}
 
 /// Declares the functions by which expressions pay.
 pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
-    fn pay<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    fn charge<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>, extent: Extent) -> Result<CowVal<'b, 'v>, ExecutionError> {
         let value = args.pop().ok_or(ExecutionError::MissingArgumentOrTarget)?;
         let fixed = args.get(1).and_then(|steps| steps.downcast_ref::<CelInt>()).map_or(0, |steps| *steps.inner());
         let budget = args
             .first()
             .and_then(|budget| budget.downcast_ref::<Budget>())
             .ok_or(ExecutionError::MissingArgumentOrTarget)?;
-        let weight = value::weight(value.as_ref(), budget.left());
+        let weight = value::weight(value.as_ref(), extent, budget.left());
         budget.pay(weight.saturating_add(fixed.unsigned_abs()))?;
         Ok(value)
     }
+    fn pay<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+        charge(args, Extent::Copied)
+    }
     fn pay_to_compare<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
-        let value = pay(args)?;
+        let value = charge(args, Extent::Whole)?;
         object::comparable(value.as_ref())?;
-        Ok(value)
+        Ok(if value::holds_items(value.as_ref()) { CowVal::Owned(value::native(value.as_ref())) } else { value })
     }
     env.add_overload(PAY, PAY, vec![DYN_TYPE, INT_TYPE, DYN_TYPE], pay)?;
     env.add_overload(PAY_TO_COMPARE, PAY_TO_COMPARE, vec![DYN_TYPE, INT_TYPE, DYN_TYPE], pay_to_compare)
@@ -212,7 +216,10 @@ fn pay_for_operands(call: &mut CallExpr) {
             }
         }
         operators::IN => {
-            if let Some(list) = call.args.get_mut(1) {
+            if let [item, list] = call.args.as_mut_slice() {
+                if !scalar(item) {
+                    *item = paid(std::mem::take(item), PAY_TO_COMPARE, 1);
+                }
                 pay_here(list, 1);
             }
         }

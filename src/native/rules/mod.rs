@@ -1,8 +1,8 @@
 //! The builtin engine: CEL rules in the form of ValidatingAdmissionPolicy documents, and facts judged by them.
 //!
 //! [`judge_system`] and [`judge_cluster`] give exactly one finding for each control of a profile. What an evaluation may
-//! end as is in [`judge`]; how absent and partial facts are kept from passing is in [`object`]; how work is bounded is
-//! in [`budget`].
+//! end as is in `judge`; how absent and partial facts are kept from passing is in `object`; how work is bounded is in
+//! `budget`. profiles-mirror/README.md tells authors the same.
 
 mod budget;
 mod cluster;
@@ -13,6 +13,7 @@ mod pattern;
 mod policy;
 mod rule;
 mod scope;
+mod tree;
 mod value;
 
 #[cfg(test)]
@@ -47,4 +48,10 @@ fn read_here(file: &str, text: &str) -> Result<Vec<Rule>, Vec<String>> {
         }
     }
     if problems.is_empty() { Ok(rules) } else { Err(problems) }
+}
+
+/// The facts that a rule may name.
+#[cfg(test)]
+pub(super) fn fact_names() -> Vec<&'static str> {
+    object::FACTS.to_vec()
 }

@@ -14,10 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cel::ExecutionError;
 use cel::common::traits::{Container, Indexer, Iterable, Iterator, Sizer};
-use cel::common::types::{CelInt, CelMap, CelMapKey, CelString, MAP_TYPE, Type};
+use cel::common::types::{CelInt, CelString, MAP_TYPE, Type};
 use cel::common::value::{CowVal, StaticVal, Val};
 use serde_json::Value as Json;
 
+use super::tree::{Map, Node};
 use super::value::{self, Owned};
 use crate::model::reason::Reason;
 use crate::native::facts::Missing;
@@ -84,7 +85,7 @@ impl FactsObject {
             let field: Owned = match unseen_fact {
                 Some(unseen_fact) => Box::new(PathMap {
                     fact: name.clone(),
-                    map: Arc::new(value::of_json(fact)),
+                    map: Node::of(fact),
                     unseen: facts.get(unseen_fact).and_then(strings).map(Arc::new),
                     unseen_fact,
                     partial: Arc::clone(partial),
@@ -158,15 +159,19 @@ impl Indexer for FactsObject {
 #[derive(Clone, Debug)]
 pub(super) struct PathMap {
     fact: String,
-    map: Arc<Owned>,
+    map: Node,
     unseen: Option<Arc<Vec<String>>>,
     unseen_fact: &'static str,
     partial: Partial,
 }
 
 impl PathMap {
-    fn entries(&self) -> Option<&CelMap<'static>> {
-        self.map.downcast_ref::<CelMap>()
+    /// The map; nothing where the facts hold something else.
+    fn entries(&self) -> Option<&Map> {
+        match &self.map {
+            Node::Map(map) => Some(map),
+            _ => None,
+        }
     }
 
     /// The entry, or nothing where it is known that there is none.
@@ -174,8 +179,8 @@ impl PathMap {
         let path = index.downcast_ref::<CelString>().map(CelString::inner).ok_or_else(|| {
             ExecutionError::UnexpectedType { got: index.get_type().name().to_owned(), want: "string".to_owned() }
         })?;
-        if let Some(found) = self.entries().and_then(|map| map.inner().get(&CelMapKey::from(path.to_owned()))) {
-            return Ok(Some(found.as_ref()));
+        if let Some(found) = self.entries().and_then(|map| map.find(path)) {
+            return Ok(Some(found.value()));
         }
         let Some(unseen) = &self.unseen else {
             return Err(ExecutionError::function_error(
@@ -243,7 +248,7 @@ impl Iterable for PathMap {
 impl Sizer for PathMap {
     fn size(&self) -> CelInt {
         self.note_walk();
-        CelInt::from(self.entries().map_or(0, |map| map.len() as i64))
+        self.entries().map_or(CelInt::from(0), Sizer::size)
     }
 }
 

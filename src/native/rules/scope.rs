@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use cel::common::traits::Indexer;
-use cel::common::types::{CelBool, CelList, CelString, MAP_TYPE, Type};
+use cel::common::types::{CelBool, CelString, LIST_TYPE, MAP_TYPE, Type};
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use cel::{Context, ExecutionError, Value};
@@ -72,7 +72,7 @@ impl Trouble {
             Self::Absent { fact } => format!("`{fact}` is absent from the facts"),
             Self::Unseen { path } => format!("it could not be seen whether there is {path}, or what is in it"),
             Self::Budget => "it took more steps than its budget".to_owned(),
-            Self::NoSuchField { field } => format!("there is no field `{field}`"),
+            Self::NoSuchField { field } => format!("`{field}` is not there"),
             Self::Rule { message } => message.clone(),
         }
     }
@@ -128,7 +128,8 @@ impl<'r> Scope<'r> {
     /// Evaluates to a list.
     pub(super) fn list(&self, expression: &Expression) -> Result<Vec<Owned>, Trouble> {
         let items = |value: &dyn Val| {
-            value.downcast_ref::<CelList>().map(|list| list.iter().map(|item| value::detached(item.as_ref())).collect())
+            let mut items = value.as_iterable().filter(|_| value.get_type() == &LIST_TYPE)?.iter();
+            Some(std::iter::from_fn(|| items.next().map(value::detached)).collect())
         };
         self.evaluate(expression, items, "list")
     }

@@ -348,6 +348,13 @@ fn metering_changes_no_result() {
         "(object.users + object.users).size() == 4 && [[1]] + [[2]] == [[1], [2]]",
         "[object.users[0].uid, 5] == [1, 5] && {'k': object.users[0].uid}.k == 1",
         "object.users.all(u, u.tags.all(t, t.matches('^[ab]$')))",
+        "[['a', 'b'], []] == object.users.map(u, u.tags) && ['a', 'b'] == object.users[0].tags && object.users[0].tags == ['a', 'b']",
+        "{'uid': 2, 'tags': []} == object.users[1] && object.users[1] == {'tags': [], 'uid': 2} && object.users[0] != object.users[1]",
+        "object.users[1] in object.users && object.users[1] in [{'uid': 2, 'tags': []}] && {'uid': 2, 'tags': []} in object.users",
+        "object.users[1] in object.users.filter(u, u.uid > 1) && !(object.users[0] in object.users.filter(u, u.uid > 1))",
+        "[object.users[1]] == [{'uid': 2, 'tags': []}] && [{'uid': 2, 'tags': []}] == [object.users[1]] && !(['c'] in [object.users[0].tags])",
+        "object.users[0].tags + ['c'] == ['a', 'b', 'c'] && ['c'] + object.users[0].tags == ['c', 'a', 'b'] && 'uid' in object.users[0]",
+        "{'k': object.users[1].tags} == {'k': []} && object.users[0].tags[1u] == 'b' && object.users[0].all(k, k in ['uid', 'tags'])",
         "1.0 == 1 && 'x' == object.os.ID && object.os != {} && null == null",
     ] {
         assert_eq!(outcome(expression, &facts), Outcome::Passed, "{expression}");
@@ -509,7 +516,7 @@ fn a_cluster_rule_is_judged_on_every_object() {
     assert_reason(
         &finding.outcome,
         Reason::FactMissing,
-        "1 of the objects could not be judged; Pod/a/none: there is no field `hostPID`",
+        "1 of the objects could not be judged; Pod/a/none: `hostPID` is not there",
     );
     facts.add(&pods(), [pod("b", "two", json!({"hostPID": true}))]);
     let finding = judge_pods(NO_HOST_PID, &facts);
@@ -517,7 +524,7 @@ fn a_cluster_rule_is_judged_on_every_object() {
     let details: Vec<_> = finding.details.iter().map(|d| format!("{}: {}", d.subject, d.message)).collect();
     assert_eq!(
         details,
-        ["Pod/b/two: hostPID in two", "Pod/a/none: not evaluated (fact-missing): there is no field `hostPID`"]
+        ["Pod/b/two: hostPID in two", "Pod/a/none: not evaluated (fact-missing): `hostPID` is not there"]
     );
     // Optional values are for objects, whose fields may be absent.
     let optional = "  validations:\n  - expression: '!object.spec.?hostPID.orValue(false)'\n";

@@ -19,3 +19,6 @@ mod upload;
 
 pub use error::ServeError;
 pub use server::{RunningServer, ServeConfig, Server, Tls};
+
+#[cfg(test)]
+mod tests;

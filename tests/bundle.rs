@@ -56,31 +56,36 @@ impl Desk {
 
     /// An OCI image layout with one image of one layer.
     fn layout(&self, name: &str, layer: &[u8]) {
+        self.layout_of(name, "amd64", layer, layer.len() as u64);
+    }
+
+    /// The same for a platform, with a layer that is said to have this size. Gives the image's descriptor.
+    fn layout_of(&self, name: &str, architecture: &str, layer: &[u8], size: u64) -> Value {
         let blob = |bytes: &[u8]| {
             let digest = gapscan::base::digest::Digest::of(bytes);
             self.write(&format!("{name}/blobs/sha256/{}", digest.hex()), bytes);
             digest
         };
         let config = serde_json::json!({
-            "architecture": "amd64", "os": "linux",
+            "architecture": architecture, "os": "linux",
             "rootfs": { "type": "layers", "diff_ids": [gapscan::base::digest::Digest::of(layer)] },
         })
         .to_string();
         let manifest = serde_json::json!({
             "schemaVersion": 2,
             "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": blob(config.as_bytes()), "size": config.len() },
-            "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": blob(layer), "size": layer.len() }],
+            "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": blob(layer), "size": size }],
         })
         .to_string();
-        let index = serde_json::json!({
-            "schemaVersion": 2,
-            "manifests": [{
-                "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "digest": blob(manifest.as_bytes()), "size": manifest.len(),
-                "annotations": { "org.opencontainers.image.ref.name": "1" },
-            }],
+        let descriptor = serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": blob(manifest.as_bytes()), "size": manifest.len(),
         });
+        let mut named = descriptor.clone();
+        named["annotations"] = serde_json::json!({ "org.opencontainers.image.ref.name": "1" });
+        let index = serde_json::json!({ "schemaVersion": 2, "manifests": [named] });
         self.write(&format!("{name}/index.json"), index.to_string().as_bytes());
+        descriptor
     }
 
     fn define(&self, version: u64, more: &str) {
@@ -154,7 +159,8 @@ fn a_bundle_is_locked_built_twice_the_same_verified_and_listed() {
     assert_eq!(listed["verified"], true);
     assert_eq!(listed["created"], "2026-01-01T00:00:00Z");
     assert_eq!(listed["catalog"]["classification"], "UNCLASSIFIED");
-    assert_eq!(listed["catalog"]["profiles"][0]["controls"], 5);
+    // Five of its own, and the one that asks whether the scanner could read everything.
+    assert_eq!(listed["catalog"]["profiles"][0]["controls"], 6);
     assert_eq!(listed["catalog"]["dependencies"][0]["maxAge"], "1w");
     let names: Vec<&str> =
         listed["catalog"]["images"].as_array().expect("images").iter().filter_map(|i| i["name"].as_str()).collect();
@@ -233,6 +239,52 @@ fn what_is_not_what_was_locked_is_not_built() {
         .filter(|name| name.contains("out.tar"))
         .collect();
     assert_eq!(left, Vec::<String>::new(), "a failed build leaves nothing that looks like a bundle");
+}
+
+#[test]
+fn the_wanted_platforms_are_chosen_and_the_index_is_noted() {
+    let desk = Desk::new();
+    let mut manifests = Vec::new();
+    for architecture in ["arm64", "amd64", "s390x"] {
+        let layer = format!("for {architecture}");
+        let mut one = desk.layout_of("image", architecture, layer.as_bytes(), layer.len() as u64);
+        one["platform"] = serde_json::json!({ "os": "linux", "architecture": architecture });
+        manifests.push(one);
+    }
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": manifests }).to_string();
+    desk.write("image/index.json", index.as_bytes());
+    let define = |platforms: &str| {
+        let yaml =
+            fs::read_to_string(desk.path("bundle.yaml")).expect("the definition").replace("oci:image:1", "oci:image");
+        let yaml: String = yaml.lines().filter(|l| !l.starts_with("platforms:")).map(|l| format!("{l}\n")).collect();
+        desk.write("bundle.yaml", format!("{yaml}platforms: [{platforms}]\n").as_bytes());
+    };
+    let locked = || fs::read_to_string(desk.path("bundle.lock")).expect("the lock");
+
+    define("linux/amd64");
+    assert_success(&desk.lock());
+    assert!(locked().contains(manifests[1]["digest"].as_str().expect("a digest")), "{}", locked());
+    assert!(locked().contains("index: sha256:"), "{}", locked());
+    assert!(!locked().contains(manifests[0]["digest"].as_str().expect("a digest")), "{}", locked());
+
+    define("linux/amd64, linux/arm64");
+    assert_success(&desk.lock());
+    assert_success(&desk.build("out.tar"));
+    assert_success(&desk.verify("out.tar"));
+    let bundle = fs::read(desk.path("out.tar")).expect("the bundle");
+    let has = |text: &str| bundle.windows(text.len()).any(|w| w == text.as_bytes());
+    assert!(has("for amd64") && has("for arm64") && !has("for s390x"));
+
+    define("linux/arm64");
+    refused(&desk.lock(), 2, "it is built for amd64");
+}
+
+#[test]
+fn a_layer_that_has_no_place_in_an_archive_is_refused_when_it_is_locked() {
+    let desk = Desk::new();
+    desk.layout_of("image", "amd64", b"huge", 9 << 30);
+    refused(&desk.lock(), 2, "an archive entry ends at 8 GiB");
+    assert!(!desk.path("bundle.lock").exists());
 }
 
 #[test]

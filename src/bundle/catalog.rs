@@ -14,7 +14,7 @@ use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog, Cat
 use crate::model::provenance::BundleRef;
 use crate::model::scanner::BUILTIN;
 use crate::trust::metadata::{self, MetadataFiles};
-use crate::trust::remembered::Remembered;
+use crate::trust::remembered::{Candidate, Remembered};
 use crate::trust::root::TrustRoot;
 
 /// All items of a catalog: images, profiles and dependencies.
@@ -154,14 +154,7 @@ pub async fn verify_catalog(
 ) -> Result<(BundleRef, Catalog), BundleError> {
     let verified = metadata::verify(files, root, limits, now).await?;
     let contents = Contents::from_targets(verified.targets(), limits)?;
-    let offer = remembered.check(
-        verified.lineage(),
-        &contents.name,
-        contents.version,
-        verified.targets_digest(),
-        contents.created,
-        now,
-    )?;
+    let offer = remembered.check(Candidate::of(&verified, &contents.name, contents.created), now)?;
     let bundle = BundleRef {
         name: contents.name.clone(),
         version: contents.version,

@@ -33,7 +33,7 @@ use crate::model::catalog::{CATALOG_REPOSITORY, Catalog};
 use crate::model::provenance::BundleRef;
 use crate::trust::TrustError;
 use crate::trust::metadata::{self, MetadataFiles, SMALL_METADATA_BYTES, TIMESTAMP_FILE, VerifiedMetadata};
-use crate::trust::remembered::{Offer, Remembered};
+use crate::trust::remembered::{Candidate, Offer, Remembered};
 use crate::trust::root::TrustRoot;
 
 /// What is read at once when a blob is skipped.
@@ -178,14 +178,7 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
         let files = input.metadata(limits).await?;
         let verified = metadata::verify(files, root, limits, now).await?;
         let contents = Contents::from_targets(verified.targets(), limits)?;
-        let offer = remembered.check(
-            verified.lineage(),
-            &contents.name,
-            contents.version,
-            verified.targets_digest(),
-            contents.created,
-            now,
-        )?;
+        let offer = remembered.check(Candidate::of(&verified, &contents.name, contents.created), now)?;
         let bundle = BundleRef {
             name: contents.name.clone(),
             version: contents.version,

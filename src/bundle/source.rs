@@ -86,7 +86,11 @@ impl LayoutFolder {
         self.folder.join("blobs/sha256").join(digest.hex())
     }
 
-    /// The one image of the layout, or the one of this name.
+    fn index_path(&self) -> PathBuf {
+        self.folder.join("index.json")
+    }
+
+    /// The one image of the layout (which may be for several platforms), or the one of this name.
     ///
     /// # Errors
     /// When there is no layout, or no one image that is meant.
@@ -95,9 +99,14 @@ impl LayoutFolder {
         struct Index {
             manifests: Vec<Descriptor>,
         }
-        let path = self.folder.join("index.json");
+        let path = self.index_path();
         let bytes = file::read_capped(&path, limits.manifest_bytes).map_err(|e| SourceError::file(&path, e))?;
         let index: Index = serde_json::from_slice(&bytes).map_err(|e| SourceError::file(&path, e))?;
+        // Some tools write the platforms of one image as the layout's own index.
+        let platforms = |d: &Descriptor| d.platform.is_some() && !d.annotations.contains_key(REF_NAME);
+        if name.is_none() && index.manifests.len() > 1 && index.manifests.iter().all(platforms) {
+            return Ok(Descriptor::of(oci::INDEX, &bytes));
+        }
         let mut meant = index
             .manifests
             .into_iter()
@@ -121,7 +130,12 @@ impl LayoutFolder {
 impl Source for LayoutFolder {
     async fn manifest(&self, digest: &Digest, limit: u64) -> Result<Bytes, SourceError> {
         let path = self.path(digest);
-        file::read_capped(&path, limit).map(Bytes::from).map_err(|e| SourceError::file(&path, e))
+        let blob = file::read_capped(&path, limit).map(Bytes::from);
+        match file::read_capped(&self.index_path(), limit) {
+            // The layout's own index is no blob of it.
+            Ok(index) if blob.is_err() && Digest::of(&index) == *digest => Ok(index.into()),
+            Ok(_) | Err(_) => blob.map_err(|e| SourceError::file(&path, e)),
+        }
     }
 
     async fn blob(&self, digest: &Digest, _size: u64) -> Result<BlobStream, SourceError> {
@@ -162,5 +176,45 @@ impl Source for Memory {
 
     async fn blob(&self, digest: &Digest, _size: u64) -> Result<BlobStream, SourceError> {
         Ok(Box::new(std::io::Cursor::new(self.get(digest)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::oci::Platform;
+
+    #[tokio::test]
+    async fn a_layout_is_one_image_or_is_asked_by_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let layout = LayoutFolder::new(folder.path());
+        let limits = Limits::default();
+        let write = |manifests: &[Descriptor]| {
+            let index = serde_json::to_vec(&serde_json::json!({ "schemaVersion": 2, "manifests": manifests }));
+            std::fs::write(folder.path().join("index.json"), index.expect("JSON")).expect("write");
+        };
+        let named = |bytes: &[u8], name: &str| {
+            let mut descriptor = Descriptor::of(oci::MANIFEST, bytes);
+            descriptor.annotations.insert(REF_NAME.to_owned(), name.to_owned());
+            descriptor
+        };
+        assert!(layout.resolve(None, &limits).is_err(), "there is no layout");
+        write(&[named(b"a", "1"), named(b"b", "2")]);
+        assert!(layout.resolve(None, &limits).is_err(), "which one?");
+        assert_eq!(layout.resolve(Some("2"), &limits).expect("named").digest, Digest::of("b"));
+        assert!(layout.resolve(Some("3"), &limits).is_err());
+        write(&[named(b"a", "1")]);
+        assert_eq!(layout.resolve(None, &limits).expect("the only one").digest, Digest::of("a"));
+
+        let of = |architecture: &str, bytes: &[u8]| Descriptor {
+            platform: Some(Platform { architecture: architecture.to_owned(), os: "linux".to_owned(), variant: None }),
+            ..Descriptor::of(oci::MANIFEST, bytes)
+        };
+        write(&[of("amd64", b"a"), of("arm64", b"b")]);
+        let index = layout.resolve(None, &limits).expect("one image for two platforms");
+        assert_eq!(index.media_type, oci::INDEX);
+        let bytes = layout.manifest(&index.digest, limits.manifest_bytes).await.expect("the index");
+        assert_eq!(Digest::of(&bytes), index.digest);
+        assert!(layout.manifest(&Digest::of("x"), limits.manifest_bytes).await.is_err());
     }
 }

@@ -107,6 +107,10 @@ pub async fn build(request: &BuildRequest, progress: &Progress) -> Result<Built,
         return Err(BuildError::Definition(reason));
     }
     let lock = BundleLock::read(&path, limits)?;
+    // Told before the long work, and before a registry is asked for what is no longer wanted.
+    if lock.definition != definition.digest {
+        return Err(outdated(&path, &["bundle.yaml was changed after it was locked".to_owned()]));
+    }
     // Keys first: a passphrase is asked for before the long work, and nothing is collected in vain.
     let keys = [request.keys.join(KEYS_FOLDER), request.keys.clone()].into_iter().find(|p| p.is_dir());
     let keys = keys.unwrap_or_else(|| request.keys.clone());
@@ -123,8 +127,7 @@ pub async fn build(request: &BuildRequest, progress: &Progress) -> Result<Built,
     let collected = gather(&definition, lock.created, Some(&lock), &request.agent, limits, progress).await?;
     let differences = lock.differences(collected.lock());
     if !differences.is_empty() {
-        let reason = format!("build what `{}` pins:\n  {}", path.display(), differences.join("\n  "));
-        return Err(BuildError::Definition(format!("{reason}\n  if this is wanted, run `gapscan bundle lock` again")));
+        return Err(outdated(&path, &differences));
     }
     let assembled = collected.assemble(limits).await?;
     let signing = Signing { signer: &signer, root: &newest, chain, valid_for: definition.document.valid_for };
@@ -133,6 +136,14 @@ pub async fn build(request: &BuildRequest, progress: &Progress) -> Result<Built,
     let written = writer::write_file(&assembled, &signing, &request.output, &step).await?;
     step.done(bytes_for_people(written.bytes));
     Ok(Built { written, name: lock.name, version: lock.version, root: newest.fingerprint(), items: lock.items.len() })
+}
+
+fn outdated(lock: &Path, differences: &[String]) -> BuildError {
+    let lines = differences.join("\n  ");
+    BuildError::Definition(format!(
+        "build what `{}` pins:\n  {lines}\n  if this is wanted, run `gapscan bundle lock` again",
+        lock.display()
+    ))
 }
 
 fn lock_path(definition: &Path) -> PathBuf {

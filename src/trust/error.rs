@@ -131,6 +131,18 @@ pub enum TrustError {
         /// The highest version known.
         known: u64,
     },
+    /// Its newest root is older than one that was seen.
+    #[error(
+        "accept {what}: it ends at root {offered}, and root {known} was seen before, which may have revoked the keys that signed it"
+    )]
+    RootRollback {
+        /// Which bundle.
+        what: String,
+        /// The version of its newest root.
+        offered: u64,
+        /// The version of the newest root known.
+        known: u64,
+    },
     /// The version that was accepted before had other content.
     #[error(
         "accept {what} in version {version}: that version was accepted before with other content ({known}, now {offered})"
@@ -184,6 +196,7 @@ impl Classify for TrustError {
             | Self::Expired { .. }
             | Self::NotYetValid { .. }
             | Self::Rollback { .. }
+            | Self::RootRollback { .. }
             | Self::OtherContent { .. }
             | Self::ClockBack { .. }
             | Self::State { .. } => ExitClass::Refused,
@@ -205,6 +218,7 @@ impl Classify for TrustError {
                 "check the clock; if it is right, build the bundle anew on the connected host, so that it is current"
             }
             Self::NotYetValid { .. } | Self::ClockBack { .. } => "check the clocks of both hosts",
+            Self::RootRollback { .. } => "build the bundle anew under the newest root",
             Self::Rollback { .. } => "load the newest bundle, or build one with a higher version",
             Self::OtherContent { .. } => "raise `version` in bundle.yaml whenever its content changes",
             Self::State { .. } => {

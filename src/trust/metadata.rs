@@ -51,6 +51,7 @@ pub struct VerifiedMetadata {
     lineage: Digest,
     fingerprint: Digest,
     root_version: u64,
+    root_digest: Digest,
     targets: Targets,
     targets_digest: Digest,
     expires: Timestamp,
@@ -75,6 +76,11 @@ impl VerifiedMetadata {
     /// The version of the last root of the chain.
     pub fn root_version(&self) -> u64 {
         self.root_version
+    }
+
+    /// The digest of the last root of the chain.
+    pub fn root_digest(&self) -> Digest {
+        self.root_digest
     }
 
     /// The signed list of targets.
@@ -345,6 +351,7 @@ pub async fn verify(
     let targets_digest = Digest::of(get(&targets_name)?);
     Ok(VerifiedMetadata {
         lineage: Digest::of(roots[0]),
+        root_digest: Digest::of(roots[roots.len() - 1]),
         fingerprint: pinned.fingerprint(),
         root_version: root.signed.version.get(),
         expires: root

@@ -1,6 +1,7 @@
 //! The versions that were accepted before: what makes an old bundle unacceptable.
 //!
-//! One small file for each pair of root lineage and bundle name, replaced atomically. [`Remembered::check`] looks before
+//! One small file for each pair of root lineage and bundle name, and one for the newest root of a lineage (a bundle under
+//! an older root could be signed by keys that were revoked since); replaced atomically. [`Remembered::check`] looks before
 //! anything is written to a registry; [`Offer::remember`] writes after everything was verified and before any tag moves,
 //! so that a crash in between leaves a bundle that can be loaded again (the same version with the same content is
 //! accepted), never one that was forgotten.
@@ -9,9 +10,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::error::TrustError;
+use super::metadata::VerifiedMetadata;
 use crate::base::digest::Digest;
 use crate::base::file::{self, FileError};
 use crate::base::text::brief;
@@ -25,24 +28,73 @@ pub struct Remembered {
     folder: Option<PathBuf>,
 }
 
+/// How far back the clock may go unnoticed: a time service that corrects a drift, or two commands that started at once
+/// and remember in the other order.
+const DRIFT_SECONDS: i64 = 60;
+
+/// What is on offer.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The digest of the first root of its chain.
+    pub lineage: Digest,
+    /// The version and the digest of the last root of its chain.
+    pub root: (u64, Digest),
+    /// The bundle's name.
+    pub name: String,
+    /// The bundle's version.
+    pub version: u64,
+    /// The digest of its list of targets.
+    pub targets: Digest,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+impl Candidate {
+    /// A bundle of this name under verified metadata.
+    pub fn of(metadata: &VerifiedMetadata, name: &str, created: Timestamp) -> Self {
+        Self {
+            lineage: metadata.lineage(),
+            root: (metadata.root_version(), metadata.root_digest()),
+            name: name.to_owned(),
+            version: metadata.version(),
+            targets: metadata.targets_digest(),
+            created,
+        }
+    }
+}
+
 /// A version on offer that was found acceptable by [`Remembered::check`].
 #[derive(Clone, Debug)]
 #[must_use = "an accepted version protects against rollback only when it is remembered"]
 pub struct Offer {
     remembered: Remembered,
-    what: String,
-    lineage: Digest,
-    name: String,
-    seen: Seen,
-    created: Timestamp,
+    candidate: Candidate,
+    now: Timestamp,
 }
 
+/// What is remembered of a bundle's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Seen {
     version: u64,
     targets: Digest,
     clock: Timestamp,
+}
+
+/// What is remembered of a lineage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct SeenRoot {
+    version: u64,
+    digest: Digest,
+}
+
+/// The files of one lineage.
+struct Files {
+    bundle: PathBuf,
+    /// No bundle's name has a capital letter.
+    root: PathBuf,
+    lock: PathBuf,
 }
 
 impl Remembered {
@@ -59,30 +111,25 @@ impl Remembered {
     /// Whether this version may be accepted. Nothing is written.
     ///
     /// # Errors
-    /// When a higher version or other content of the same version was accepted before, or the clock can't be right.
-    pub fn check(
-        &self,
-        lineage: Digest,
-        name: &str,
-        version: u64,
-        targets: Digest,
-        created: Timestamp,
-        now: Timestamp,
-    ) -> Result<Offer, TrustError> {
-        let offer = Offer {
-            remembered: self.clone(),
-            what: format!("bundle `{}` version {version}", brief(name)),
-            lineage,
-            name: name.to_owned(),
-            seen: Seen { version, targets, clock: now },
-            created,
-        };
-        offer.compare()?;
+    /// When a higher version, other content of the same version or a newer root was accepted before, or the clock can't be
+    /// right.
+    pub fn check(&self, candidate: Candidate, now: Timestamp) -> Result<Offer, TrustError> {
+        let offer = Offer { remembered: self.clone(), candidate, now };
+        if let Some(known) = offer.compare()?
+            && now.as_second() < known.as_second().saturating_sub(DRIFT_SECONDS)
+        {
+            return Err(TrustError::ClockBack {
+                what: format!("bundle `{}`", brief(&offer.candidate.name)),
+                now,
+                known,
+            });
+        }
         Ok(offer)
     }
 
-    fn path(&self, lineage: Digest, name: &str) -> Result<Option<PathBuf>, TrustError> {
+    fn files(&self, candidate: &Candidate) -> Result<Option<Files>, TrustError> {
         let Some(folder) = &self.folder else { return Ok(None) };
+        let name = &candidate.name;
         let unfit = name.is_empty()
             || name.len() > 63
             || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
@@ -91,7 +138,12 @@ impl Remembered {
             let reason = format!("`{}` can't be the name of a bundle", brief(name));
             return Err(TrustError::State { path: folder.clone(), reason });
         }
-        Ok(Some(folder.join(lineage.hex()).join(format!("{name}.json"))))
+        let lineage = folder.join(candidate.lineage.hex());
+        Ok(Some(Files {
+            bundle: lineage.join(format!("{name}.json")),
+            root: lineage.join("ROOT"),
+            lock: lineage.join("LOCK"),
+        }))
     }
 }
 
@@ -99,55 +151,71 @@ impl Offer {
     /// Remembers the version; from now on older ones are refused. Looks again first, in case another process was quicker.
     ///
     /// # Errors
-    /// As [`Remembered::check`], and when the file can't be written.
+    /// As [`Remembered::check`], and when a file can't be written.
     pub fn remember(&self) -> Result<(), TrustError> {
-        let Some(path) = self.remembered.path(self.lineage, &self.name)? else { return Ok(()) };
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let failed = |source| FileError::Write { path: path.clone(), source };
-        fs::create_dir_all(folder).map_err(failed)?;
+        let Some(files) = self.remembered.files(&self.candidate)? else { return Ok(()) };
+        let failed = |source| FileError::Write { path: files.lock.clone(), source };
+        fs::create_dir_all(files.lock.parent().unwrap_or(Path::new("."))).map_err(failed)?;
         // Two loads at once must not both read the old version and then write in the wrong order.
-        let lock = File::create(folder.join(format!("{}.lock", self.name))).map_err(failed)?;
+        let lock = File::create(&files.lock).map_err(failed)?;
         lock.lock().map_err(failed)?;
-        let known = self.compare()?;
-        let mut seen = self.seen.clone();
-        // The newest time that is known for certain: the clock, or the moment the bundle was made.
-        seen.clock = seen.clock.max(known.map_or(seen.clock, |k| k.clock));
-        let json = serde_json::to_vec(&seen).expect("numbers and strings have a JSON form");
-        Ok(file::write_atomic(&path, &json, 0o600)?)
+        let clock = self.compare()?.map_or(self.now, |latest| latest.max(self.now));
+        let (version, digest) = self.candidate.root;
+        write(&files.root, &SeenRoot { version, digest })?;
+        write(&files.bundle, &Seen { version: self.candidate.version, targets: self.candidate.targets, clock })
     }
 
-    fn compare(&self) -> Result<Option<Seen>, TrustError> {
-        let now = self.seen.clock;
-        if self.created.as_second() > now.as_second().saturating_add(CLOCK_TOLERANCE_SECONDS) {
-            return Err(TrustError::NotYetValid { what: self.what.clone(), created: self.created, now });
+    /// Gives the latest time that is known for this name.
+    fn compare(&self) -> Result<Option<Timestamp>, TrustError> {
+        let (offered, now) = (&self.candidate, self.now);
+        let what = || format!("bundle `{}`", brief(&offered.name));
+        if offered.created.as_second() > now.as_second().saturating_add(CLOCK_TOLERANCE_SECONDS) {
+            return Err(TrustError::NotYetValid { what: what(), created: offered.created, now });
         }
-        let Some(path) = self.remembered.path(self.lineage, &self.name)? else { return Ok(None) };
-        // Only a file that is certainly not there means that nothing is known; one that can't be reached is an error.
-        if !path.try_exists().map_err(|source| FileError::Read { path: path.clone(), source })? {
-            return Ok(None);
+        let Some(files) = self.remembered.files(offered)? else { return Ok(None) };
+        if let Some(known) = read::<SeenRoot>(&files.root)? {
+            let (version, digest) = offered.root;
+            if version < known.version {
+                return Err(TrustError::RootRollback { what: what(), offered: version, known: known.version });
+            }
+            if version == known.version && digest != known.digest {
+                return Err(TrustError::OtherRoot(format!(
+                    "its root {version} is {digest}, and {} was accepted before",
+                    known.digest
+                )));
+            }
         }
-        let bytes = file::read_capped(&path, 4096)?;
-        // A file that can't be understood is no reason to begin anew: that is what an attacker would wish for.
-        let known: Seen = serde_json::from_slice(&bytes)
-            .map_err(|e| TrustError::State { path: path.clone(), reason: e.to_string() })?;
-        let what = || self.what.clone();
-        if now < known.clock {
-            return Err(TrustError::ClockBack { what: what(), now, known: known.clock });
+        let Some(known) = read::<Seen>(&files.bundle)? else { return Ok(None) };
+        if offered.version < known.version {
+            return Err(TrustError::Rollback { what: what(), offered: offered.version, known: known.version });
         }
-        if self.seen.version < known.version {
-            let what = format!("bundle `{}`", self.name);
-            return Err(TrustError::Rollback { what, offered: self.seen.version, known: known.version });
-        }
-        if self.seen.version == known.version && self.seen.targets != known.targets {
+        if offered.version == known.version && offered.targets != known.targets {
             return Err(TrustError::OtherContent {
-                what: format!("bundle `{}`", self.name),
+                what: what(),
                 version: known.version,
                 known: known.targets.to_string(),
-                offered: self.seen.targets.to_string(),
+                offered: offered.targets.to_string(),
             });
         }
-        Ok(Some(known))
+        Ok(Some(known.clock))
     }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, TrustError> {
+    // Only a file that is certainly not there means that nothing is known; one that can't be reached is an error.
+    if !path.try_exists().map_err(|source| FileError::Read { path: path.to_owned(), source })? {
+        return Ok(None);
+    }
+    let bytes = file::read_capped(path, 4096)?;
+    // A file that can't be understood is no reason to begin anew: that is what an attacker would wish for.
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| TrustError::State { path: path.to_owned(), reason: e.to_string() })
+}
+
+fn write<T: Serialize>(path: &Path, seen: &T) -> Result<(), TrustError> {
+    let json = serde_json::to_vec(seen).expect("numbers and strings have a JSON form");
+    Ok(file::write_atomic(path, &json, 0o600)?)
 }
 
 #[cfg(test)]
@@ -158,25 +226,55 @@ mod tests {
         text.parse().expect("a time")
     }
 
+    fn candidate(name: &str, version: u64) -> Candidate {
+        Candidate {
+            lineage: Digest::of("lineage"),
+            root: (1, Digest::of("root 1")),
+            name: name.to_owned(),
+            version,
+            targets: Digest::of("a"),
+            created: at("2026-01-01T00:00:00Z"),
+        }
+    }
+
     #[test]
     fn only_newer_versions_or_the_same_content_are_accepted() {
         let folder = tempfile::tempdir().expect("a folder");
         let remembered = Remembered::in_folder(folder.path().join("state"));
-        let (root, a, b) = (Digest::of("root"), Digest::of("a"), Digest::of("b"));
-        let (made, now) = (at("2026-01-01T00:00:00Z"), at("2026-01-02T00:00:00Z"));
-        let check = |version, targets, now| remembered.check(root, "content", version, targets, made, now);
+        let (a, b) = (Digest::of("a"), Digest::of("b"));
+        let now = at("2026-01-02T00:00:00Z");
+        let check =
+            |version, targets, now| remembered.check(Candidate { targets, ..candidate("content", version) }, now);
 
         check(5, a, now).expect("the first").remember().expect("remembered");
         check(5, a, now).expect("the same again").remember().expect("remembered");
         assert!(matches!(check(4, a, now), Err(TrustError::Rollback { offered: 4, known: 5, .. })));
         assert!(matches!(check(5, b, now), Err(TrustError::OtherContent { version: 5, .. })));
-        assert!(matches!(check(6, b, at("2026-01-01T23:59:59Z")), Err(TrustError::ClockBack { .. })));
+        assert!(matches!(check(6, b, at("2026-01-01T23:58:59Z")), Err(TrustError::ClockBack { .. })));
         assert!(matches!(check(6, b, at("1970-01-01T00:00:00Z")), Err(TrustError::NotYetValid { .. })));
-        check(6, b, now).expect("newer").remember().expect("remembered");
+        check(6, b, at("2026-01-01T23:59:30Z")).expect("newer; a drift").remember().expect("remembered");
+        assert!(check(6, b, at("2026-01-01T23:58:59Z")).is_err(), "a drift does not move the latest known time back");
         assert!(check(5, a, now).is_err());
         // Another lineage and another name have their own memory.
-        let _ = remembered.check(Digest::of("other"), "content", 1, a, made, now).expect("another root");
-        let _ = remembered.check(root, "other", 1, a, made, now).expect("another name");
+        let other = Candidate { lineage: Digest::of("other"), ..candidate("content", 1) };
+        let _ = remembered.check(other, now).expect("another lineage");
+        let _ = remembered.check(candidate("other", 1), now).expect("another name");
+    }
+
+    #[test]
+    fn a_bundle_under_an_older_root_could_be_signed_by_a_revoked_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let remembered = Remembered::in_folder(folder.path());
+        let now = at("2026-01-02T00:00:00Z");
+        let under = |root: u64, text: &str, name: &str| {
+            remembered.check(Candidate { root: (root, Digest::of(text)), ..candidate(name, 9) }, now)
+        };
+        under(1, "root 1", "content").expect("the first").remember().expect("remembered");
+        under(2, "root 2", "content").expect("rotated").remember().expect("remembered");
+        assert!(matches!(under(1, "root 1", "content"), Err(TrustError::RootRollback { offered: 1, known: 2, .. })));
+        assert!(matches!(under(1, "root 1", "another"), Err(TrustError::RootRollback { .. })), "whatever its name");
+        assert!(matches!(under(2, "a fork", "another"), Err(TrustError::OtherRoot(_))));
+        let _ = under(3, "root 3", "another").expect("rotated again");
     }
 
     #[test]
@@ -184,7 +282,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let remembered = Remembered::in_folder(folder.path());
         let now = at("2026-01-02T00:00:00Z");
-        let check = |version| remembered.check(Digest::of("r"), "c", version, Digest::of("t"), now, now);
+        let check = |version| remembered.check(candidate("c", version), now);
         let (older, newer) = (check(1).expect("nothing known"), check(2).expect("nothing known"));
         newer.remember().expect("remembered");
         assert!(matches!(older.remember(), Err(TrustError::Rollback { .. })));
@@ -195,13 +293,17 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let remembered = Remembered::in_folder(folder.path());
         let now = at("2026-01-02T00:00:00Z");
-        let check = |name: &str| remembered.check(Digest::of("r"), name, 1, Digest::of("t"), now, now);
-        for name in ["../x", "a/b", "", "-a", "A", "a\0", "a.b"] {
+        let check = |name: &str| remembered.check(candidate(name, 1), now);
+        for name in ["../x", "a/b", "", "-a", "A", "a\0", "a.b", "ROOT"] {
             assert!(matches!(check(name), Err(TrustError::State { .. })), "{name:?}");
         }
         check("c").expect("new").remember().expect("remembered");
-        let path = folder.path().join(Digest::of("r").hex()).join("c.json");
-        fs::write(&path, b"{").expect("write");
-        assert!(matches!(check("c"), Err(TrustError::State { .. })));
+        for file in ["c.json", "ROOT"] {
+            let path = folder.path().join(Digest::of("lineage").hex()).join(file);
+            let good = fs::read(&path).expect("remembered");
+            fs::write(&path, b"{").expect("write");
+            assert!(matches!(check("c"), Err(TrustError::State { .. })), "{file}");
+            fs::write(&path, good).expect("write");
+        }
     }
 }

@@ -470,9 +470,10 @@ fn tags(bundle: &BundleRef, items: &[Item]) -> Vec<Tag> {
     };
     let versioned = format!("{}.{}", bundle.name, bundle.version);
     let (catalog, others): (Vec<&Item>, Vec<&Item>) = items.iter().partition(|i| i.repository == CATALOG_REPOSITORY);
-    let mut tags: Vec<Tag> = others.iter().chain(&catalog).map(|item| of(item, versioned.clone())).collect();
-    tags.extend(catalog.iter().map(|item| of(item, bundle.name.clone())));
-    tags
+    // The name alone is the newest version that was loaded; the catalog under that name is what a run begins with.
+    let ordered = || others.iter().chain(&catalog);
+    let versions = ordered().map(|item| of(item, versioned.clone()));
+    versions.chain(ordered().map(|item| of(item, bundle.name.clone()))).collect()
 }
 
 /// The archive as a stream of blocks.

@@ -24,8 +24,8 @@ pub struct Swept {
     pub remaining: Vec<String>,
 }
 
-/// Removes every object that a run of gapscan made, if that run is not in `alive` and the object is older than `age`. The
-/// age protects runs of other machines, which are not known here: it should be longer than any run takes.
+/// Removes every object that a run of gapscan made, if that run is in `dead` or the object is older than `age`. The age
+/// protects runs of other machines, which are not known here: it should be longer than any run takes.
 ///
 /// Objects without a run's label, as those of an installation, are left alone.
 ///
@@ -33,7 +33,7 @@ pub struct Swept {
 /// When the cluster denies to list, or can't be reached.
 pub async fn sweep(
     cluster: &Cluster,
-    alive: &BTreeSet<RunId>,
+    dead: &BTreeSet<RunId>,
     age: Duration,
     now: Timestamp,
 ) -> Result<Swept, ClusterError> {
@@ -43,7 +43,7 @@ pub async fn sweep(
     for kind in KINDS {
         let what = format!("look for what earlier runs left ({kind:?})");
         let (_, found) = list::<Value>(cluster, &what, &kind.collection(None), &query, 100_000).await?;
-        left.extend(found.iter().filter_map(|object| leftover(kind, object, alive, age, now)));
+        left.extend(found.iter().filter_map(|object| leftover(kind, object, dead, age, now)));
     }
     let mut swept = Swept::default();
     for (object, uid) in &left {
@@ -65,7 +65,7 @@ pub async fn sweep(
 fn leftover(
     kind: Kind,
     object: &Value,
-    alive: &BTreeSet<RunId>,
+    dead: &BTreeSet<RunId>,
     age: Duration,
     now: Timestamp,
 ) -> Option<(ObjectRef, String)> {
@@ -73,7 +73,7 @@ fn leftover(
     let run: RunId = metadata["labels"][RUN].as_str()?.parse().ok()?;
     let created: Timestamp = metadata["creationTimestamp"].as_str()?.parse().ok()?;
     let old = now.duration_since(created) > jiff::SignedDuration::try_from(age).ok()?;
-    if alive.contains(&run) || !old {
+    if !dead.contains(&run) && !old {
         return None;
     }
     let name = metadata["name"].as_str()?;
@@ -90,23 +90,23 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn only_old_objects_of_dead_runs_are_left_over() {
+    fn only_objects_of_dead_runs_and_old_ones_are_left_over() {
         let now: Timestamp = "2026-01-01T12:00:00Z".parse().expect("a time");
-        let (dead, living) = (RunId::new(), RunId::new());
-        let alive = BTreeSet::from([living]);
+        let (dead, unknown) = (RunId::new(), RunId::new());
+        let known_dead = BTreeSet::from([dead]);
         let object = |run: Option<RunId>, created: &str| {
             let mut object =
                 json!({ "metadata": { "name": "x", "namespace": "shop", "uid": "u", "creationTimestamp": created } });
             if let Some(run) = run {
                 object["metadata"]["labels"][RUN] = json!(run.to_string());
             }
-            leftover(Kind::Role, &object, &alive, Duration::from_secs(3600), now)
+            leftover(Kind::Role, &object, &known_dead, Duration::from_secs(3600), now)
         };
-        let (found, uid) = object(Some(dead), "2026-01-01T10:00:00Z").expect("it is left over");
+        let (found, uid) = object(Some(unknown), "2026-01-01T10:00:00Z").expect("it is old");
         assert_eq!((found.to_string().as_str(), uid.as_str()), ("role/shop/x", "u"));
-        assert!(object(Some(dead), "2026-01-01T11:30:00Z").is_none(), "it is young");
-        assert!(object(Some(living), "2026-01-01T10:00:00Z").is_none(), "its run is alive");
+        assert!(object(Some(unknown), "2026-01-01T11:30:00Z").is_none(), "it is young, and its run may be alive");
+        assert!(object(Some(dead), "2026-01-01T11:30:00Z").is_some(), "its run is known to be dead");
         assert!(object(None, "2026-01-01T10:00:00Z").is_none(), "it is of no run");
-        assert!(object(Some(dead), "yesterday").is_none(), "its age is not known");
+        assert!(object(Some(unknown), "yesterday").is_none(), "its age is not known");
     }
 }

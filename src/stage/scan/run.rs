@@ -26,7 +26,7 @@ use crate::model::target::{Target, TargetKind};
 use crate::stage::plan::{Access, Policy, Selection};
 use crate::stage::registries::Registries;
 
-/// No run takes this long: objects of a run that are older were left by one that died.
+/// No run takes this long: older objects of a run that this ledger does not know were left by one that died elsewhere.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// One scan, asked for by a person or a schedule.
@@ -65,7 +65,9 @@ pub async fn scan(
     progress: &Progress,
 ) -> Result<RunSummary, ScanError> {
     let started = Timestamp::now();
-    for run in tokio::task::block_in_place(|| close_interrupted(ledger, started))? {
+    let dead: BTreeSet<RunId> =
+        tokio::task::block_in_place(|| close_interrupted(ledger, started))?.into_iter().collect();
+    for run in &dead {
         progress.say(format!("run {run} had died; what it did not do is recorded as not evaluated"));
     }
     let ScanRequest { trigger, selection, access, policy } = request;
@@ -108,7 +110,7 @@ pub async fn scan(
 
     let session = match (cluster, intent(&units)) {
         (Some(Ok(cluster)), Some(intent)) => {
-            sweep_leftovers(&cluster, ledger, progress).await?;
+            sweep_leftovers(&cluster, &dead, ledger, progress).await?;
             if intent == Intent::Run {
                 progress.say("proving that network policies are enforced");
             }
@@ -170,8 +172,13 @@ async fn connect(access: &Access, limits: &Limits) -> Result<Cluster, NotDone> {
 }
 
 /// Removes what runs that died left in the cluster; a failure to do so is recorded and keeps nothing from being scanned.
-async fn sweep_leftovers(cluster: &Cluster, ledger: &mut Ledger, progress: &Progress) -> Result<(), ScanError> {
-    let (what, detail) = match sweep::sweep(cluster, &BTreeSet::new(), ABANDONED, Timestamp::now()).await {
+async fn sweep_leftovers(
+    cluster: &Cluster,
+    dead: &BTreeSet<RunId>,
+    ledger: &mut Ledger,
+    progress: &Progress,
+) -> Result<(), ScanError> {
+    let (what, detail) = match sweep::sweep(cluster, dead, ABANDONED, Timestamp::now()).await {
         Ok(swept) if swept.removed.is_empty() && swept.remaining.is_empty() => return Ok(()),
         Ok(swept) if swept.remaining.is_empty() => {
             ("leftovers-removed", format!("left by runs that died: {}", swept.removed.join(", ")))

@@ -330,6 +330,20 @@ mod tests {
     }
 
     #[test]
+    fn the_example_names_what_there_is() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundle/bundle.yaml");
+        let definition = Definition::read(&path, &Limits::default()).expect("it parses");
+        for scanner in &definition.document.scanners {
+            document::load::<crate::model::scanner::ScannerDocument>(&definition.path(scanner), &Limits::default())
+                .expect("a scanner");
+        }
+        for profile in &definition.document.profiles {
+            super::super::profile::ProfileFolder::read(&definition.path(&profile.path), &Limits::default())
+                .expect("a profile");
+        }
+    }
+
+    #[test]
     fn sources_read_what_they_write() {
         for text in ["oci:a/b", "oci:a/b:1.0", "dir:x", "file:../y", "r.example:5000/a/b:1@sha256:0", "localhost/x"] {
             assert_eq!(text.parse::<From>().expect(text).to_string(), text);

@@ -10,6 +10,7 @@ pub mod definition;
 mod error;
 pub mod graph;
 pub mod image_file;
+mod input;
 pub mod layer;
 pub mod lock;
 pub mod made;

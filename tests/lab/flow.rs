@@ -1,6 +1,9 @@
 //! The main job: a bundle crosses the gap, the whole cluster is scanned, and the record says what is true of it.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 

@@ -1,6 +1,9 @@
 //! The main job: a bundle crosses the gap, the whole cluster is scanned, and the record says what is true of it.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -75,6 +78,50 @@ fn a_cluster_is_scanned_and_reported_on() {
     .exits(0);
     lab.inside(&["export", "--format", "hdf", "--ledger", &enclave.file("all.sqlite"), "-o", &enclave.file("hdf")])
         .exits(0);
+    hdf_is_understood(&enclave.path.join("hdf"), &lines);
+}
+
+/// The HDF files are valid by the schemas of their makers, and the SAF CLI counts what the ledger counts.
+fn hdf_is_understood(folder: &Path, lines: &[Value]) {
+    let files: Vec<PathBuf> =
+        std::fs::read_dir(folder).expect("the folder is there").map(|e| e.expect("it can be listed").path()).collect();
+    assert_eq!(files.len(), lines.iter().filter(|l| l["type"] == "task").count(), "one file for each result");
+    match std::env::var_os("GAPSCAN_TEST_SCHEMAS") {
+        None => println!("skipped: needs the schemas (GAPSCAN_TEST_SCHEMAS)"),
+        Some(schemas) => {
+            for name in ["inspec-exec-json-strict.schema.json", "inspecjs-exec-json.schema.json"] {
+                let ran = Command::new("python3")
+                    .args(["-m", "jsonschema"])
+                    .args(files.iter().flat_map(|file| [OsStr::new("-i"), file.as_os_str()]))
+                    .arg(Path::new(&schemas).join(name))
+                    .output()
+                    .expect("python3 runs");
+                assert!(ran.status.success(), "{name}: {}", String::from_utf8_lossy(&ran.stderr));
+            }
+        }
+    }
+    let total = |name: &str, summary: &Value| summary[0][name]["total"].as_u64().unwrap_or_else(|| panic!("{summary}"));
+    let (mut passed, mut failed, mut skipped, mut no_impact) = (0, 0, 0, 0);
+    for file in &files {
+        let arguments = ["view", "summary", "--stdout", "--format", "json", "--logLevel", "error", "-i"];
+        let Ok(ran) = Command::new("saf").args(arguments).arg(file).output() else {
+            println!("skipped: needs saf");
+            return;
+        };
+        let text = String::from_utf8_lossy(&ran.stdout);
+        let start = text.find('[').unwrap_or_else(|| panic!("saf says nothing of {}: {text}", file.display()));
+        let summary: Value = serde_json::from_str(&text[start..]).expect("saf prints JSON");
+        passed += total("passed", &summary);
+        failed += total("failed", &summary);
+        skipped += total("skipped", &summary);
+        no_impact += total("no_impact", &summary);
+    }
+    let coverage = &lines[0]["coverage"];
+    let counted = |name: &str| coverage[name].as_u64().expect("a count");
+    assert_eq!(
+        (passed, failed, skipped, no_impact),
+        (counted("passed"), counted("failed"), counted("notEvaluated"), counted("notApplicable"))
+    );
 }
 
 /// The target key of one container that runs the image `web`.

@@ -173,7 +173,8 @@ impl LockArgs {
             limits: Limits::default(),
         };
         let (path, lock) = lock(&request, &self.source.progress()).await?;
-        println!("{}: {} version {}, {} items", path.display(), lock.name, lock.version, lock.items.len());
+        let items = table::count(lock.items.len(), "item");
+        println!("{}: {} version {}, {items}", path.display(), lock.name, lock.version);
         Ok(ExitClass::Success)
     }
 }
@@ -200,7 +201,7 @@ impl BuildArgs {
             limits: Limits::default(),
         };
         let built = build(&request, &self.source.progress()).await?;
-        println!("bundle   {} version {} with {} items", built.name, built.version, built.items);
+        println!("bundle   {} version {} with {}", built.name, built.version, table::count(built.items, "item"));
         println!("file     {} ({})", self.output.display(), bytes_for_people(built.written.bytes));
         println!("digest   {}", built.written.digest);
         println!("root     {}", built.root);

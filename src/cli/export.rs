@@ -85,7 +85,8 @@ impl Export {
         }
         let owed = report.unrecorded().count();
         if owed > 0 {
-            eprintln!("gapscan: {owed} tasks of unfinished runs have no result; the report lists them");
+            let owed = super::table::count(owed, "task");
+            eprintln!("gapscan: {owed} of unfinished runs without a result; the report lists what is missing");
         }
         match report.ledger.state.problem() {
             None => Ok(ExitClass::Success),

@@ -13,6 +13,7 @@ use tokio_util::io::StreamReader;
 
 use super::access::{ConnectArgs, REGISTRY};
 use super::bundle;
+use super::table::count;
 use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::base::file::FileError;
 use crate::base::limits::Limits;
@@ -133,8 +134,9 @@ fn summary(loaded: &LoadedBundle, prefix: &Prefix) -> String {
     let catalog = verified.catalog();
     let counts = loaded.counts();
     let items = catalog.images.len() + catalog.profiles.len() + catalog.dependencies.len();
+    let items = count(items, "item");
     format!(
-        "loaded {} {} into {prefix}: {items} items in {:.1} s; pushed: {}; blobs there already: {}, mounted: {}, copied: {}; tags moved: {}",
+        "loaded {} {} into {prefix}: {items} in {:.1} s; pushed: {}; blobs there already: {}, mounted: {}, copied: {}; tags moved: {}",
         verified.bundle().name,
         verified.bundle().version,
         loaded.elapsed().as_secs_f64(),

@@ -107,7 +107,12 @@ fn wrap(line: &str, room: usize) -> Vec<String> {
     let mut pieces = Vec::new();
     let mut current = String::new();
     let mut used = 0;
-    for word in line.split_inclusive(' ') {
+    // What is too long for a line of its own, as a reference, is broken after one of its parts where it has some.
+    let parts = |word: &'_ str| match word.chars().count() > room {
+        true => word.split_inclusive('/').map(str::to_owned).collect::<Vec<_>>(),
+        false => vec![word.to_owned()],
+    };
+    for word in line.split_inclusive(' ').flat_map(parts) {
         let length = word.trim_end().chars().count();
         if used > 0 && used + length > room {
             pieces.push(std::mem::take(&mut current));
@@ -208,6 +213,8 @@ mod tests {
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         assert!(!text.contains('\u{1b}') && text.contains("second"), "{text}");
         assert_eq!(text.matches("word").count(), 40);
+        let reference = "image/registry.example:5000/a/long/repository:with-a-tag";
+        assert_eq!(wrap(reference, 40), ["image/registry.example:5000/a/long/", "  repository:with-a-tag"]);
         assert_eq!(text.matches('x').count(), 300);
         assert!(text.starts_with("   N  NAME"), "{text}");
     }

@@ -112,11 +112,15 @@ impl Registry {
     fn start(desk: &Desk) -> Self {
         let arguments = ["registry", "serve", "--data", "reg", "--listen", "127.0.0.1:0"];
         let user = ["--username", "me", "--password-file", "passphrase"];
-        let mut command = desk.command(&[&arguments[..], &user].concat());
+        Self::serve(desk, &[&arguments[..], &user].concat())
+    }
+
+    fn serve(desk: &Desk, arguments: &[&str]) -> Self {
+        let mut command = desk.command(arguments);
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
         let mut line = String::new();
         BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut line).expect("its address");
-        Self { process, address: line.trim().trim_start_matches("https://").to_owned() }
+        Self { process, address: line.trim().rsplit('/').next().unwrap_or_default().to_owned() }
     }
 }
 
@@ -250,6 +254,10 @@ fn a_registry_that_does_not_answer_as_hoped() {
     desk.fails(&serve("text"), 5, &["`text`"]);
     let open = ["registry", "serve", "--data", "d", "--listen", "0.0.0.0:0", "--plain-http"];
     desk.fails(&open, 2, &["0.0.0.0", "loopback"]);
+    let plain =
+        Registry::serve(&desk, &["registry", "serve", "--data", "plain", "--listen", "127.0.0.1:0", "--plain-http"]);
+    let load = ["load", "x.tar", "--root", "trust/root.json", "--registry", &plain.address];
+    desk.fails(&load, 5, &["does not speak TLS", "--plain-http"]);
     desk.fails(&["load", "x.tar", "--root", "trust/root.json", "--registry", "https://r/x"], 2, &["scheme"]);
 }
 

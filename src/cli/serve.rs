@@ -16,6 +16,7 @@ use crate::stage::serve::serve;
 /// Run the scans of a plan by their schedules, until told to stop
 ///
 /// SIGTERM or SIGINT drains: nothing new is started, what runs is ended and recorded; a second one ends what runs at once.
+/// The ledger of --ledger counts where the plan names none.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// The plan

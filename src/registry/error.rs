@@ -225,12 +225,17 @@ impl RegistryError {
 
 /// A certificate that was refused stays refused, however often one asks.
 fn is_certificate_error(error: &(dyn std::error::Error + 'static)) -> bool {
-    if error.is::<rustls::Error>() {
-        return true;
+    tls_error(error).is_some()
+}
+
+/// The error of TLS that this one comes from.
+fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
+    if let Some(error) = error.downcast_ref() {
+        return Some(error);
     }
     // An I/O error's source is that of the error inside it, which has to be looked at too.
     let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    inside.is_some_and(|inside| is_certificate_error(inside)) || error.source().is_some_and(is_certificate_error)
+    inside.and_then(|inside| tls_error(inside)).or_else(|| error.source().and_then(tls_error))
 }
 
 impl Classify for RegistryError {
@@ -259,6 +264,9 @@ impl Classify for RegistryError {
             Self::Ca { .. } => Some("give the PEM file of the CA that signed the registry's certificate".to_owned()),
             Self::PlainHttp { .. } => Some("serve the registry with TLS, and name its CA with --ca".to_owned()),
             Self::Credentials { .. } => Some("name them with --username and --password-file instead".to_owned()),
+            Self::Connection { source, .. } if matches!(tls_error(source), Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType))) => {
+                Some("it does not speak TLS: have it served with TLS, or use --plain-http (plainHttp in a document) if it is on this machine".to_owned())
+            }
             Self::Connection { source, .. } if is_certificate_error(source) => {
                 Some("name the CA that signed the registry's certificate with --ca (caFile in a document), and the registry as its certificate does".to_owned())
             }

@@ -183,7 +183,7 @@ fn verify_ends_with_6_when_something_is_wrong() {
     let (_folder, path, _) = sample();
     let ran = gapscan(&path, &["ledger", "verify"]);
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
-    assert!(ran.out.contains("intact") && ran.out.contains("2 runs, 3 results, 1 signed checkpoints"), "{}", ran.out);
+    assert!(ran.out.contains("intact") && ran.out.contains("2 runs, 3 results, 1 signed checkpoint;"), "{}", ran.out);
 
     let conn = rusqlite::Connection::open(&path).expect("open");
     conn.execute_batch("DROP TRIGGER finding_no_update; UPDATE finding SET status = 'passed' WHERE status = 'failed'")
@@ -223,7 +223,7 @@ fn a_ledger_of_schema_1_is_read_and_verifies() {
     let path = folder.path().join("ledger");
     let ran = gapscan(&path, &["ledger", "verify"]);
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
-    assert!(ran.out.contains("9 entries: 2 runs, 3 results, 1 signed checkpoints"), "{}", ran.out);
+    assert!(ran.out.contains("9 entries: 2 runs, 3 results, 1 signed checkpoint;"), "{}", ran.out);
     assert_eq!(json(&path, &["results"])["results"].as_array().map(Vec::len), Some(2));
     assert_eq!(json(&path, &["history"]).as_array().map(Vec::len), Some(2));
 }

@@ -48,6 +48,7 @@ pub trait Classify: Error {
 pub struct Failure {
     class: ExitClass,
     remedy: Option<String>,
+    during: Option<String>,
     error: Box<dyn Error + Send + Sync>,
 }
 
@@ -57,18 +58,25 @@ pub type Outcome<T = ExitClass> = Result<T, Failure>;
 impl Failure {
     /// A failure of wrong usage or configuration, from a message that fits after "failed to".
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { class: ExitClass::Usage, remedy: None, error: message.into().into() }
+        Self { class: ExitClass::Usage, remedy: None, during: None, error: message.into().into() }
     }
 
     /// A failure of this class, from a message that fits after "failed to".
     pub fn new(class: ExitClass, message: impl Into<String>) -> Self {
-        Self { class, remedy: None, error: message.into().into() }
+        Self { class, remedy: None, during: None, error: message.into().into() }
     }
 
     /// The same with a remedy.
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// The same with what was being done in front, as ``verify `x.tar` ``, where the error itself does not know it.
+    #[must_use]
+    pub fn during(mut self, what: impl Into<String>) -> Self {
+        self.during = Some(what.into());
         self
     }
 
@@ -80,7 +88,7 @@ impl Failure {
 
 impl<E: Classify + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { class: error.class(), remedy: error.remedy(), error: Box::new(error) }
+        Self { class: error.class(), remedy: error.remedy(), during: None, error: Box::new(error) }
     }
 }
 
@@ -88,7 +96,10 @@ impl fmt::Display for Failure {
     /// The whole chain: `message: cause: cause`, and the remedy on a line of its own. Control characters, which a
     /// hostile name may carry, are neutralised.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = self.error.to_string();
+        let mut text = match &self.during {
+            Some(during) => format!("{during}: {}", self.error),
+            None => self.error.to_string(),
+        };
         let mut source = self.error.source();
         while let Some(cause) = source {
             let cause_text = cause.to_string();
@@ -128,5 +139,6 @@ mod tests {
         let failure = Failure::from(Sample(std::io::Error::other("bad \u{1b}[2Jdisk")));
         assert_eq!(failure.to_string(), "read `x`: bad \\u{1b}[2Jdisk\n  look again");
         assert_eq!(failure.class().code(), 5);
+        assert!(failure.during("look").to_string().starts_with("look: read `x`: bad"));
     }
 }

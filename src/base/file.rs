@@ -39,8 +39,18 @@ pub enum FileError {
 impl Classify for FileError {
     fn class(&self) -> ExitClass {
         match self {
+            Self::Write { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => ExitClass::Usage,
             Self::Read { .. } | Self::Write { .. } => ExitClass::Unreachable,
             Self::TooLarge { .. } => ExitClass::Usage,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        let (Self::Read { source, .. } | Self::Write { source, .. }) = self else { return None };
+        match source.kind() {
+            io::ErrorKind::AlreadyExists => Some("name another place, or remove what is there first".to_owned()),
+            io::ErrorKind::PermissionDenied => Some("give the user that runs gapscan the right to it".to_owned()),
+            _ => None,
         }
     }
 }

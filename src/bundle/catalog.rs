@@ -8,6 +8,7 @@ use super::contents::Contents;
 use super::error::BundleError;
 use super::name::is_name;
 use super::oci::{self, Manifest};
+use super::scanner;
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog, CatalogItem, GAPSCAN_IMAGE};
@@ -62,6 +63,10 @@ pub fn check(catalog: &Catalog) -> Result<(), BundleError> {
         let name = crate::base::text::brief(&scanner.name);
         if !is_name(&scanner.name) || scanner.name == BUILTIN || !scanners.insert(scanner.name.as_str()) {
             return refuse(format!("`{name}` can't be a scanner's name, or two scanners have it"));
+        }
+        // Whoever signs content may err; what runs in a cluster is looked at on this side, too.
+        if let Some(problem) = scanner::problems(scanner).first() {
+            return refuse(format!("scanner `{name}` can't be used: {problem}"));
         }
         if !has(0, &scanner.image) {
             let image = crate::base::text::brief(&scanner.image);

@@ -18,6 +18,7 @@ use super::made::{self, Made, Run};
 use super::oci::{Descriptor, Platform};
 use super::platform::{self, Chosen};
 use super::profile::{ProfileFolder, ProfileResolver};
+use super::scanner;
 use super::source::{LayoutFolder, Source, SourceError};
 use super::writer::{BuildError, whole_seconds};
 use crate::base::digest::Digest;
@@ -125,6 +126,11 @@ pub async fn collect(
         let text = document::text(&definition.path(path), helpers.limits).map_err(wrong)?;
         scanners.push(LockedFile { path: path.clone(), digest: Digest::of(&text) });
         let scanner: ScannerDocument = document::parse(&definition.path(path), &text).map_err(wrong)?;
+        let problems = scanner::problems(&scanner);
+        if !problems.is_empty() {
+            let path = definition.path(path);
+            return Err(BuildError::Definition(format!("use scanner `{}`: {}", path.display(), problems.join("; "))));
+        }
         catalog.scanners.push(scanner);
     }
     for profile in &document.profiles {

@@ -13,7 +13,7 @@ use crate::cluster::agent::probe::Expected;
 use crate::cluster::agent::run::{ResultAt, RunRequest};
 use crate::cluster::agent::{collect, install, listen, probe, run};
 
-/// What the binary does inside a pod.
+/// Do what gapscan does inside a pod; nobody types this
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -22,51 +22,51 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Copies this binary to a path.
+    /// Copy this binary to a path
     Install {
-        /// Where to.
+        /// Where to
         to: PathBuf,
     },
-    /// Runs a scanner and holds the pod until its result was fetched.
+    /// Run a scanner and hold the pod until its result was fetched
     Run {
         #[command(flatten)]
         kept: Kept,
-        /// Where the target's files are.
+        /// Where the target's files are
         #[arg(long)]
         target_mount: Option<PathBuf>,
-        /// Seconds after which the scanner is killed.
+        /// Seconds after which the scanner is killed
         #[arg(long)]
         deadline: u64,
-        /// Seconds for which the pod is held after the scanner's end.
+        /// Seconds for which the pod is held after the scanner's end
         #[arg(long)]
         hold: u64,
-        /// The scanner's program and its arguments.
+        /// The scanner's program and its arguments
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
-    /// Waits for the scanner's end and writes its result to stdout.
+    /// Wait for the scanner's end and write its result to stdout
     Collect {
         #[command(flatten)]
         kept: Kept,
     },
-    /// Takes connections and closes them.
+    /// Take connections and close them
     Listen {
-        /// The port.
+        /// The port
         #[arg(long)]
         port: u16,
     },
-    /// Tries to connect and reports what happens.
+    /// Try to connect and report what happens
     Probe {
-        /// An address that should be reached.
+        /// An address that should be reached
         #[arg(long)]
         open: Vec<SocketAddr>,
-        /// An address that should not be reached.
+        /// An address that should not be reached
         #[arg(long)]
         blocked: Vec<SocketAddr>,
-        /// Seconds after which what was seen last is reported.
+        /// Seconds after which what was seen last is reported
         #[arg(long)]
         deadline: u64,
-        /// Where the report is written to; without it nothing is, and failing is told by the exit code.
+        /// Where the report is written to; without it nothing is, and failing is told by the exit code
         #[arg(long)]
         report: Option<PathBuf>,
     },
@@ -75,13 +75,13 @@ enum Command {
 /// Where a scanner's output is.
 #[derive(Debug, ClapArgs)]
 struct Kept {
-    /// The scanner's result file, or `stdout`.
+    /// The scanner's result file, or `stdout`
     #[arg(long)]
     result: PathBuf,
-    /// The folder for what is kept.
+    /// The folder for what is kept
     #[arg(long)]
     spool: PathBuf,
-    /// Bytes of the result, at most.
+    /// Bytes of the result, at most
     #[arg(long)]
     limit: u64,
 }

@@ -6,16 +6,16 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio::io::AsyncRead;
 
-use super::trust::Format;
+use super::table::{self, Format};
 use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::base::file::{self, FileError};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::bytes_for_people;
 use crate::base::text::printable;
-use crate::bundle::catalog;
 use crate::bundle::definition::TEMPLATE;
 use crate::bundle::reader::{BundleReader, VerifiedBundle};
+use crate::bundle::{BundleError, catalog};
 use crate::stage::build::{BuildRequest, LockRequest, build, lock};
 use crate::trust::passphrase::PassphraseSource;
 use crate::trust::remembered::Remembered;
@@ -53,10 +53,10 @@ struct SourceArgs {
     /// The definition; its lock is bundle.lock beside it
     #[arg(short = 'f', long = "file", value_name = "FILE", default_value = "bundle.yaml")]
     definition: PathBuf,
-    /// The static binary of gapscan that becomes its image (this program where nothing is said)
+    /// The static binary of gapscan that becomes its image [default: this program]
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
-    /// No progress on stderr
+    /// Show no progress on stderr
     #[arg(short, long)]
     quiet: bool,
 }
@@ -66,7 +66,7 @@ struct SourceArgs {
 struct LockArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// The time that the bundle counts as created ($SOURCE_DATE_EPOCH or now where nothing is said)
+    /// The time that the bundle counts as created [default: $SOURCE_DATE_EPOCH, then now]
     #[arg(long, value_name = "TIME")]
     created: Option<Timestamp>,
 }
@@ -76,26 +76,26 @@ struct LockArgs {
 struct BuildArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// The bundle
-    #[arg(short, long, value_name = "OUT.tar")]
+    /// The bundle to write
+    #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// The folder that `gapscan trust init` made, or its folder of keys
     #[arg(long, value_name = "DIR")]
     keys: PathBuf,
-    /// The root, with its chain beside it (root.json in the folder of --keys where nothing is said)
+    /// The root, with its chain beside it [default: root.json in the folder of --keys]
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
-    /// The file whose first line is the passphrase of the keys (else $GAPSCAN_PASSPHRASE, else the terminal)
+    /// The file whose first line is the passphrase of the keys [default: $GAPSCAN_PASSPHRASE, then the terminal]
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
 struct ReadArgs {
-    /// The bundle; - for standard input
+    /// The bundle; `-` for standard input
     #[arg(value_name = "FILE|-")]
     file: PathBuf,
-    /// The pinned root; never taken from the bundle
+    /// The pinned root that vouches for the bundle; never taken from the bundle
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
 }
@@ -105,10 +105,10 @@ struct ReadArgs {
 struct VerifyArgs {
     #[command(flatten)]
     read: ReadArgs,
-    /// The folder of the remembered versions: refuse what is older, and remember this one
+    /// The folder that remembers which versions were seen: refuse what is older, and remember this one
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// No progress on stderr
+    /// Show no progress on stderr
     #[arg(short, long)]
     quiet: bool,
 }
@@ -119,7 +119,7 @@ struct InspectArgs {
     #[command(flatten)]
     read: ReadArgs,
     /// How to print it
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
 }
 
@@ -173,7 +173,8 @@ impl LockArgs {
             limits: Limits::default(),
         };
         let (path, lock) = lock(&request, &self.source.progress()).await?;
-        println!("{}: {} version {}, {} items", path.display(), lock.name, lock.version, lock.items.len());
+        let items = table::count(lock.items.len(), "item");
+        println!("{}: {} version {}, {items}", path.display(), lock.name, lock.version);
         Ok(ExitClass::Success)
     }
 }
@@ -200,7 +201,7 @@ impl BuildArgs {
             limits: Limits::default(),
         };
         let built = build(&request, &self.source.progress()).await?;
-        println!("bundle   {} version {} with {} items", built.name, built.version, built.items);
+        println!("bundle   {} version {} with {}", built.name, built.version, table::count(built.items, "item"));
         println!("file     {} ({})", self.output.display(), bytes_for_people(built.written.bytes));
         println!("digest   {}", built.written.digest);
         println!("root     {}", built.root);
@@ -219,7 +220,19 @@ impl ReadArgs {
     ) -> Result<VerifiedBundle, Failure> {
         let root = TrustRoot::read(&self.root)?;
         let input = open(&self.file).await?;
-        let mut reader = BundleReader::open(input, &root, remembered, &Limits::default(), now).await?;
+        let verified = self.verify_by(&root, input, remembered, progress, now).await;
+        verified.map_err(|error| Failure::from(error).during(format!("verify {}", shown(&self.file))))
+    }
+
+    async fn verify_by(
+        &self,
+        root: &TrustRoot,
+        input: Box<dyn AsyncRead + Send + Unpin>,
+        remembered: &Remembered,
+        progress: &Progress,
+        now: Timestamp,
+    ) -> Result<VerifiedBundle, BundleError> {
+        let mut reader = BundleReader::open(input, root, remembered, &Limits::default(), now).await?;
         let (_, total) = reader.blob_totals();
         let step = progress.bytes(format!("verify {}", self.file.display()), total);
         while let Some(blob) = reader.next_blob().await? {
@@ -233,15 +246,29 @@ impl ReadArgs {
     }
 }
 
+/// A bundle in messages.
+pub(super) fn shown(path: &Path) -> String {
+    if path == Path::new("-") { "the bundle on standard input".to_owned() } else { format!("`{}`", path.display()) }
+}
+
 /// A bundle's bytes, from a file or standard input.
-pub(super) async fn open(path: &Path) -> Result<Box<dyn AsyncRead + Send + Unpin>, Failure> {
+async fn open(path: &Path) -> Result<Box<dyn AsyncRead + Send + Unpin>, Failure> {
     if path == Path::new("-") {
         return Ok(Box::new(tokio::io::stdin()));
     }
     let failed = |source| FileError::Read { path: path.to_owned(), source };
-    let mut file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let mut file = open_file(path).await.map_err(failed)?;
     file.set_max_buf_size(READ_BYTES);
     Ok(Box::new(file))
+}
+
+/// Opens what may be a bundle. A folder can be opened too, and only reading it would fail.
+pub(super) async fn open_file(path: &Path) -> std::io::Result<tokio::fs::File> {
+    let file = tokio::fs::File::open(path).await?;
+    match file.metadata().await?.is_dir() {
+        true => Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is a folder, and a bundle is one file")),
+        false => Ok(file),
+    }
 }
 
 impl VerifyArgs {
@@ -256,7 +283,7 @@ impl VerifyArgs {
             verified.remember()?;
         }
         let bundle = verified.bundle();
-        println!("verified {} version {} ({} bytes)", bundle.name, bundle.version, verified.bytes());
+        println!("verified {} version {} ({})", bundle.name, bundle.version, bytes_for_people(verified.bytes()));
         println!("content  {}", bundle.digest);
         println!("root     {}", bundle.root);
         println!("created  {}", verified.created());
@@ -280,7 +307,7 @@ impl InspectArgs {
                     "bytes": verified.bytes(),
                     "catalog": found,
                 });
-                println!("{}", serde_json::to_string_pretty(&value).map_err(|e| Failure::usage(e.to_string()))?);
+                table::emit_json(&value)?;
             }
             Format::Table => {
                 println!("verified {} version {}, expires {}", bundle.name, bundle.version, verified.expires());

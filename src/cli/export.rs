@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
+use super::access::LedgerPath;
 use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::base::text::printable;
 use crate::model::record::RunId;
@@ -13,22 +14,21 @@ use crate::model::target::TargetSpec;
 use crate::report::contents::Selection;
 use crate::stage::export::{self, ExportFormat, ExportRequest};
 
-/// Write one report of what the ledger says.
+/// Write one report of what the ledger says
 ///
 /// The ledger is verified first; when it is not intact the report says so and the exit code is 6. An export is no gate:
 /// failed or unevaluated controls do not change its exit code.
 #[derive(Debug, Args)]
 pub(crate) struct Export {
     /// The format of the report
-    #[arg(long, value_enum)]
+    #[arg(long, value_name = "FORMAT")]
     format: Format,
     /// Where to write it, `-` for the standard output. HDF has one file for each target and profile: several go into a new
     /// folder of this name
     #[arg(short, long, value_name = "PATH", default_value = "-")]
     output: PathBuf,
-    /// The ledger
-    #[arg(short = 'L', long, env = "GAPSCAN_LEDGER", value_name = "FILE", default_value = super::access::DEFAULT_LEDGER)]
-    ledger: PathBuf,
+    #[command(flatten)]
+    ledger: LedgerPath,
     /// Only the results of this run
     #[arg(long, value_name = "ID", conflicts_with = "latest")]
     run: Option<RunId>,
@@ -39,7 +39,7 @@ pub(crate) struct Export {
     #[arg(long = "target", value_name = "TARGET")]
     targets: Vec<TargetSpec>,
     /// The title of the report
-    #[arg(long)]
+    #[arg(long, value_name = "TEXT")]
     title: Option<String>,
     /// The classification marking, shown first and last and on each printed page
     #[arg(long, value_name = "MARKING", env = "GAPSCAN_CLASSIFICATION")]
@@ -64,7 +64,7 @@ impl Export {
             Format::Html => ExportFormat::Html,
         };
         let request = ExportRequest {
-            ledger: self.ledger,
+            ledger: self.ledger.path,
             selection: self.run.map_or(Selection::Latest, Selection::Run),
             targets: self.targets,
             title: self.title,
@@ -85,7 +85,8 @@ impl Export {
         }
         let owed = report.unrecorded().count();
         if owed > 0 {
-            eprintln!("gapscan: {owed} tasks of unfinished runs have no result; the report lists them");
+            let owed = super::table::count(owed, "task");
+            eprintln!("gapscan: {owed} of unfinished runs without a result; the report lists what is missing");
         }
         match report.ledger.state.problem() {
             None => Ok(ExitClass::Success),

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use clap::Args as Arguments;
 use serde::Serialize;
 
-use super::table::{self, COUNTS, Format, LedgerPath, Table, counts, lies_below, when};
+use super::access::LedgerPath;
+use super::table::{self, COUNTS, Format, Table, counts, lies_below, when};
 use crate::base::exit::{ExitClass, Outcome};
 use crate::ledger::{Change, LedgerReader, RunRecord, TaskSummary};
 use crate::model::coverage::Coverage;
@@ -16,7 +17,7 @@ use crate::model::record::{RunEnd, RunId, Trigger};
 /// How many changes of one result a table shows.
 const SHOWN: usize = 10;
 
-/// Shows runs over time, or the results of one target and what changed between them
+/// Show runs over time, or the results of one target and what changed between them
 #[derive(Debug, Arguments)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -27,7 +28,7 @@ pub(super) struct Args {
     /// How many runs, or results of each target and profile, the newest first
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
     limit: usize,
-    /// The form of the output
+    /// How to print it
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
 }
@@ -129,12 +130,11 @@ impl Args {
                 }
             }
         }
+        if views.is_empty() {
+            return Err(table::no_result(asked));
+        }
         if self.output == Format::Json {
             return table::emit_json(&views);
-        }
-        if views.is_empty() {
-            eprintln!("no result for this target");
-            return Ok(());
         }
         table::emit(&render(&views))
     }

@@ -2,11 +2,12 @@
 
 use clap::{Args as Arguments, Subcommand};
 
-use super::table::{self, Format, LedgerPath, Table};
+use super::access::LedgerPath;
+use super::table::{self, Format, Table, count};
 use crate::base::exit::{ExitClass, Outcome};
 use crate::ledger::{LedgerReader, VerifyReport};
 
-/// Works on the ledger itself
+/// Verify the ledger itself
 #[derive(Debug, Arguments)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -15,7 +16,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Checks that nothing in the ledger was edited, removed, added or lost; exit code 6 if something was
+    /// Check that nothing in the ledger was edited, removed, added or lost; exit code 6 if something was
     Verify(Verify),
 }
 
@@ -23,7 +24,7 @@ enum Command {
 struct Verify {
     #[command(flatten)]
     ledger: LedgerPath,
-    /// The form of the output
+    /// How to print it
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
 }
@@ -59,8 +60,12 @@ fn render(report: &VerifyReport) -> String {
         _ => format!("ledger: {verdict}\n"),
     };
     text += &format!(
-        "{} entries: {} runs, {} results, {} signed checkpoints; {} pieces of evidence\n",
-        report.entries, report.runs, report.tasks, report.checkpoints, report.evidence
+        "{}: {}, {}, {}; evidence: {}\n",
+        if report.entries == 1 { "1 entry".to_owned() } else { format!("{} entries", report.entries) },
+        count(report.runs, "run"),
+        count(report.tasks, "result"),
+        count(report.checkpoints, "signed checkpoint"),
+        count(report.evidence, "piece"),
     );
     if report.after_head_file > 0 {
         text += &format!(

@@ -7,18 +7,22 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use futures::stream;
 use jiff::Timestamp;
-use tokio::fs::File;
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
-use super::access::ConnectArgs;
+use super::access::{ConnectArgs, REGISTRY};
+use super::bundle;
+use super::table::count;
 use crate::base::exit::{ExitClass, Failure, Outcome};
+use crate::base::file::FileError;
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::bytes_for_people;
 use crate::registry::Prefix;
 use crate::stage::load::{Load, LoadedBundle};
+use crate::stage::plan::RegistryAccess;
+use crate::stage::registries;
 use crate::trust::remembered::Remembered;
 use crate::trust::root::TrustRoot;
 
@@ -31,25 +35,28 @@ const STDIN_PIECE: usize = 256 << 10;
 /// interrupted is repeated: what is there already is skipped.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The bundles, in this order; - reads one from standard input
-    #[arg(value_name = "FILE", required = true)]
+    /// The bundles, in this order; `-` for standard input
+    #[arg(value_name = "FILE|-", required = true)]
     files: Vec<PathBuf>,
-    /// The pinned root that vouches for the bundles
-    #[arg(long, value_name = "FILE")]
+    /// The pinned root that vouches for the bundles; never taken from the bundle
+    #[arg(long, value_name = "FILE", help_heading = REGISTRY)]
     root: PathBuf,
-    /// Where to load to
-    #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
+    /// The registry to load into
+    #[arg(long, value_name = "HOST[:PORT][/PREFIX]", help_heading = REGISTRY)]
     registry: Prefix,
     #[command(flatten)]
     connect: ConnectArgs,
+    /// Push blobs in chunks of this many bytes, for a proxy that limits the size of a request
+    #[arg(long, value_name = "BYTES", help_heading = REGISTRY)]
+    chunk_size: Option<NonZeroUsize>,
     /// The folder that remembers which versions were seen, so that no older one is accepted
-    #[arg(long, value_name = "FOLDER", default_value = "gapscan-state")]
+    #[arg(long, value_name = "DIR", default_value = "gapscan-state", help_heading = REGISTRY)]
     state: PathBuf,
     /// Requests to the registry that may run at the same time beside the stream of blobs
     #[arg(long, value_name = "N", default_value = "4")]
     jobs: NonZeroUsize,
-    /// Say nothing but errors
-    #[arg(long, short)]
+    /// Show no progress on stderr
+    #[arg(short, long)]
     quiet: bool,
 }
 
@@ -60,7 +67,8 @@ impl Args {
         }
         let limits = Limits::default();
         let root = TrustRoot::read(&self.root)?;
-        let client = self.connect.client(&self.registry.registry, &limits)?;
+        let access = RegistryAccess { chunk_bytes: self.chunk_size, ..self.connect.access() };
+        let client = registries::client(&self.registry.registry, &access, &limits)?;
         let remembered = Remembered::in_folder(&self.state);
         let progress = if self.quiet { Progress::quiet() } else { Progress::stderr() };
         // Before a long stream begins, whether there is anybody to send it to.
@@ -77,13 +85,14 @@ impl Args {
                 progress: &progress,
             };
             let loaded = if is_stdin(file) {
-                load.run(standard_input()).await?
+                load.run(standard_input()).await
             } else {
-                let opened = File::open(file).await.map_err(|error| {
-                    Failure::new(ExitClass::Unreachable, format!("open bundle `{}`: {error}", file.display()))
-                })?;
-                load.run(tokio::io::BufReader::with_capacity(1 << 20, opened)).await?
+                let failed = |source| FileError::Read { path: file.clone(), source };
+                let opened = bundle::open_file(file).await.map_err(failed)?;
+                load.run(tokio::io::BufReader::with_capacity(1 << 20, opened)).await
             };
+            let loaded =
+                loaded.map_err(|error| Failure::from(error).during(format!("load {}", bundle::shown(file))))?;
             progress.say(summary(&loaded, &self.registry));
         }
         Ok(ExitClass::Success)
@@ -121,14 +130,15 @@ fn is_stdin(path: &Path) -> bool {
 }
 
 fn summary(loaded: &LoadedBundle, prefix: &Prefix) -> String {
-    let bundle = loaded.bundle();
-    let catalog = bundle.catalog();
+    let verified = loaded.bundle();
+    let catalog = verified.catalog();
     let counts = loaded.counts();
     let items = catalog.images.len() + catalog.profiles.len() + catalog.dependencies.len();
+    let items = count(items, "item");
     format!(
-        "loaded {} {} into {prefix}: {items} items in {:.1} s; {} pushed, {} blobs there already, {} mounted, {} copied, {} tags moved",
-        bundle.bundle().name,
-        bundle.bundle().version,
+        "loaded {} {} into {prefix}: {items} in {:.1} s; pushed: {}; blobs there already: {}, mounted: {}, copied: {}; tags moved: {}",
+        verified.bundle().name,
+        verified.bundle().version,
         loaded.elapsed().as_secs_f64(),
         bytes_for_people(counts.pushed_bytes),
         counts.skipped,

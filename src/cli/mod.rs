@@ -12,6 +12,7 @@ mod results;
 mod scan;
 mod serve;
 mod signal;
+mod summary;
 mod table;
 mod trust;
 
@@ -21,13 +22,25 @@ use clap::{Parser, Subcommand};
 
 use crate::base::exit::{ExitClass, Outcome};
 
-/// Carries security scanning across an air gap: signed bundles in, honest compliance evidence out.
+/// Carry security scanning across an air gap: signed bundles in, honest compliance evidence out
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 110)]
+#[command(version, propagate_version = true, max_term_width = 110, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// What the process may end as; the same is in the README.
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  everything expected was evaluated and the threshold is met
+   1  evaluated, threshold not met
+   2  usage or configuration
+   3  not everything expected was evaluated
+   4  refused: signature, digest, rollback, expiry, malformed archive
+   5  a registry, cluster or file can't be reached
+   6  the ledger can't be written or is not intact
+  70  a bug";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -10,7 +10,7 @@ use crate::base::limits::Limits;
 use crate::registry::Credentials;
 use crate::registry::serve::{ServeConfig, Server, Tls};
 
-/// Serve the embedded registry
+/// Run the embedded OCI registry
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -33,8 +33,8 @@ struct ServeArgs {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
     listen: SocketAddr,
-    /// A name or address that clients use, for the certificate that is made (repeatable; loopback, this host's name and the
-    /// address listened on are always in it)
+    /// A name or address that clients use, for the certificate that is made; can be given several times. Loopback, this
+    /// host's name and the address listened on are always in it
     #[arg(long, value_name = "NAME", conflicts_with_all = ["tls_cert", "plain_http"])]
     name: Vec<String>,
     /// The server's certificate chain (PEM)
@@ -47,9 +47,9 @@ struct ServeArgs {
     #[arg(long, conflicts_with = "tls_cert")]
     plain_http: bool,
     /// Ask every client for this user's password
-    #[arg(long, alias = "user", value_name = "NAME", requires = "password_file")]
+    #[arg(long, value_name = "NAME", requires = "password_file")]
     username: Option<String>,
-    /// The file whose first line is the password
+    /// The file whose first line is the user's password
     #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
 }

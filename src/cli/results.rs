@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use clap::Args as Arguments;
 use serde::Serialize;
 
-use super::table::{self, COUNTS, Format, LedgerPath, Table, counts, lies_below, when};
+use super::access::LedgerPath;
+use super::table::{self, COUNTS, Format, Table, counts, lies_below, when};
 use crate::base::digest::Digest;
 use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::ledger::LedgerReader;
@@ -21,7 +22,7 @@ use crate::model::target::Target;
 /// How many details of one finding a table shows.
 const SHOWN: usize = 5;
 
-/// Shows the latest result of each target, and what in it needs attention
+/// Show the latest result of each target, and what in it needs attention
 #[derive(Debug, Arguments)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -39,7 +40,7 @@ pub(super) struct Args {
     /// The results of this run instead of the latest
     #[arg(long, value_name = "ID")]
     run: Option<RunId>,
-    /// The form of the output
+    /// How to print it
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
 }
@@ -106,6 +107,9 @@ impl Args {
         };
         let asked = |record: &TaskRecord| self.target.as_ref().is_none_or(|t| lies_below(&record.target.key(), t));
         let records: Vec<TaskRecord> = records.into_iter().filter(asked).collect();
+        if let (Some(target), true) = (&self.target, records.is_empty()) {
+            return Err(table::no_result(target));
+        }
         let mut profiles: HashMap<Digest, Profile> = HashMap::new();
         for record in &records {
             let digest = record.profile.digest;
@@ -129,7 +133,7 @@ impl Args {
             }
             Format::Table => {
                 if views.is_empty() {
-                    eprintln!("no result{}", if self.target.is_some() { " for this target" } else { "" });
+                    eprintln!("no result");
                 }
                 table::emit(&render(&views))?;
                 warn(&unfinished);
@@ -216,8 +220,14 @@ fn explain(view: &FindingView<'_>) -> String {
         Verdict::NotEvaluated { reason, detail } => lines.push(format!("{reason}: {}", line(detail))),
     }
     for detail in view.finding.details.iter().take(SHOWN) {
-        let separator = if detail.subject.is_empty() || detail.message.is_empty() { "" } else { ": " };
-        lines.push(format!("- {}{separator}{}", line(&detail.subject), line(&detail.message)));
+        let (subject, message) = (line(&detail.subject), line(&detail.message));
+        lines.push(match (subject.is_empty(), message.is_empty()) {
+            // Some messages begin with what they are about.
+            (true, _) => format!("- {message}"),
+            (_, false) if message.starts_with(&subject) => format!("- {message}"),
+            (_, true) => format!("- {subject}"),
+            _ => format!("- {subject}: {message}"),
+        });
     }
     let more = view.finding.details.len().saturating_sub(SHOWN) as u64 + view.finding.details_omitted;
     if more > 0 {

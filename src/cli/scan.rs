@@ -6,10 +6,13 @@ use clap::{Args as ClapArgs, ValueEnum};
 use jiff::Timestamp;
 
 use super::access::AccessArgs;
+use super::table::Format;
+use super::{signal, summary};
 use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::Span;
+use crate::base::text::printable;
 use crate::ledger::Ledger;
 use crate::model::control::Severity;
 use crate::model::outcome::Status;
@@ -18,46 +21,49 @@ use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetSpec;
 use crate::registry::Reference;
 use crate::stage::plan::{Access, ClusterAccess, Plan, Policy, Selection, Unenforced};
-use crate::stage::scan::{RunSummary, ScanRequest, Stopping, scan, words};
+use crate::stage::scan::{RunSummary, ScanRequest, Stopping, scan};
 
-/// Scans targets once and records every result in the ledger.
+/// Scan targets once, now, and record every result in the ledger
 ///
-/// A TARGET is `host`, `cluster`, `image/REF`, `pod/NS/NAME[/CONTAINER]`, `node/NAME` or `ns/NAME`.
+/// A TARGET is host, cluster, image/REF, pod/NS/NAME[/CONTAINER] or ns/NAME. The ledger is made if it is not there.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
-    /// What is scanned.
+    /// What is scanned
     #[arg(value_name = "TARGET")]
     targets: Vec<TargetSpec>,
-    /// The scans of a plan, instead of what the other options say.
-    #[arg(short = 'f', long, value_name = "PLAN", conflicts_with_all = ["targets", "all", "selector", "engine", "profile", "bundle"])]
+    /// All scans of this plan, once, with what the plan says instead of the other options
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = ["targets", "all", "selector", "engine", "profile", "bundle"])]
     file: Option<PathBuf>,
-    /// The objects of the cluster, every container, and every image that runs.
+    /// The objects of the cluster, every container, and every image that runs
     #[arg(long)]
     all: bool,
-    /// Every container of the pods with these labels, in all namespaces.
+    /// Every container of the pods with these labels, in all namespaces
     #[arg(short = 'l', long, value_name = "LABELS")]
     selector: Option<String>,
-    /// `builtin`, a scanner of the bundle, or `all`. May be given more than once.
+    /// builtin, a scanner of the bundle, or all; can be given several times
     #[arg(short, long, value_name = "NAME", default_values_t = [BUILTIN.to_owned()])]
     engine: Vec<String>,
-    /// Only these profiles. May be given more than once.
+    /// Only this profile; can be given several times
     #[arg(short, long, value_name = "NAME")]
     profile: Vec<String>,
     #[command(flatten)]
     access: AccessArgs,
-    /// What happens where network policies are not proven to be enforced.
-    #[arg(long, value_enum, default_value_t = Unenforced::Refuse)]
+    /// What happens where network policies are not proven to be enforced
+    #[arg(long, value_enum, value_name = "ACTION", help_heading = "Cluster", default_value_t = Unenforced::Refuse)]
     unenforced_network: Unenforced,
-    /// How old a database may be where the bundle does not say.
+    /// How old a database may be where the bundle does not say
     #[arg(long, value_name = "SPAN", default_value_t = Policy::default().database_max_age)]
     database_max_age: Span,
-    /// How many targets are scanned at once.
+    /// How many targets are scanned at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     parallel: u8,
-    /// The exit code is 1 if a control of this severity or above failed.
-    #[arg(long, value_enum, default_value_t = FailOn::Any)]
+    /// End with exit code 1 if a control of this severity or above failed
+    #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = FailOn::Any)]
     fail_on: FailOn,
-    /// No progress on stderr.
+    /// How to print the summary
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    /// Show no progress on stderr
     #[arg(short, long)]
     quiet: bool,
 }
@@ -65,17 +71,17 @@ pub(crate) struct Args {
 /// From which severity on a failed control gives exit code 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FailOn {
-    /// Any failed control.
+    /// Any failed control
     Any,
-    /// Low or above.
+    /// Low or above
     Low,
-    /// Medium or above.
+    /// Medium or above
     Medium,
-    /// High or above.
+    /// High or above
     High,
-    /// Critical.
+    /// Critical
     Critical,
-    /// A failed control does not change the exit code.
+    /// A failed control does not change the exit code
     Never,
 }
 
@@ -95,10 +101,11 @@ impl FailOn {
 impl Args {
     pub(crate) async fn run(self) -> Outcome {
         let progress = if self.quiet { Progress::quiet() } else { Progress::stderr() };
-        let stop = super::signal::stop_on_signals(progress.clone())?;
+        let stop = signal::stop_on_signals(progress.clone())?;
         let (access, requests) = self.requests()?;
         let mut ledger = Ledger::open(&access.ledger, Timestamp::now())?;
         let mut worst = ExitClass::Success;
+        let mut summaries = Vec::new();
         for request in requests {
             if *stop.borrow() != Stopping::No {
                 progress.say("told to stop: the scans that are left are not started");
@@ -107,16 +114,16 @@ impl Args {
             }
             let summary = scan(request, &mut ledger, stop.clone(), &progress).await?;
             let class = self.class(&summary, &ledger)?;
-            println!("run {}: {}", summary.run, words(summary.coverage));
-            if let Some(score) = summary.coverage.score() {
-                println!("score {score} % (passed of all that has a bearing; what was not evaluated lowers it)");
-            }
+            summaries.push(summary);
             worst = match (worst, class) {
                 (ExitClass::Success, class) | (ExitClass::ThresholdNotMet, class @ ExitClass::NotEvaluated) => class,
                 (worst, _) => worst,
             };
         }
-        println!("more: gapscan results --ledger {}", access.ledger.display());
+        summary::print(&summaries, self.output)?;
+        if !self.quiet {
+            eprintln!("{}", printable(&format!("details: gapscan results -L {}", access.ledger.display())));
+        }
         Ok(worst)
     }
 
@@ -125,7 +132,7 @@ impl Args {
             TargetSpec::Image(reference) => reference.parse::<Reference>().ok().map(|r| r.registry.to_string()),
             _ => None,
         });
-        let mut access = self.access.access(images)?;
+        let mut access = self.access.access(images);
         let Some(file) = &self.file else {
             let selection = Selection {
                 targets: self.targets.clone(),
@@ -137,6 +144,10 @@ impl Args {
             if selection.words().is_empty() {
                 return Err(Failure::usage("scan: no target is named")
                     .with_remedy("name a target, as `gapscan scan host`, or use --all, -l or -f"));
+            }
+            let unusable: Vec<String> = selection.unusable().collect();
+            if !unusable.is_empty() {
+                return Err(Failure::usage(format!("scan {}", unusable.join("; "))));
             }
             let policy = Policy {
                 unenforced_network: self.unenforced_network,

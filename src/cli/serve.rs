@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use jiff::Timestamp;
 
-use super::access::DEFAULT_LEDGER;
+use super::access::LedgerPath;
 use crate::base::exit::{ExitClass, Outcome};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
@@ -13,16 +13,16 @@ use crate::ledger::Ledger;
 use crate::stage::plan::{Access, Plan};
 use crate::stage::serve::serve;
 
-/// Runs the scans of a plan by their schedules. SIGTERM or SIGINT drains: nothing new is started, what runs is ended and
-/// recorded; a second one ends what runs at once.
+/// Run the scans of a plan by their schedules, until told to stop
+///
+/// SIGTERM or SIGINT drains: nothing new is started, what runs is ended and recorded; a second one ends what runs at once.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
-    /// The plan.
-    #[arg(short = 'f', long, value_name = "PLAN", default_value = "plan.yaml")]
+    /// The plan
+    #[arg(short = 'f', long, value_name = "FILE", default_value = "plan.yaml")]
     file: PathBuf,
-    /// The ledger, where the plan names none; made if it is not there.
-    #[arg(short = 'L', long, env = "GAPSCAN_LEDGER", default_value = DEFAULT_LEDGER, value_name = "FILE")]
-    ledger: PathBuf,
+    #[command(flatten)]
+    ledger: LedgerPath,
 }
 
 impl Args {
@@ -31,7 +31,7 @@ impl Args {
         let stop = super::signal::stop_on_signals(progress.clone())?;
         let plan = Plan::load(&self.file, &Limits::default())?;
         let access = Access {
-            ledger: plan.ledger.clone().unwrap_or(self.ledger),
+            ledger: plan.ledger.clone().unwrap_or(self.ledger.path),
             cluster: plan.cluster.clone(),
             bundle: plan.bundle.clone(),
             registries: plan.registries.clone(),

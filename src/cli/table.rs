@@ -1,9 +1,8 @@
-//! What commands that list something share: the ledger's path, the output format, tables for people.
+//! What commands that list something share: the output format, tables for people.
 
 use std::io::Write;
-use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::base::exit::{ExitClass, Failure, Outcome};
@@ -16,26 +15,11 @@ const WIDTH: usize = 100;
 /// How narrow the last column may become before the others go on without regard for the width.
 const NARROWEST: usize = 24;
 
-/// Where the ledger is.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct LedgerPath {
-    /// The ledger's database; its key, lock and head file are beside it
-    #[arg(
-        short = 'L',
-        long = "ledger",
-        env = "GAPSCAN_LEDGER",
-        value_name = "PATH",
-        default_value = super::access::DEFAULT_LEDGER
-    )]
-    pub(crate) path: PathBuf,
-}
-
 /// In which form data goes to stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people, 100 columns
+    // Documented here and not for clap: a list of them on lines of their own would bury the rest of each command's help.
     Table,
-    /// For programs
     Json,
 }
 
@@ -123,7 +107,12 @@ fn wrap(line: &str, room: usize) -> Vec<String> {
     let mut pieces = Vec::new();
     let mut current = String::new();
     let mut used = 0;
-    for word in line.split_inclusive(' ') {
+    // What is too long for a line of its own, as a reference, is broken after one of its parts where it has some.
+    let parts = |word: &'_ str| match word.chars().count() > room {
+        true => word.split_inclusive('/').map(str::to_owned).collect::<Vec<_>>(),
+        false => vec![word.to_owned()],
+    };
+    for word in line.split_inclusive(' ').flat_map(parts) {
         let length = word.trim_end().chars().count();
         if used > 0 && used + length > room {
             pieces.push(std::mem::take(&mut current));
@@ -166,9 +155,21 @@ pub(crate) fn counts(coverage: &Coverage) -> [String; 6] {
     ]
 }
 
+/// `1 run`, `2 runs`.
+pub(crate) fn count(number: impl TryInto<u64>, noun: &str) -> String {
+    let number: u64 = number.try_into().unwrap_or(u64::MAX);
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
 /// A time for people: UTC, to the minute. The JSON has it in full.
 pub(crate) fn when(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%MZ").to_string()
+}
+
+/// Why nothing is shown of a target that was asked for by name. Success would look like a clean target.
+pub(crate) fn no_result(target: &str) -> Failure {
+    Failure::usage(format!("show results of `{}`: the ledger has none", printable(target)))
+        .with_remedy("`gapscan results` lists the targets that have results")
 }
 
 /// Whether a target's key is the one that was asked for or lies below it: `pod/NS/NAME` has all its containers, and
@@ -212,6 +213,8 @@ mod tests {
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         assert!(!text.contains('\u{1b}') && text.contains("second"), "{text}");
         assert_eq!(text.matches("word").count(), 40);
+        let reference = "image/registry.example:5000/a/long/repository:with-a-tag";
+        assert_eq!(wrap(reference, 40), ["image/registry.example:5000/a/long/", "  repository:with-a-tag"]);
         assert_eq!(text.matches('x').count(), 300);
         assert!(text.starts_with("   N  NAME"), "{text}");
     }

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::base::exit::{ExitClass, Failure, Outcome};
+use super::table::{self, Format};
+use crate::base::exit::{ExitClass, Outcome};
 use crate::base::quantity::Span;
 use crate::trust::passphrase::{PassphraseSource, Purpose};
 use crate::trust::root::{self, ROLES, RootPlan, TrustRoot, role_name};
 
-/// Role keys and the root that enclaves pin
+/// Make and show role keys and the root that enclaves pin
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -34,16 +34,16 @@ struct InitArgs {
     /// The folder to fill
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// How many signatures a role asks for, as root=2,targets=1 (1 where nothing is said)
+    /// How many signatures a role asks for, as root=2,targets=1 [default: 1]
     #[arg(long, value_name = "ROLE=N", value_delimiter = ',', value_parser = role_number)]
     threshold: Vec<(String, u64)>,
-    /// How many keys a role gets, as root=3 (as many as its threshold where nothing is said)
+    /// How many keys a role gets, as root=3 [default: as many as its threshold]
     #[arg(long, value_name = "ROLE=N", value_delimiter = ',', value_parser = role_number)]
     keys: Vec<(String, u64)>,
     /// How long metadata of a role stays valid, as root=3650d,targets=90d
     #[arg(long, value_name = "ROLE=SPAN", value_delimiter = ',', value_parser = role_span)]
     expires: Vec<(String, Span)>,
-    /// The file whose first line is the passphrase of the keys (else $GAPSCAN_PASSPHRASE, else the terminal)
+    /// The file whose first line is the passphrase of the keys [default: $GAPSCAN_PASSPHRASE, then the terminal]
     #[arg(long, value_name = "FILE", conflicts_with = "unencrypted")]
     passphrase_file: Option<PathBuf>,
     /// Write the keys without encryption: whoever reads the files can sign
@@ -58,17 +58,8 @@ struct ShowArgs {
     #[arg(value_name = "DIR|FILE")]
     path: PathBuf,
     /// How to print it
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
-}
-
-/// How something is printed.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum Format {
-    /// For people
-    Table,
-    /// For programs
-    Json,
 }
 
 fn role_of(text: &str) -> Result<(String, &str), String> {
@@ -108,12 +99,14 @@ impl InitArgs {
         plan.keys.extend(self.keys);
         plan.validity.extend(self.expires);
         let passphrase = if self.unencrypted {
-            eprintln!("the keys are not encrypted: whoever can read the files can sign");
             None
         } else {
             Some(PassphraseSource { file: self.passphrase_file }.get(Purpose::Choose)?)
         };
         let root = root::init(&self.folder, &plan, passphrase.as_ref(), now)?;
+        if self.unencrypted {
+            eprintln!("the keys are not encrypted: whoever can read the files can sign");
+        }
         println!("root {} with the fingerprint {}", self.folder.join("root.json").display(), root.fingerprint());
         println!("keys {}", self.folder.join(root::KEYS_FOLDER).display());
         Ok(ExitClass::Success)
@@ -147,7 +140,7 @@ impl ShowArgs {
                     "validity": policy.validity,
                     "roles": roles,
                 });
-                println!("{}", serde_json::to_string_pretty(&value).map_err(|e| Failure::usage(e.to_string()))?);
+                table::emit_json(&value)?;
             }
             Format::Table => {
                 println!("fingerprint  {}", root.fingerprint());
@@ -158,7 +151,7 @@ impl ShowArgs {
                     let threshold = signed.roles.get(&role).map_or(0, |k| k.threshold.get());
                     let validity = policy.validity.get(role_name(role));
                     let validity = validity.map_or(String::new(), |span| format!(", valid for {span}"));
-                    println!("{:<12} {threshold} of {} key(s){validity}", role_name(role), keys.len());
+                    println!("{:<12} {threshold} of {}{validity}", role_name(role), table::count(keys.len(), "key"));
                     for key in keys {
                         println!("             {key}");
                     }

@@ -30,6 +30,12 @@ pub enum LedgerError {
         /// Where.
         path: PathBuf,
     },
+    /// The path is a folder's.
+    #[error("open ledger `{}`: it is a folder", .path.display())]
+    Folder {
+        /// Where.
+        path: PathBuf,
+    },
     /// A newer gapscan made it.
     #[error("open ledger `{}`: its schema is {found}, and this gapscan knows {known}", .path.display())]
     Newer {
@@ -168,6 +174,7 @@ impl Classify for LedgerError {
             Self::Absent { .. } => ExitClass::Unreachable,
             Self::Open { .. }
             | Self::NotLedger { .. }
+            | Self::Folder { .. }
             | Self::Newer { .. }
             | Self::Locked { .. }
             | Self::Lock { .. }
@@ -188,7 +195,7 @@ impl Classify for LedgerError {
             Self::Open { .. } | Self::Lock { .. } => {
                 Some("the folder must exist and be writable for the user that runs gapscan".to_owned())
             }
-            Self::NotLedger { .. } => Some("give the path of a ledger, or of a file that does not exist yet".to_owned()),
+            Self::NotLedger { .. } | Self::Folder { .. } => Some("give the path of a ledger, or of a file that does not exist yet".to_owned()),
             Self::Newer { .. } => Some("use the gapscan that wrote it, or a newer one".to_owned()),
             Self::Locked { .. } => Some("wait for it to end, or give this runner a ledger of its own".to_owned()),
             Self::Corrupt { .. } | Self::Evidence { .. } => Some(

@@ -55,6 +55,9 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection, LedgerError> {
     if !path.exists() {
         return Err(LedgerError::Absent { path: path.to_owned() });
     }
+    if path.is_dir() {
+        return Err(LedgerError::Folder { path: path.to_owned() });
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = |conn: rusqlite::Result<Connection>| {
         let conn = conn.map_err(|source| open_failed(path, source))?;

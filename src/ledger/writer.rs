@@ -54,6 +54,9 @@ impl Ledger {
     /// When another process writes to it; when it can't be opened or made; when it is no ledger, or a newer gapscan made it;
     /// when the key is missing or another; when the database does not hold all that the head file says.
     pub fn open(path: &Path, now: Timestamp) -> Result<Self, LedgerError> {
+        if path.is_dir() {
+            return Err(LedgerError::Folder { path: path.to_owned() });
+        }
         let lock = WriterLock::take(path)?;
         let head_file = head::read(path)?;
         let gone = |seq: u64| LedgerError::Head {

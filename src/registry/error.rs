@@ -260,13 +260,13 @@ impl Classify for RegistryError {
             Self::PlainHttp { .. } => Some("serve the registry with TLS, and name its CA with --ca".to_owned()),
             Self::Credentials { .. } => Some("name them with --username and --password-file instead".to_owned()),
             Self::Connection { source, .. } if is_certificate_error(source) => {
-                Some("name the CA that signed the registry's certificate with --ca, and the registry as its certificate does".to_owned())
+                Some("name the CA that signed the registry's certificate with --ca (caFile in a document), and the registry as its certificate does".to_owned())
             }
             Self::Connection { .. } | Self::Stalled { .. } => {
                 Some("see whether the registry runs and can be reached from here, then repeat: what is there already is skipped".to_owned())
             }
             Self::Unauthorized { .. } => {
-                Some("name a user with --username and --password-file, or log in so that ~/.docker/config.json has one, with the right to do this".to_owned())
+                Some("name a user with --username and --password-file (username and passwordFile in a document), or log in so that ~/.docker/config.json has one, with the right to do this".to_owned())
             }
             Self::ForeignHost { what: "token service", .. } => {
                 Some("if that host is the registry's own token service, name it with --token-host".to_owned())

@@ -112,6 +112,12 @@ pub async fn build(request: &BuildRequest, progress: &Progress) -> Result<Built,
         return Err(outdated(&path, &["bundle.yaml was changed after it was locked".to_owned()]));
     }
     // Keys first: a passphrase is asked for before the long work, and nothing is collected in vain.
+    if !request.keys.is_dir() {
+        let reason = format!("find keys in `{}`: there is no such folder", request.keys.display());
+        return Err(BuildError::Definition(format!(
+            "{reason}; name the one that `gapscan trust init` made with --keys"
+        )));
+    }
     let keys = [request.keys.join(KEYS_FOLDER), request.keys.clone()].into_iter().find(|p| p.is_dir());
     let keys = keys.unwrap_or_else(|| request.keys.clone());
     let root_path = request.root.clone().unwrap_or_else(|| {
@@ -199,7 +205,9 @@ impl References for AskRegistries {
             (Some(digest), _) => ManifestName::Digest(digest),
             (None, Some(tag)) => ManifestName::Tag(tag.clone()),
             (None, None) => {
-                let message = format!("resolve `{reference}`: it has neither a tag nor a digest");
+                let message = format!(
+                    "resolve `{reference}`: it has neither a tag nor a digest; write one, as `{reference}:1.0`"
+                );
                 return Err(SourceError::new(ExitClass::Usage, message));
             }
         };

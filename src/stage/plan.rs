@@ -13,6 +13,7 @@ use crate::base::limits::Limits;
 use crate::base::quantity::Span;
 use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetSpec;
+use crate::registry::Reference;
 
 /// A `kind: Plan` document. Paths in it are relative to its own folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -178,6 +179,20 @@ impl Default for Selection {
 }
 
 impl Selection {
+    /// Why targets can't be scanned whatever happens: images that are named as no registry knows them.
+    pub fn unusable(&self) -> impl Iterator<Item = String> {
+        self.targets.iter().filter_map(|target| {
+            let TargetSpec::Image(text) = target else { return None };
+            match text.parse::<Reference>() {
+                Ok(reference) if reference.manifest().is_none() => {
+                    Some(format!("`{target}`: the image has neither a tag nor a digest; write one, as `{target}:1.0`"))
+                }
+                Ok(_) => None,
+                Err(error) => Some(format!("`{target}`: {error}; {}", error.remedy().unwrap_or_default())),
+            }
+        })
+    }
+
     /// The selection in the words of the command line, for the record.
     pub fn words(&self) -> Vec<String> {
         let mut words: Vec<String> = self.targets.iter().map(ToString::to_string).collect();
@@ -284,6 +299,7 @@ impl Plan {
             if scan.selection.engines.is_empty() {
                 problems.push(format!("scan `{name}` has no engine"));
             }
+            problems.extend(scan.selection.unusable().map(|why| format!("scan `{name}`: {why}")));
             let external = scan.selection.engines.iter().find(|e| *e != BUILTIN && *e != "all");
             if let (Some(engine), None) = (external, &document.bundle) {
                 problems.push(format!("scan `{name}` asks for scanner `{engine}`, and the plan names no bundle"));

@@ -33,6 +33,14 @@ impl Classify for AccessError {
             Self::TokenHost(_) => ExitClass::Usage,
         }
     }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::File(error) => error.remedy(),
+            Self::Registry(error) => error.remedy(),
+            Self::TokenHost(error) => error.remedy(),
+        }
+    }
 }
 
 /// A client for this registry with this access. Without credentials of its own, those of `~/.docker/config.json` are used.

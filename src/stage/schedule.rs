@@ -40,7 +40,7 @@ struct RawSchedule {
 #[derive(Debug, thiserror::Error)]
 pub enum ScheduleError {
     /// The cron expression.
-    #[error("`{}` is no cron expression: {reason}", crate::base::text::brief(.cron))]
+    #[error("`{}` is no cron expression, as `30 2 * * 1-5` for minute, hour, day, month, weekday: {reason}", crate::base::text::brief(.cron))]
     Cron {
         /// As written.
         cron: String,
@@ -59,11 +59,9 @@ impl TryFrom<RawSchedule> for Schedule {
     type Error = ScheduleError;
 
     fn try_from(raw: RawSchedule) -> Result<Self, ScheduleError> {
-        let cron = CronParser::builder()
-            .seconds(Seconds::Optional)
-            .build()
-            .parse(&raw.cron)
-            .map_err(|e| ScheduleError::Cron { cron: raw.cron.clone(), reason: e.to_string() })?;
+        let cron = CronParser::builder().seconds(Seconds::Optional).build().parse(&raw.cron).map_err(|e| {
+            ScheduleError::Cron { cron: raw.cron.clone(), reason: e.to_string().trim_end_matches('.').to_owned() }
+        })?;
         let zone = TimeZone::get(&raw.time_zone).map_err(|_| ScheduleError::Zone(raw.time_zone.clone()))?;
         let schedule = Self { raw, cron, zone };
         // Any fixed moment serves to find out whether the expression has a next time at all.

@@ -56,6 +56,14 @@ pub enum TrustError {
     /// What was asked for when a root was made makes no sense.
     #[error("make a root: {0}")]
     RootPlan(String),
+    /// The file that is to be pinned is no root.
+    #[error("read `{}` as a root: {reason}", .path.display())]
+    NoRoot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A metadata file is not what it must be.
     #[error("read {file}: {reason}")]
     Metadata {
@@ -181,8 +189,10 @@ impl Classify for TrustError {
     fn class(&self) -> ExitClass {
         match self {
             Self::File(error) => error.class(),
-            Self::Passphrase { .. } | Self::Scratch(_) => ExitClass::Unreachable,
-            Self::PassphraseUnfit(_)
+            Self::Scratch(_) => ExitClass::Unreachable,
+            Self::Passphrase { .. }
+            | Self::PassphraseUnfit(_)
+            | Self::NoRoot { .. }
             | Self::KeyExposed { .. }
             | Self::Key { .. }
             | Self::KeysMissing { .. }
@@ -225,8 +235,12 @@ impl Classify for TrustError {
                 "restore the file from a backup; without it older bundles could be passed off as new ones"
             }
             Self::Scratch(_) => "set TMPDIR to a folder that can be written",
+            Self::NoRoot { .. } => {
+                "name the root.json that `gapscan trust init` made; if this is it, it was damaged: compare its SHA-256 with the original's"
+            }
+            Self::Key { .. } => "give the passphrase that the keys were made with, or bring the key back from a backup",
             Self::KeysMissing { .. } => "put the missing key files into the folder that --keys names",
-            Self::PassphraseUnfit(_) | Self::Key { .. } | Self::RootPlan(_) | Self::Tuf(_) => return None,
+            Self::PassphraseUnfit(_) | Self::RootPlan(_) | Self::Tuf(_) => return None,
         };
         Some(text.to_owned())
     }

@@ -59,7 +59,7 @@ impl TrustRoot {
     /// When the file can't be read or [`TrustRoot::from_bytes`] refuses it.
     pub fn read(path: &Path) -> Result<Self, TrustError> {
         Self::from_bytes(file::read_capped(path, SMALL_METADATA_BYTES)?).map_err(|error| match error {
-            TrustError::Metadata { reason, .. } => TrustError::Metadata { file: path.display().to_string(), reason },
+            TrustError::Metadata { reason, .. } => TrustError::NoRoot { path: path.to_owned(), reason },
             other => other,
         })
     }

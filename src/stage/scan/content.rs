@@ -79,38 +79,37 @@ impl Content {
         limits: &Limits,
         now: Timestamp,
     ) -> Result<Self, ScanError> {
-        let failed = |class: ExitClass, error: Box<dyn std::error::Error + Send + Sync>| ScanError::Bundle {
-            name: source.name.clone(),
-            source: error,
-            class,
+        let failed = |class: ExitClass, remedy: Option<String>, error: Box<dyn std::error::Error + Send + Sync>| {
+            ScanError::Bundle { name: source.name.clone(), source: error, class, remedy }
         };
         let prefix: Prefix = source
             .registry
             .parse()
             .map_err(|e: crate::registry::reference::NameError| ScanError::Request(e.to_string()))?;
-        let root = TrustRoot::read(&source.root).map_err(|e| failed(e.class(), e.into()))?;
+        let root = TrustRoot::read(&source.root).map_err(|e| failed(e.class(), e.remedy(), e.into()))?;
         let remembered = Remembered::in_folder(state);
         let client = registries.client(&prefix.registry).map_err(|e| ScanError::Registry {
             host: prefix.registry.to_string(),
             class: e.class(),
+            remedy: e.remedy(),
             source: e.into(),
         })?;
         let (bundle, catalog) = load::read_catalog(&client, &prefix, &source.name, &root, &remembered, limits, now)
             .await
-            .map_err(|e| failed(e.class(), e.into()))?;
+            .map_err(|e| failed(e.class(), e.remedy(), e.into()))?;
         let shelf = Shelf { client: &client, prefix: &prefix, catalog: &catalog };
         let mut content = Self { bundle: Some(bundle), ..Self::shipped() };
         let own = catalog.images.iter().find(|i| i.name == GAPSCAN_IMAGE);
         content.own_image =
-            own.map(|item| shelf.reference(item)).transpose().map_err(|e| failed(e.class(), e.into()))?;
+            own.map(|item| shelf.reference(item)).transpose().map_err(|e| failed(e.class(), e.remedy(), e.into()))?;
         for entry in &catalog.profiles {
-            let files = shelf.files(&entry.item).await.map_err(|e| failed(e.class(), e.into()))?;
+            let files = shelf.files(&entry.item).await.map_err(|e| failed(e.class(), e.remedy(), e.into()))?;
             if entry.engine == BUILTIN {
-                let profile = rules::load(&files).map_err(|e| failed(ExitClass::Refused, e.into()))?;
+                let profile = rules::load(&files).map_err(|e| failed(ExitClass::Refused, None, e.into()))?;
                 content.builtin.retain(|p| p.profile().name != profile.profile().name);
                 content.builtin.push(Arc::new(profile));
             } else {
-                let external = shelf.external(entry, &files).map_err(|e| failed(e.class(), e.into()))?;
+                let external = shelf.external(entry, &files).map_err(|e| failed(e.class(), e.remedy(), e.into()))?;
                 content.external.push(Arc::new(external));
             }
         }

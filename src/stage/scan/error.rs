@@ -31,6 +31,8 @@ pub enum ScanError {
         source: Box<dyn Error + Send + Sync>,
         /// How the process ends because of it.
         class: ExitClass,
+        /// What the reader can do about it.
+        remedy: Option<String>,
     },
     /// A registry can't be used as configured.
     #[error("reach registry `{host}`")]
@@ -41,6 +43,8 @@ pub enum ScanError {
         source: Box<dyn Error + Send + Sync>,
         /// How the process ends because of it.
         class: ExitClass,
+        /// What the reader can do about it.
+        remedy: Option<String>,
     },
 }
 
@@ -52,6 +56,16 @@ impl Classify for ScanError {
             Self::File(error) => error.class(),
             Self::Document(error) => error.class(),
             Self::Bundle { class, .. } | Self::Registry { class, .. } => *class,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Ledger(error) => error.remedy(),
+            Self::File(error) => error.remedy(),
+            Self::Document(error) => error.remedy(),
+            Self::Request(_) => None,
+            Self::Bundle { remedy, .. } | Self::Registry { remedy, .. } => remedy.clone(),
         }
     }
 }

@@ -2,12 +2,16 @@
 //! run share it.
 
 use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context as Wake, Poll};
 
 use serde::Deserialize;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::sync::OnceCell;
 use tokio_util::io::SyncIoBridge;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::unit::{Context, NotDone, Reached, Task, facts_evidence, judge_system};
 use crate::base::digest::Digest;
@@ -193,6 +197,22 @@ async fn collect(
     Ok((facts, Evidence::new("image-config", "application/vnd.oci.image.config.v1+json", bytes)))
 }
 
+/// A blob that ends in an error as soon as nobody waits for it any more: a run that is stopped, or a deadline, ends a task,
+/// and not the thread that reads for it. Without this the thread would read on while the process ends around it.
+struct WhileWanted<R> {
+    blob: R,
+    unwanted: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for WhileWanted<R> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Wake<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.unwanted.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "nobody waits for it any more")));
+        }
+        Pin::new(&mut self.blob).poll_read(cx, buf)
+    }
+}
+
 async fn read(
     image: &Platformed,
     descriptor: &Descriptor,
@@ -206,9 +226,30 @@ async fn read(
         .map_err(|e| registry_failed(&e))?;
     let limits = context.limits.clone();
     // Inflating and hashing is work for a thread that may block; the bridge feeds it from the connection.
-    let bridge = SyncIoBridge::new(blob);
+    let wanted = CancellationToken::new();
+    let bridge = SyncIoBridge::new(WhileWanted { blob, unwanted: Box::pin(wanted.clone().cancelled_owned()) });
+    let _wanted = wanted.drop_guard();
     let facts = tokio::task::spawn_blocking(move || read_layer(bridge, &content, &limits))
         .await
         .map_err(|e| NotDone::because(Reason::InternalError, &e))?;
     facts.map(Arc::new).map_err(|e| NotDone::because(e.reason(), &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reader_that_nobody_waits_for_ends() {
+        // It is open, and never gives a byte.
+        let (_open, blob) = tokio::io::duplex(8);
+        let wanted = CancellationToken::new();
+        let mut bridge = SyncIoBridge::new(WhileWanted { blob, unwanted: Box::pin(wanted.clone().cancelled_owned()) });
+        let reading = tokio::task::spawn_blocking(move || bridge.read(&mut [0]));
+        drop(wanted.drop_guard());
+        let error = reading.await.expect("the thread ends").expect_err("there is nothing to read");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    }
 }

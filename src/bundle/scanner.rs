@@ -1,0 +1,153 @@
+//! What a `kind: Scanner` document must hold besides its fields: what it names has a place in a pod, and leads nowhere else.
+
+use super::name::is_name;
+use crate::base::text::brief;
+use crate::model::scanner::{BUILTIN, ScannerDocument};
+
+/// Folders of a scanner's pod that are gapscan's own, with what is below them.
+const TAKEN: [&str; 3] = ["/agent", "/results", "/tmp"];
+
+/// Everything that is wrong with a scanner's definition, each with the field that it is about.
+pub fn problems(scanner: &ScannerDocument) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !is_name(&scanner.name) || scanner.name == BUILTIN {
+        problems.push(format!(
+            "name: `{}` must be lower-case letters, digits and single hyphens, and not `{BUILTIN}`",
+            brief(&scanner.name)
+        ));
+    }
+    if !is_name(&scanner.image) {
+        problems.push(format!("image: `{}` can't be the name of an image of the bundle", brief(&scanner.image)));
+    }
+    let path = &scanner.result.path;
+    if !is_below(path) {
+        problems.push(format!(
+            "result.path: `{}` must be a path below /results, as arf.xml, without `..`, or stdout",
+            brief(path)
+        ));
+    }
+    if scanner.exit_codes.is_empty() {
+        problems.push("exitCodes: none is there, so that no scan could ever be whole".to_owned());
+    }
+    if scanner.deadline.duration().is_zero() {
+        problems.push("deadline: it must be longer than nothing".to_owned());
+    }
+    for (field, quantity) in [("memory", &scanner.memory), ("cpu", &scanner.cpu)] {
+        if !is_quantity(quantity) {
+            problems.push(format!("{field}: `{}` is no Kubernetes quantity, as 512Mi or 1", brief(quantity)));
+        }
+    }
+    let mut mounts: Vec<(String, &str)> = Vec::new();
+    match &scanner.approaches.image {
+        None => problems.push("approaches: none is there, so that it could scan nothing".to_owned()),
+        Some(approach) => {
+            if approach.command.is_empty() {
+                problems.push("approaches.image.command: it is empty".to_owned());
+            }
+            for text in approach.command.iter().chain(approach.env.values()) {
+                if text.match_indices("${").any(|(at, _)| !text[at..].contains('}')) {
+                    problems.push(format!("approaches.image: `{}` has a `${{` without its `}}`", brief(text)));
+                }
+            }
+            mounts.push(("approaches.image.mount".to_owned(), &approach.mount));
+        }
+    }
+    for dependency in &scanner.dependencies {
+        if !is_name(&dependency.name) {
+            let name = brief(&dependency.name);
+            problems.push(format!("dependencies: `{name}` can't be the name of a dependency of the bundle"));
+        }
+        mounts.push((format!("dependencies.{}.mount", brief(&dependency.name)), &dependency.mount));
+    }
+    for (at, (field, mount)) in mounts.iter().enumerate() {
+        let shown = brief(mount);
+        if !mount.strip_prefix('/').is_some_and(is_below) {
+            problems.push(format!("{field}: `{shown}` must be an absolute path without `..`, and not /"));
+        } else if let Some(taken) = TAKEN.iter().find(|taken| overlap(taken, mount)) {
+            problems.push(format!("{field}: `{shown}` has to do with {taken}, which is gapscan's own"));
+        } else if let Some((other, _)) = mounts[..at].iter().find(|(_, other)| overlap(other, mount)) {
+            problems.push(format!("{field}: `{shown}` is mounted on what {other} mounts"));
+        }
+    }
+    problems
+}
+
+/// Whether a relative path has only plain parts.
+fn is_below(path: &str) -> bool {
+    !path.contains(char::is_control) && path.split('/').all(|part| !matches!(part, "" | "." | ".." | ".gapscan"))
+}
+
+/// Whether one of two folders is the other, or is in it.
+fn overlap(one: &str, other: &str) -> bool {
+    let below = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    below(one, other) || below(other, one)
+}
+
+/// Whether this is a plain Kubernetes quantity (apimachinery, `resource.Quantity`), more than nothing, without an exponent.
+fn is_quantity(text: &str) -> bool {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let suffix = &text[number.len()..];
+    number.starts_with(|c: char| c.is_ascii_digit())
+        && number.parse::<f64>().is_ok_and(|value| value > 0.0)
+        && matches!(suffix, "" | "m" | "k" | "M" | "G" | "T" | "Ki" | "Mi" | "Gi" | "Ti")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::base::document;
+
+    fn shipped() -> String {
+        include_str!("../../bundle/scanners/grype.yaml").to_owned()
+    }
+
+    fn problems_of(text: &str) -> Vec<String> {
+        problems(&document::parse(Path::new("scanner.yaml"), text).expect("it parses"))
+    }
+
+    #[test]
+    fn what_ships_has_no_problem() {
+        assert_eq!(problems_of(&shipped()), Vec::<String>::new());
+        assert_eq!(problems_of(include_str!("../../bundle/scanners/openscap.yaml")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_problem_names_its_field() {
+        for (was, is, field) in [
+            ("name: grype\ntitle", "name: builtin\ntitle", "name: "),
+            ("image: grype\n", "image: r.example/grype:1\n", "image: "),
+            ("path: grype.json", "path: ../agent/gapscan", "result.path: "),
+            ("path: grype.json", "path: /etc/passwd", "result.path: "),
+            ("path: grype.json", "path: .gapscan/result", "result.path: "),
+            ("exitCodes:\n  0: complete\n  1: failed", "exitCodes: {}", "exitCodes: "),
+            ("mount: /target", "mount: target", "approaches.image.mount: "),
+            ("mount: /target", "mount: /", "approaches.image.mount: "),
+            ("mount: /target", "mount: /agent/x", "approaches.image.mount: "),
+            ("mount: /grype-db", "mount: /target/db", "dependencies.grype-db.mount: "),
+            ("mount: /grype-db", "mount: /a/../target", "dependencies.grype-db.mount: "),
+            ("- dir:/target", "- dir:${open", "approaches.image: "),
+            ("memory: 1Gi", "memory: 1 GB", "memory: "),
+            ("cpu: \"1\"", "cpu: \"0\"", "cpu: "),
+            ("deadline: 15m", "deadline: 0s", "deadline: "),
+        ] {
+            assert!(shipped().contains(was), "{was}");
+            let found = problems_of(&shipped().replace(was, is));
+            assert_eq!(found.len(), 1, "{is}: {found:?}");
+            assert!(found[0].starts_with(field), "{is}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let text = "apiVersion: gapscan/v1\nkind: Scanner\nname: A\ntitle: t\nimage: a\napproaches: {}\n\
+                    result: {path: '..', format: arf}\nexitCodes: {}\ndeadline: 1m\nmemory: 1Gi\ncpu: '1'\n";
+        assert_eq!(problems_of(text).len(), 4, "{:?}", problems_of(text));
+    }
+
+    #[test]
+    fn the_standard_output_is_a_place_for_a_result() {
+        assert!(problems_of(&shipped().replace("path: grype.json", "path: stdout")).is_empty());
+    }
+}

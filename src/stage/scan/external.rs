@@ -45,7 +45,8 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
         None => return Err(NotDone::new(Reason::InternalError, "no cluster was connected for this")),
     };
     reached.network = Some(session.may_run()?);
-    let Platformed { reference: pinned, digest, .. } = image::resolve(reference, context).await?;
+    let Platformed { reference: pinned, digest, note, .. } = image::resolve(reference, context).await?;
+    reached.notes.extend(note);
     reached.target = Target::Image { reference: reference.clone(), digest: Some(digest) };
 
     let request = JobRequest {
@@ -83,7 +84,8 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
     if let Some(engine) = &mut reached.engine {
         engine.version = parsed.scanner_version.unwrap_or_default();
     }
-    if let (Some(built), Some(content)) = (parsed.database_built, reached.content.first_mut()) {
+    // With several, the scanner does not say which of them it means.
+    if let (Some(built), [content]) = (parsed.database_built, &mut reached.content[..]) {
         content.built = Some(built);
     }
     external.check_age(parsed.database_built, &context.policy, Timestamp::now())?;

@@ -39,6 +39,27 @@ fn is_unsafe(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// A key of a JSON document that other readers take for a known one: names are compared without their case by Go's
+/// `encoding/json`, which most of what runs containers is written with, and the last one counts. What we read and what
+/// is run would then be two things. `nested` are the keys whose values are looked into; lists are, too.
+pub fn key_read_otherwise<'a>(value: &'a serde_json::Value, known: &[&str], nested: &[&str]) -> Option<&'a str> {
+    match value {
+        serde_json::Value::Array(items) => items.iter().find_map(|item| key_read_otherwise(item, known, nested)),
+        serde_json::Value::Object(fields) => fields.iter().find_map(|(key, value)| {
+            if known.contains(&key.as_str()) {
+                return nested.contains(&key.as_str()).then(|| key_read_otherwise(value, known, nested)).flatten();
+            }
+            // These two fold to ASCII letters.
+            let folded = key.replace('\u{212a}', "k").replace('\u{17f}', "s");
+            known.iter().any(|name| folded.eq_ignore_ascii_case(name)).then_some(key.as_str())
+        }),
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

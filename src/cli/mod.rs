@@ -58,6 +58,9 @@ enum Command {
     Agent(agent::Args),
 }
 
+/// How long work that nobody waits for any more may go on when the command is over.
+const LAST_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Parses the arguments, runs the command and gives the exit code. Messages go to stderr.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -77,7 +80,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(ExitClass::Bug.code());
         }
     };
-    match runtime.block_on(run(cli.command)) {
+    let outcome = runtime.block_on(run(cli.command));
+    // A thread that waits for a file system which does not answer must not keep the process: what counts was recorded.
+    runtime.shutdown_timeout(LAST_WAIT);
+    match outcome {
         Ok(class) => ExitCode::from(class.code()),
         Err(failure) => {
             eprintln!("gapscan: failed to {failure}");

@@ -21,7 +21,7 @@ use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetSpec;
 use crate::registry::Reference;
 use crate::stage::plan::{Access, ClusterAccess, Plan, Policy, Selection, Unenforced};
-use crate::stage::scan::{RunSummary, ScanRequest, Stopping, scan};
+use crate::stage::scan::{RunSummary, ScanError, ScanRequest, Stopping, scan};
 
 /// Scan targets once, now, and record every result in the ledger
 ///
@@ -32,7 +32,10 @@ pub(crate) struct Args {
     #[arg(value_name = "TARGET")]
     targets: Vec<TargetSpec>,
     /// All scans of this plan, once, with what the plan says instead of the other options
-    #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = ["targets", "all", "selector", "engine", "profile", "bundle"])]
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = [
+        "targets", "all", "selector", "engine", "profile", "bundle", "registry", "root", "state", "ca", "username",
+        "token_host", "plain_http", "unenforced_network", "database_max_age", "parallel",
+    ])]
     file: Option<PathBuf>,
     /// The objects of the cluster, every container, and every image that runs
     #[arg(long)]
@@ -106,25 +109,36 @@ impl Args {
         let mut ledger = Ledger::open(&access.ledger, Timestamp::now())?;
         let mut worst = ExitClass::Success;
         let mut summaries = Vec::new();
+        let mut failure: Option<Failure> = None;
         for request in requests {
             if *stop.borrow() != Stopping::No {
                 progress.say("told to stop: the scans that are left are not started");
                 worst = ExitClass::NotEvaluated;
                 break;
             }
-            let summary = scan(request, &mut ledger, stop.clone(), &progress).await?;
+            let summary = match scan(request, &mut ledger, stop.clone(), &progress).await {
+                Ok(summary) => summary,
+                Err(error @ ScanError::Ledger(_)) => return Err(error.into()),
+                // The other scans of the plan take place all the same.
+                Err(error) => {
+                    if let Some(earlier) = failure.replace(error.into()) {
+                        eprintln!("gapscan: failed to {earlier}");
+                    }
+                    continue;
+                }
+            };
             let class = self.class(&summary, &ledger)?;
             summaries.push(summary);
-            worst = match (worst, class) {
-                (ExitClass::Success, class) | (ExitClass::ThresholdNotMet, class @ ExitClass::NotEvaluated) => class,
-                (worst, _) => worst,
-            };
+            worst = worse(worst, class);
         }
         summary::print(&summaries, self.output)?;
         if !self.quiet {
             eprintln!("{}", printable(&format!("details: gapscan results -L {}", access.ledger.display())));
         }
-        Ok(worst)
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(worst),
+        }
     }
 
     fn requests(&self) -> Result<(Access, Vec<ScanRequest>), Failure> {
@@ -189,6 +203,14 @@ impl Args {
     }
 }
 
+/// The class that counts of two: what was not evaluated before what failed, and that before success.
+fn worse(one: ExitClass, other: ExitClass) -> ExitClass {
+    match (one, other) {
+        (ExitClass::Success, class) | (ExitClass::ThresholdNotMet, class @ ExitClass::NotEvaluated) => class,
+        (worst, _) => worst,
+    }
+}
+
 /// What a plan reaches; where it does not say, the arguments do.
 pub(crate) fn plan_access(plan: &Plan, arguments: Access) -> Access {
     Access {
@@ -199,5 +221,60 @@ pub(crate) fn plan_access(plan: &Plan, arguments: Access) -> Access {
         },
         bundle: plan.bundle.clone(),
         registries: plan.registries.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn what_a_plan_says_is_not_overruled_by_an_option_that_is_then_ignored() {
+        let read = |words: &[&str]| Command::try_parse_from([&["scan", "-f", "plan.yaml"], words].concat());
+        for words in [
+            &["--database-max-age", "1d"][..],
+            &["--parallel", "1"],
+            &["--unenforced-network", "refuse"],
+            &["--registry", "registry.example"],
+            &["--root", "root.json"],
+            &["--plain-http"],
+            &["--ca", "ca.pem"],
+            &["--engine", "all"],
+            &["host"],
+        ] {
+            assert!(read(words).is_err(), "{words:?}");
+        }
+        let counted = read(&["--fail-on", "high", "--kubeconfig", "k", "--ledger", "l"]);
+        assert!(counted.is_ok_and(|command| command.args.fail_on == FailOn::High));
+    }
+
+    #[test]
+    fn what_was_not_evaluated_counts_before_what_failed() {
+        use ExitClass::{NotEvaluated, Success, ThresholdNotMet};
+        for (one, other, worst) in [
+            (Success, Success, Success),
+            (Success, ThresholdNotMet, ThresholdNotMet),
+            (ThresholdNotMet, Success, ThresholdNotMet),
+            (ThresholdNotMet, NotEvaluated, NotEvaluated),
+            (NotEvaluated, ThresholdNotMet, NotEvaluated),
+            (NotEvaluated, Success, NotEvaluated),
+        ] {
+            assert_eq!(worse(one, other), worst);
+        }
+    }
+
+    #[test]
+    fn a_severity_counts_from_its_own_step_on() {
+        assert!(FailOn::High.counts(Severity::Critical) && FailOn::High.counts(Severity::High));
+        assert!(!FailOn::High.counts(Severity::Medium) && FailOn::Any.counts(Severity::None));
+        assert!(!FailOn::Never.counts(Severity::Critical));
     }
 }

@@ -152,7 +152,8 @@ struct Page<T> {
     head: ListHead,
     #[serde(default)]
     metadata: PageMetadata,
-    // Go writes an empty list as null.
+    // Go writes an empty list as null. An answer without it is no list, and not one that is empty.
+    #[serde(deserialize_with = "Deserialize::deserialize", bound(deserialize = "T: Deserialize<'de>"))]
     items: Option<Vec<T>>,
 }
 

@@ -11,9 +11,10 @@ use crate::base::document::{self, ApiVersion, Document, DocumentError};
 use crate::base::exit::{Classify, ExitClass};
 use crate::base::limits::Limits;
 use crate::base::quantity::Span;
+use crate::base::text::brief;
 use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetSpec;
-use crate::registry::Reference;
+use crate::registry::{Authority, Prefix, Reference};
 
 /// A `kind: Plan` document. Paths in it are relative to its own folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -305,7 +306,18 @@ impl Plan {
                 problems.push(format!("scan `{name}` asks for scanner `{engine}`, and the plan names no bundle"));
             }
         }
+        if let Some(Err(error)) = document.bundle.as_ref().map(|b| b.registry.parse::<Prefix>()) {
+            problems.push(error.to_string());
+        }
         for (host, access) in &document.registries {
+            // One in another spelling would never be used, and the registry be reached without what is said here.
+            match host.parse::<Authority>().map(|authority| authority.to_string()) {
+                Ok(written) if written != *host => {
+                    problems.push(format!("registry `{}` is written `{written}`", brief(host)));
+                }
+                Ok(_) => {}
+                Err(error) => problems.push(error.to_string()),
+            }
             if access.username.is_some() != access.password_file.is_some() {
                 problems.push(format!("registry `{host}` needs both username and passwordFile, or none"));
             }
@@ -390,6 +402,18 @@ mod tests {
         for part in ["`Bad`", "parallel", "no target", "two scans named `a`", "names no bundle"] {
             assert!(error.contains(part), "{part}: {error}");
         }
+    }
+
+    #[test]
+    fn a_registry_that_would_never_be_looked_up_is_refused() {
+        let head = "apiVersion: gapscan/v1\nkind: Plan\nname: a\nscans: [{name: a, targets: [host]}]\n";
+        let read = |host: &str| plan(&format!("{head}registries: {{'{host}': {{plainHttp: true}}}}\n"));
+        read("registry.example:5000").expect("a good plan");
+        for host in ["Registry.example:5000", "https://registry.example", "registry.example/gapscan"] {
+            assert!(read(host).is_err(), "{host}");
+        }
+        let bundle = format!("{head}bundle: {{name: a, registry: 'no registry', root: root.json}}\n");
+        assert!(plan(&bundle).is_err());
     }
 
     #[test]

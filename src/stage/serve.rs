@@ -20,6 +20,10 @@ const GRACE: SignedDuration = SignedDuration::from_secs(60);
 /// The clock is read again at least this often, because a machine that sleeps or is set to another time wakes no timer.
 const STEP: Duration = Duration::from_secs(20);
 
+/// A due time further in the future than this was handled by a clock that was wrong. Taken at its word, nothing would be due
+/// until then. Below it the clock was corrected, and what was run is not run again.
+const ASTRAY: SignedDuration = SignedDuration::from_hours(24);
+
 /// Due times are counted up to this many; beyond it the record says "at least".
 const COUNT_LIMIT: usize = 10_000;
 
@@ -93,8 +97,13 @@ pub async fn serve(
     for scan in &plan.scans {
         if let Some(schedule) = &scan.schedule {
             let subject = format!("{}/{}", plan.name, scan.name);
-            let handled = last_handled(ledger, &subject)?.unwrap_or(started);
-            entries.push(Entry { scan: scan.clone(), schedule: schedule.clone(), subject, handled });
+            let dues = handled_dues(ledger, &subject)?;
+            let handled = latest_believed(&dues, started).unwrap_or(started);
+            let mut entry = Entry { scan: scan.clone(), schedule: schedule.clone(), subject, handled };
+            if let Some(astray) = dues.into_iter().max().filter(|due| is_astray(*due, started)) {
+                entry.set_right(astray, handled, ledger, progress)?;
+            }
+            entries.push(entry);
         }
     }
     if entries.is_empty() {
@@ -124,7 +133,11 @@ pub async fn serve(
             if *stop.borrow() != Stopping::No {
                 break;
             }
-            match turn(&entry.schedule, entry.handled, free_since, Timestamp::now()) {
+            let now = Timestamp::now();
+            if is_astray(entry.handled, now) {
+                entry.set_right(entry.handled, now, ledger, progress)?;
+            }
+            match turn(&entry.schedule, entry.handled, free_since, now) {
                 Turn::Wait => {}
                 Turn::Missed { last, count } => {
                     entry.missed(last, count, ledger, progress)?;
@@ -221,6 +234,22 @@ impl Entry {
         self.absent(trigger, last, Reason::ScheduleMissed, Reason::ScheduleMissed.code(), &detail, ledger)
     }
 
+    /// Goes on from `handled`, since the clock had gone `astray`.
+    fn set_right(
+        &mut self,
+        astray: Timestamp,
+        handled: Timestamp,
+        ledger: &mut Ledger,
+        progress: &Progress,
+    ) -> Result<(), ServeError> {
+        let detail = format!("the record has a due time of {astray}, which is yet to come: the clock was wrong then");
+        progress.say(format!("{}: {detail}", self.subject));
+        let (at, what) = (Timestamp::now(), "schedule-clock-moved-back".to_owned());
+        ledger.event(&Event { at, what, subject: self.subject.clone(), due: None, detail })?;
+        self.handled = handled;
+        Ok(())
+    }
+
     fn overlapped(&self, last: Timestamp, count: usize, ledger: &mut Ledger) -> Result<(), ServeError> {
         let detail = format!("{} due, the last at {last}, while a run was still going on", times(count));
         ledger.event(&self.event(last, Reason::ScheduleOverlap.code(), detail))?;
@@ -274,11 +303,20 @@ fn last_run(ledger: &Ledger, subject: &str) -> Result<Option<RunStart>, LedgerEr
     Ok(runs_of(ledger, subject)?.into_iter().map(|(_, start)| start).find(|start| !start.expected.is_empty()))
 }
 
-/// The latest due time of this scan that the ledger accounts for.
-fn last_handled(ledger: &Ledger, subject: &str) -> Result<Option<Timestamp>, LedgerError> {
+/// The due times of this scan that the ledger accounts for.
+fn handled_dues(ledger: &Ledger, subject: &str) -> Result<Vec<Timestamp>, LedgerError> {
     let by_runs = runs_of(ledger, subject)?.into_iter().map(|(due, _)| due);
     let by_events = ledger.reader().events()?.into_iter().filter(|e| e.subject == subject).filter_map(|e| e.due);
-    Ok(by_runs.chain(by_events).max())
+    Ok(by_runs.chain(by_events).collect())
+}
+
+/// The latest of these that a clock which was right can have seen.
+fn latest_believed(dues: &[Timestamp], now: Timestamp) -> Option<Timestamp> {
+    dues.iter().copied().filter(|due| !is_astray(*due, now)).max()
+}
+
+fn is_astray(due: Timestamp, now: Timestamp) -> bool {
+    due.duration_since(now) > ASTRAY
 }
 
 #[cfg(test)]
@@ -316,5 +354,44 @@ mod tests {
     #[test]
     fn a_clock_set_back_runs_nothing_twice() {
         assert_eq!(turn(&hourly(), time("04:00:00"), time("04:30:00"), time("02:30:00")), Turn::Wait);
+    }
+    #[test]
+    fn a_clock_that_was_far_ahead_once_does_not_silence_a_schedule() {
+        let now = time("02:30:00");
+        let far: Timestamp = "2099-01-01T00:00:00Z".parse().expect("a timestamp");
+        assert!(is_astray(far, now) && !is_astray(time("04:00:00"), now));
+        assert_eq!(latest_believed(&[time("01:00:00"), far, time("00:00:00")], now), Some(time("01:00:00")));
+        assert_eq!(latest_believed(&[far], now), None);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_schedule_with_a_due_time_from_a_wrong_clock_goes_on_and_says_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("plan.yaml");
+        let text = "apiVersion: gapscan/v1\nkind: Plan\nname: p\nscans:\n- {name: s, targets: [host], \
+                    schedule: {cron: '* * * * * *', timeZone: UTC}}\n";
+        std::fs::write(&path, text).expect("the plan is written");
+        let plan = Plan::load(&path, &crate::base::limits::Limits::default()).expect("a plan");
+        let access = Access {
+            ledger: folder.path().join("ledger.sqlite"),
+            cluster: plan.cluster.clone(),
+            bundle: None,
+            registries: plan.registries.clone(),
+        };
+        let mut ledger = Ledger::open(&access.ledger, Timestamp::now()).expect("a ledger");
+        let far: Timestamp = "2199-01-01T00:00:00Z".parse().expect("a timestamp");
+        let event = Event {
+            at: Timestamp::now(),
+            what: "schedule-overlap".to_owned(),
+            subject: "p/s".to_owned(),
+            due: Some(far),
+            detail: String::new(),
+        };
+        ledger.event(&event).expect("recorded");
+        let (tell, stop) = tokio::sync::watch::channel(Stopping::No);
+        tell.send(Stopping::Drain).expect("somebody listens");
+        serve(&plan, &access, &mut ledger, stop, &Progress::quiet()).await.expect("it ends in order");
+        let events = ledger.reader().events().expect("events");
+        assert!(events.iter().any(|e| e.what == "schedule-clock-moved-back" && e.subject == "p/s"), "{events:?}");
     }
 }

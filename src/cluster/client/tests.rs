@@ -64,6 +64,18 @@ async fn silence_ends() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_no_list_is_not_an_empty_one() {
+    let head = json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": null });
+    let (cluster, _) =
+        scripted(vec![(200, None, head), (200, None, json!({})), (200, None, json!({ "kind": "PodList" }))]);
+    let list = || crate::cluster::objects::list::<Value>(&cluster, "list", "/api/v1/pods", &[], 10);
+    assert!(list().await.expect("as Go writes an empty list").1.is_empty());
+    for _ in 0..2 {
+        assert!(matches!(list().await.err(), Some(ClusterError::Malformed { .. })));
+    }
+}
+
+#[tokio::test]
 async fn a_list_that_expires_while_it_is_read_is_begun_again() {
     let page = |names: &[&str], more: &str| {
         (200, None, json!({ "kind": "PodList", "apiVersion": "v1", "items": names, "metadata": { "continue": more } }))

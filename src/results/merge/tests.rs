@@ -65,6 +65,21 @@ fn all_not_applicable_is_not_evaluated() {
 }
 
 #[test]
+fn the_control_that_no_scanner_reports_does_not_make_content_for_another_target_fit() {
+    let ids = ["a", "b", COMPLETE_CONTROL];
+    let parsed = reduced(vec![not_applicable("a"), not_applicable("b")], &ids);
+    let wrong = Some(Reason::WrongTarget);
+    assert_eq!(
+        parsed.findings.iter().map(reason).collect::<Vec<_>>(),
+        [wrong, wrong, Some(Reason::ControlMissing)],
+        "the last one is judged by whoever looked"
+    );
+    // Nor does the scanner make it fit by reporting that control itself.
+    let reported = vec![not_applicable("a"), not_applicable("b"), Finding::new(COMPLETE_CONTROL, Outcome::Passed)];
+    assert_eq!(reduced(reported, &ids).findings.iter().filter(|f| reason(f) == wrong).count(), 2);
+}
+
+#[test]
 fn nothing_reported_is_nothing_evaluated() {
     let parsed = reduced(Vec::new(), &["a", "b"]);
     assert!(parsed.findings.iter().all(|f| reason(f) == Some(Reason::ControlMissing)));

@@ -239,34 +239,106 @@ fn unpack(bytes: &[u8]) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
 
 impl External {
     /// Whether the databases may be used at `now`: each must have a date that is not in the future and not older than the
-    /// bundle, or else the policy, allows. `reported` is the date that the scanner's own result names, where it does.
+    /// bundle, or else the policy, allows. `reported` is the date that the scanner's own result names, where it does; it must
+    /// be recent enough even where the database came with the scanner.
     pub(crate) fn check_age(
         &self,
         reported: Option<Timestamp>,
         policy: &Policy,
         now: Timestamp,
     ) -> Result<(), NotDone> {
+        let otherwise = policy.database_max_age.duration();
+        let limits = self.mounts.iter().map(|m| m.max_age.unwrap_or(otherwise));
+        if let Some(built) = reported {
+            // Which of several it means is not said: the strictest counts.
+            recent("the scanner's database", built, limits.min().unwrap_or(otherwise), now)?;
+        }
         for mounted in &self.mounts {
-            let name = &mounted.content.name;
-            let stale = |detail: String| Err(NotDone::new(Reason::DatabaseStale, detail));
-            // What the scanner read from the database itself counts for more than what the bundle's definition says of it.
-            let Some(built) = reported.or(mounted.content.built) else {
-                return stale(format!("`{name}` has no date"));
+            let name = format!("`{}`", mounted.content.name);
+            // What the scanner read from its only database counts for more than what the bundle's definition says of it.
+            let built = match &self.mounts[..] {
+                [_] => reported.or(mounted.content.built),
+                _ => mounted.content.built,
             };
-            let limit = mounted.max_age.unwrap_or(policy.database_max_age.duration());
-            match std::time::Duration::try_from(now.duration_since(built)) {
-                Err(_) => return stale(format!("`{name}` was built at {built}, which is in the future")),
-                Ok(age) if age > limit => {
-                    let days = |d: std::time::Duration| d.as_secs() / 86_400;
-                    return stale(format!(
-                        "`{name}` was built at {built}, {} days ago; {} are allowed",
-                        days(age),
-                        days(limit)
-                    ));
-                }
-                Ok(_) => {}
-            }
+            let built = built.ok_or_else(|| NotDone::new(Reason::DatabaseStale, format!("{name} has no date")))?;
+            recent(&name, built, mounted.max_age.unwrap_or(otherwise), now)?;
         }
         Ok(())
+    }
+}
+
+fn recent(name: &str, built: Timestamp, limit: std::time::Duration, now: Timestamp) -> Result<(), NotDone> {
+    let stale = |detail: String| Err(NotDone::new(Reason::DatabaseStale, detail));
+    match std::time::Duration::try_from(now.duration_since(built)) {
+        Err(_) => stale(format!("{name} was built at {built}, which is in the future")),
+        Ok(age) if age > limit => {
+            let days = |d: std::time::Duration| d.as_secs() / 86_400;
+            stale(format!("{name} was built at {built}, {} days ago; {} are allowed", days(age), days(limit)))
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::Limits;
+
+    /// A scanner with one dependency for each given build date and greatest age in days.
+    fn external(profile: &Profile, mounts: &[(Option<&str>, Option<u64>)]) -> External {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let limits = Limits::default();
+        let mounted = |(at, (built, days)): (usize, &(Option<&str>, Option<u64>))| Mounted {
+            path: format!("/db{at}"),
+            image: String::new(),
+            content: ContentRef {
+                name: format!("db{at}"),
+                digest: Digest::of("db"),
+                built: built.map(|b| b.parse().expect("a date")),
+            },
+            max_age: days.map(|d| std::time::Duration::from_secs(d * 86_400)),
+        };
+        External {
+            scanner: document::load(&folder.join("bundle/scanners/grype.yaml"), &limits).expect("a scanner"),
+            document: document::load(&folder.join("profiles-mirror/known-vulnerabilities/profile.yaml"), &limits)
+                .expect("a profile"),
+            profile: profile.clone(),
+            image: String::new(),
+            image_digest: Digest::of("image"),
+            own_image: String::new(),
+            mounts: mounts.iter().enumerate().map(mounted).collect(),
+        }
+    }
+
+    #[test]
+    fn a_database_is_used_only_if_its_age_is_known_and_allowed() {
+        let now = "2026-03-01T00:00:00Z".parse().expect("a time");
+        let profile = Content::shipped().builtin[0].profile().clone();
+        let check = |mounts: &[(Option<&str>, Option<u64>)], reported: Option<&str>| {
+            let reported = reported.map(|r| r.parse().expect("a date"));
+            external(&profile, mounts).check_age(reported, &Policy::default(), now).map_err(|why| why.detail)
+        };
+        let (fresh, old, future) = ("2026-02-27T00:00:00Z", "2025-11-01T00:00:00Z", "2026-03-02T00:00:00Z");
+        assert_eq!(check(&[(Some(fresh), None)], None), Ok(()));
+        assert_eq!(check(&[(None, None)], Some(fresh)), Ok(()));
+        assert_eq!(check(&[(Some(old), None)], Some(fresh)), Ok(()), "what the scanner read counts");
+        assert_eq!(check(&[], None), Ok(()), "a scanner without a database");
+        for (mounts, reported, why) in [
+            (&[(None, None)][..], None, "no date"),
+            (&[(Some(old), None)], None, "days ago"),
+            (&[(Some(fresh), Some(1))], None, "days ago"),
+            (&[(Some(future), None)], None, "in the future"),
+            (&[(Some(fresh), None)], Some(old), "days ago"),
+            (&[(Some(fresh), None)], Some(future), "in the future"),
+            // A database inside the scanner's own image.
+            (&[], Some(old), "days ago"),
+            // The date of one must not stand for that of another.
+            (&[(Some(fresh), None), (Some(old), None)], Some(fresh), "`db1`"),
+            (&[(Some(fresh), None), (None, None)], Some(fresh), "`db1`"),
+            (&[(Some(fresh), None), (Some(fresh), Some(3))], Some("2026-02-20T00:00:00Z"), "scanner's"),
+        ] {
+            let error = check(mounts, reported).expect_err(why);
+            assert!(error.contains(why), "{error}");
+        }
     }
 }

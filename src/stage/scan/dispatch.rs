@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet, block_in_place};
 
-use super::unit::{Context, Unit};
+use super::unit::{Context, NotDone, Unit};
 use crate::base::progress::Progress;
 use crate::ledger::{Ledger, LedgerError};
 use crate::model::coverage::Coverage;
@@ -47,109 +47,151 @@ pub struct RunSummary {
     pub tasks: Vec<TaskRecord>,
 }
 
-/// Runs all `units` of one run and records every result.
+/// Records what a run is to do, before anything of it is begun: from here on nothing of it can get lost.
+///
+/// # Errors
+/// When the ledger can't be written.
+pub(crate) fn begin(start: &RunStart, units: &[Unit], ledger: &mut Ledger) -> Result<(), LedgerError> {
+    let profiles = distinct_profiles(units);
+    block_in_place(|| ledger.begin_run(start, &profiles))
+}
+
+/// Runs all `units` of a run that was begun, and records every result.
 ///
 /// # Errors
 /// When the ledger can't be written: then the run stops at once, for a result that can't be recorded must not be made.
+/// Nothing of the run goes on when this returns.
 ///
 /// # Cancel safety
 /// Dropped half-way, the run stays unfinished in the ledger, and [`close_interrupted`] accounts for it later.
 pub(crate) async fn dispatch(
-    start: RunStart,
+    run: RunId,
     units: Vec<Unit>,
     context: Arc<Context>,
     ledger: &mut Ledger,
-    mut stop: Stop,
+    stop: Stop,
     progress: &Progress,
 ) -> Result<RunSummary, LedgerError> {
-    let run = start.run;
-    let profiles: Vec<Profile> = distinct_profiles(&units);
-    block_in_place(|| ledger.begin_run(&start, &profiles))?;
-
-    let total: usize = units.iter().map(|u| u.tasks.len()).sum();
-    let mut waiting = units.into_iter();
-    let mut running: JoinSet<Vec<CheckedTask>> = JoinSet::new();
-    let mut owned: HashMap<Id, Vec<Unaccounted>> = HashMap::new();
-    let mut summary =
-        RunSummary { run, end: RunEnd::Completed, coverage: Coverage::default(), tasks: Vec::with_capacity(total) };
-
-    loop {
-        while running.len() < context.policy.parallel && *stop.borrow() == Stopping::No {
-            let Some(unit) = waiting.next() else { break };
-            let tasks = unit.unaccounted();
-            let context = Arc::clone(&context);
-            let handle = running.spawn(async move { unit.perform(&context, run).await });
-            owned.insert(handle.id(), tasks);
-        }
-        if running.is_empty() {
-            break;
-        }
-        let ended = tokio::select! {
-            ended = running.join_next_with_id() => ended,
-            () = until_abort(&mut stop) => {
-                running.abort_all();
-                running.join_next_with_id().await
-            }
-        };
-        let Some(ended) = ended else { break };
-        let results = match ended {
-            Ok((id, results)) => {
-                owned.remove(&id);
-                results
-            }
-            Err(error) => {
-                let (reason, detail) = if error.is_cancelled() {
-                    (Reason::RunnerInterrupted, "the run was told to stop at once".to_owned())
-                } else {
-                    (Reason::InternalError, format!("the task panicked: {error}"))
-                };
-                owned
-                    .remove(&error.id())
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|t| t.not_done(run, reason, &detail))
-                    .collect()
-            }
-        };
-        for task in results {
-            keep(ledger, &task, &mut summary, total, progress)?;
-        }
-    }
-    for unit in waiting {
-        summary.end = RunEnd::Drained;
-        for task in unit.unaccounted() {
-            let task =
-                task.not_done(run, Reason::RunnerInterrupted, "the run was told to stop before this was started");
-            keep(ledger, &task, &mut summary, total, progress)?;
-        }
-    }
-    if *stop.borrow() == Stopping::Abort {
-        summary.end = RunEnd::Drained;
-    }
-    block_in_place(|| ledger.end_run(run, summary.end, Timestamp::now()))?;
-    Ok(summary)
+    let (parallel, total) = (context.policy.parallel, units.iter().map(|u| u.tasks.len()).sum());
+    let work = units.into_iter().map(|unit| {
+        let (tasks, context) = (unit.unaccounted(), Arc::clone(&context));
+        (tasks, async move { unit.perform(&context, run).await })
+    });
+    Dispatcher::new(run, total, ledger, progress).finish(work, parallel, stop).await
 }
 
-/// Waits until the run is told to stop at once; for ever where it never is.
-async fn until_abort(stop: &mut Stop) {
-    if stop.wait_for(|s| *s == Stopping::Abort).await.is_err() {
+/// Keeps account of one run.
+struct Dispatcher<'a> {
+    ledger: &'a mut Ledger,
+    progress: &'a Progress,
+    summary: RunSummary,
+    total: usize,
+}
+
+impl<'a> Dispatcher<'a> {
+    fn new(run: RunId, total: usize, ledger: &'a mut Ledger, progress: &'a Progress) -> Self {
+        let summary = RunSummary { run, end: RunEnd::Completed, coverage: Coverage::default(), tasks: Vec::new() };
+        Self { ledger, progress, summary, total }
+    }
+
+    async fn finish<F>(
+        mut self,
+        work: impl Iterator<Item = (Vec<Unaccounted>, F)>,
+        parallel: usize,
+        stop: Stop,
+    ) -> Result<RunSummary, LedgerError>
+    where
+        F: Future<Output = Vec<CheckedTask>> + Send + 'static,
+    {
+        let mut running = JoinSet::new();
+        let outcome = self.work_off(work, parallel, stop, &mut running).await;
+        // After an error some still run. They are over, and have let go of all that the run shares, before it is cleaned up.
+        running.shutdown().await;
+        outcome.map(|()| self.summary)
+    }
+
+    async fn work_off<F>(
+        &mut self,
+        mut waiting: impl Iterator<Item = (Vec<Unaccounted>, F)>,
+        parallel: usize,
+        mut stop: Stop,
+        running: &mut JoinSet<Vec<CheckedTask>>,
+    ) -> Result<(), LedgerError>
+    where
+        F: Future<Output = Vec<CheckedTask>> + Send + 'static,
+    {
+        let mut owned: HashMap<Id, Vec<Unaccounted>> = HashMap::new();
+        loop {
+            while running.len() < parallel && *stop.borrow() == Stopping::No {
+                let Some((tasks, work)) = waiting.next() else { break };
+                owned.insert(running.spawn(work).id(), tasks);
+            }
+            let ended = tokio::select! {
+                ended = running.join_next_with_id() => ended,
+                () = until(&mut stop, Stopping::Abort) => {
+                    running.abort_all();
+                    running.join_next_with_id().await
+                }
+            };
+            let Some(ended) = ended else { break };
+            let (id, results, reason, detail) = match ended {
+                Ok((id, results)) => (id, results, Reason::InternalError, "the task ended without a result".to_owned()),
+                Err(error) if error.is_cancelled() => {
+                    (error.id(), Vec::new(), Reason::RunnerInterrupted, "the run was told to stop at once".to_owned())
+                }
+                Err(error) => (error.id(), Vec::new(), Reason::InternalError, format!("the task panicked: {error}")),
+            };
+            let mut missing = owned.remove(&id).unwrap_or_default();
+            for task in &results {
+                missing.retain(|expected| !expected.is_answered_by(task.record()));
+                self.keep(task)?;
+            }
+            for task in missing {
+                self.keep(&task.not_done(self.summary.run, reason, &detail))?;
+            }
+        }
+        for (tasks, _) in waiting {
+            self.summary.end = RunEnd::Drained;
+            for task in tasks {
+                let detail = "the run was told to stop before this was started";
+                self.keep(&task.not_done(self.summary.run, Reason::RunnerInterrupted, detail))?;
+            }
+        }
+        if *stop.borrow() == Stopping::Abort {
+            self.summary.end = RunEnd::Drained;
+        }
+        block_in_place(|| self.ledger.end_run(self.summary.run, self.summary.end, Timestamp::now()))
+    }
+
+    fn keep(&mut self, task: &CheckedTask) -> Result<(), LedgerError> {
+        block_in_place(|| self.ledger.record(task))?;
+        let record = task.record();
+        self.summary.coverage = self.summary.coverage.plus(record.coverage);
+        self.summary.tasks.push(record.clone());
+        self.progress.say(format!("[{}/{}] {}", self.summary.tasks.len(), self.total, line(record)));
+        Ok(())
+    }
+}
+
+/// Waits until the run is told to stop at least so urgently; for ever where it never is.
+async fn until(stop: &mut Stop, urgency: Stopping) {
+    if stop.wait_for(|s| *s >= urgency).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-fn keep(
-    ledger: &mut Ledger,
-    task: &CheckedTask,
-    summary: &mut RunSummary,
-    total: usize,
-    progress: &Progress,
-) -> Result<(), LedgerError> {
-    block_in_place(|| ledger.record(task))?;
-    let record = task.record();
-    summary.coverage = summary.coverage.plus(record.coverage);
-    summary.tasks.push(record.clone());
-    progress.say(format!("[{}/{total}] {}", summary.tasks.len(), line(record)));
-    Ok(())
+/// What `work` comes to, unless the run is told to stop before it is done: then it is dropped.
+pub(super) async fn unless_stopped<T>(
+    stop: &mut Stop,
+    work: impl Future<Output = Result<T, NotDone>>,
+) -> Result<T, NotDone> {
+    tokio::select! {
+        biased;
+        () = until(stop, Stopping::Drain) => {
+            Err(NotDone::new(Reason::RunnerInterrupted, "the run was told to stop while the cluster was prepared for it"))
+        }
+        done = work => done,
+    }
 }
 
 /// One line on a result: what counts first.
@@ -178,6 +220,13 @@ pub(crate) struct Unaccounted {
 impl Unaccounted {
     pub(crate) fn expected(&self) -> ExpectedTask {
         ExpectedTask { target: self.target.clone(), engine: self.engine.clone(), profile: self.profile.reference() }
+    }
+
+    /// Whether this is the result that was expected.
+    fn is_answered_by(&self, record: &TaskRecord) -> bool {
+        self.target.key() == record.target.key()
+            && self.engine == record.provenance.engine.name
+            && self.profile.digest() == record.profile.digest
     }
 
     /// The record that nothing of this was evaluated.
@@ -253,3 +302,6 @@ pub fn record_absent_run(
     ledger.end_run(start.run, RunEnd::Completed, now)?;
     Ok(start.run)
 }
+
+#[cfg(test)]
+mod tests;

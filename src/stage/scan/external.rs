@@ -45,7 +45,8 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
         None => return Err(NotDone::new(Reason::InternalError, "no cluster was connected for this")),
     };
     reached.network = Some(session.may_run()?);
-    let Platformed { reference: pinned, digest, .. } = image::resolve(reference, context).await?;
+    let Platformed { reference: pinned, digest, note, .. } = image::resolve(reference, context).await?;
+    reached.notes.extend(note);
     reached.target = Target::Image { reference: reference.clone(), digest: Some(digest) };
 
     let request = JobRequest {
@@ -83,11 +84,12 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
     if let Some(engine) = &mut reached.engine {
         engine.version = parsed.scanner_version.unwrap_or_default();
     }
-    if let (Some(built), Some(content)) = (parsed.database_built, reached.content.first_mut()) {
+    // With several, the scanner does not say which of them it means.
+    if let (Some(built), [content]) = (parsed.database_built, &mut reached.content[..]) {
         content.built = Some(built);
     }
     external.check_age(parsed.database_built, &context.policy, Timestamp::now())?;
-    account_for_unreadable(&mut parsed.findings, &unreadable, context.limits.finding_details);
+    account_for_unreadable(&mut parsed.findings, &unreadable, context.limits.finding_details)?;
     reached.notes.extend(parsed.notes);
     reached.verdict = Ok(vec![parsed.findings]);
     Ok(())
@@ -95,23 +97,52 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
 
 /// Judges the control that asks whether the scanner could read all of the target: a scanner passes over what it may not read
 /// in silence, so that its other verdicts are about the rest.
-fn account_for_unreadable(findings: &mut [Finding], unreadable: &Unreadable, most: usize) {
-    let Some(finding) = findings.iter_mut().find(|f| f.control == COMPLETE_CONTROL) else { return };
-    if unreadable.count == 0 && !unreadable.incomplete {
-        *finding = Finding::new(COMPLETE_CONTROL, Outcome::Passed);
-        return;
-    }
+fn account_for_unreadable(findings: &mut [Finding], unreadable: &Unreadable, most: usize) -> Result<(), NotDone> {
     let more = if unreadable.incomplete { "at least " } else { "" };
     let detail = format!("the scanner's user may not read {more}{} paths of the target", unreadable.count);
+    let whole = unreadable.count == 0 && !unreadable.incomplete;
+    let Some(finding) = findings.iter_mut().find(|f| f.control == COMPLETE_CONTROL) else {
+        // Without a control that could say so, the verdicts would be taken for ones on the whole target.
+        return if whole { Ok(()) } else { Err(NotDone::new(Reason::UnreadablePaths, detail)) };
+    };
+    if whole {
+        *finding = Finding::new(COMPLETE_CONTROL, Outcome::Passed);
+        return Ok(());
+    }
     let paths = unreadable.sample.iter().map(|path| Detail::new(path, "not readable for the scanner's user"));
     *finding = Finding::new(COMPLETE_CONTROL, Outcome::not_evaluated(Reason::UnreadablePaths, detail))
         .with_details(paths, most);
     finding.details_omitted = unreadable.count.saturating_sub(finding.details.len() as u64);
+    Ok(())
 }
 
 fn media_type(format: ResultFormat) -> &'static str {
     match format {
         ResultFormat::Arf => "application/xml",
         ResultFormat::Grype => "application/json",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_scanner_could_not_read_is_never_passed_over() {
+        let some = Unreadable { count: 2, sample: vec!["/a".to_owned()], incomplete: false };
+        let unknown = Unreadable { count: 0, sample: Vec::new(), incomplete: true };
+        let none = Unreadable { count: 0, sample: Vec::new(), incomplete: false };
+        let control = || vec![Finding::new("x", Outcome::Passed), Finding::new(COMPLETE_CONTROL, Outcome::Passed)];
+        for unreadable in [&some, &unknown] {
+            let mut findings = control();
+            account_for_unreadable(&mut findings, unreadable, 10).expect("a control says so");
+            assert!(matches!(findings[1].outcome, Outcome::NotEvaluated { reason: Reason::UnreadablePaths, .. }));
+            let why = account_for_unreadable(&mut control()[..1], unreadable, 10).expect_err("nothing says so");
+            assert_eq!(why.reason, Reason::UnreadablePaths);
+        }
+        let mut findings = control();
+        findings[1] = Finding::new(COMPLETE_CONTROL, Outcome::Failed);
+        account_for_unreadable(&mut findings, &none, 10).expect("all was read");
+        assert_eq!(findings[1].outcome, Outcome::Passed);
     }
 }

@@ -1,7 +1,7 @@
 //! Reaching an image: its manifest by digest, one streaming pass over each layer, each layer once however many images of the
 //! run share it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::unit::{Context, NotDone, Reached, Task, facts_evidence, judge_system};
 use crate::base::digest::Digest;
+use crate::base::text::{brief, key_read_otherwise};
 use crate::model::evidence::Evidence;
 use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
@@ -43,6 +44,8 @@ pub(crate) struct Platformed {
     pub(crate) reference: Reference,
     /// The manifest's digest.
     pub(crate) digest: Digest,
+    /// What was chosen, where there was a choice.
+    pub(crate) note: Option<String>,
     client: Client,
     manifest: Manifest,
     bytes: Vec<u8>,
@@ -80,7 +83,12 @@ struct Platform {
 }
 
 fn registry_failed(error: &RegistryError) -> NotDone {
-    let reason = if error.is_not_found() { Reason::TargetNotFound } else { Reason::RegistryUnreachable };
+    let reason = match error {
+        RegistryError::Digest { .. } => Reason::ImageUnreadable,
+        RegistryError::Unauthorized { .. } => Reason::AccessDenied,
+        error if error.is_not_found() => Reason::TargetNotFound,
+        _ => Reason::RegistryUnreachable,
+    };
     NotDone::because(reason, error)
 }
 
@@ -100,35 +108,96 @@ pub(crate) async fn resolve(reference: &str, context: &Context) -> Result<Platfo
         .client(&reference.registry)
         .map_err(|e| NotDone::because(Reason::RegistryUnreachable, &e))?;
     let mut found = client.manifest(&reference.repository, &name).await.map_err(|e| registry_failed(&e))?;
-    if is_index(&found) {
+    let mut note = None;
+    if shape(&found.bytes, &found.media_type)? == Shape::Index {
         let index: Index = serde_json::from_slice(&found.bytes).map_err(|e| unreadable(&e))?;
-        let architecture = architecture();
-        let fits =
-            |e: &&IndexEntry| e.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == architecture);
-        // An index of one image that names no platform stands for that image, as it does for runtimes.
-        let entry = match &index.manifests[..] {
-            [only @ IndexEntry { platform: None, .. }] => Some(only),
-            entries => entries.iter().find(fits),
-        };
-        let entry = entry.ok_or_else(|| {
-            NotDone::new(Reason::TargetNotFound, format!("`{reference}` has no image for linux/{architecture}"))
-        })?;
-        found = client.manifest(&reference.repository, &entry.digest.into()).await.map_err(|e| registry_failed(&e))?;
-        if is_index(&found) {
+        let digest = choose(&index, architecture(), &reference)?;
+        if index.manifests.len() > 1 {
+            let count = index.manifests.len();
+            note =
+                Some(format!("of the {count} entries of its index, the one for linux/{} was scanned", architecture()));
+        }
+        found = client.manifest(&reference.repository, &digest.into()).await.map_err(|e| registry_failed(&e))?;
+        if shape(&found.bytes, &found.media_type)? == Shape::Index {
             return Err(NotDone::new(Reason::ImageUnreadable, "an index in an index"));
         }
     }
     let ManifestBody { bytes, digest, .. } = found;
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|e| unreadable(&e))?;
-    Ok(Platformed { reference: reference.pinned(digest), digest, client, manifest, bytes })
+    Ok(Platformed { reference: reference.pinned(digest), digest, note, client, manifest, bytes })
 }
 
-/// Whether it is an index by what it says and by what it is; a document that could be read as both counts as none, and does
-/// not parse as a manifest either (CVE-2021-41190).
-fn is_index(manifest: &ManifestBody) -> bool {
-    let by_type = manifest.media_type.contains("index") || manifest.media_type.contains("manifest.list");
-    let value: serde_json::Value = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
-    by_type && value.get("layers").is_none() && value.get("config").is_none()
+/// The one image of an index that a node of this architecture runs.
+fn choose(index: &Index, architecture: &str, reference: &Reference) -> Result<Digest, NotDone> {
+    // An index of one image that names no platform stands for that image, as it does for runtimes.
+    if let [only @ IndexEntry { platform: None, .. }] = &index.manifests[..] {
+        return Ok(only.digest);
+    }
+    let fits = |e: &&IndexEntry| e.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == architecture);
+    let fitting: BTreeSet<Digest> = index.manifests.iter().filter(fits).map(|e| e.digest).collect();
+    let mut fitting = fitting.into_iter();
+    match (fitting.next(), fitting.len()) {
+        (Some(digest), 0) => Ok(digest),
+        (None, _) => {
+            Err(NotDone::new(Reason::TargetNotFound, format!("`{reference}` has no image for linux/{architecture}")))
+        }
+        // Which of them runs depends on who is asked, and on the processor.
+        (Some(_), more) => Err(NotDone::new(
+            Reason::ImageUnreadable,
+            format!(
+                "`{reference}` has {} images for linux/{architecture}; name the one that is meant by its digest",
+                more + 1
+            ),
+        )),
+    }
+}
+
+/// What a manifest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Image,
+    Index,
+}
+
+/// What a manifest is, if nobody can read it as anything else: what it is served as, what it calls itself and what it holds
+/// must agree (CVE-2021-41190), and so must its keys, however their case is treated.
+fn shape(bytes: &[u8], media_type: &str) -> Result<Shape, NotDone> {
+    const KNOWN: [&str; 13] = [
+        "schemaVersion",
+        "mediaType",
+        "config",
+        "layers",
+        "manifests",
+        "digest",
+        "size",
+        "platform",
+        "os",
+        "architecture",
+        "variant",
+        "urls",
+        "data",
+    ];
+    let refuse = |why: String| NotDone::new(Reason::ImageUnreadable, why);
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| unreadable(&e))?;
+    if let Some(key) = key_read_otherwise(&value, &KNOWN, &["config", "layers", "manifests", "platform"]) {
+        return Err(refuse(format!("whoever runs the image may take its manifest's key `{}` for another", brief(key))));
+    }
+    if let Some(named) = value.get("mediaType")
+        && named.as_str() != Some(media_type)
+    {
+        return Err(refuse(format!(
+            "it is served as `{}` and calls itself {}",
+            brief(media_type),
+            brief(&named.to_string())
+        )));
+    }
+    let as_index = media_type.contains("index") || media_type.contains("manifest.list");
+    let holds = |key: &str| value.get(key).is_some();
+    match (as_index, holds("manifests"), holds("layers") || holds("config") || holds("fsLayers")) {
+        (true, true, false) => Ok(Shape::Index),
+        (false, false, true) => Ok(Shape::Image),
+        _ => Err(refuse(format!("what it is served as, `{}`, is not what it holds", brief(media_type)))),
+    }
 }
 
 /// This machine's architecture as OCI platforms write it (Go's GOARCH).
@@ -154,6 +223,7 @@ pub(crate) async fn reach(target: &Target, tasks: &[Task], context: &Context) ->
     match collect(&image, context).await {
         Ok((facts, config)) => Reached {
             evidence: vec![facts_evidence(&facts), manifest, config],
+            notes: image.note.into_iter().collect(),
             verdict: Ok(judge_system(&facts, tasks, &target, &context.limits)),
             ..Reached::nothing(target, Approach::Image, NotDone::new(Reason::InternalError, "not judged"))
         },
@@ -251,5 +321,53 @@ mod tests {
         drop(wanted.drop_guard());
         let error = reading.await.expect("the thread ends").expect_err("there is nothing to read");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+    #[test]
+    fn a_manifest_is_what_it_is_served_as_calls_itself_and_holds() {
+        let of = |text: &str, media_type| shape(text.as_bytes(), media_type).map_err(|why| why.reason);
+        assert_eq!(of(r#"{"config": {}, "layers": []}"#, IMAGE), Ok(Shape::Image));
+        assert_eq!(of(r#"{"manifests": []}"#, INDEX), Ok(Shape::Index));
+        let annotated = r#"{"config": {}, "layers": [], "annotations": {"Layers": "two"}}"#;
+        assert_eq!(of(annotated, IMAGE), Ok(Shape::Image));
+        for (text, media_type) in [
+            (r#"{"config": {}, "layers": [], "manifests": []}"#.to_owned(), IMAGE),
+            (r#"{"config": {}, "layers": [], "manifests": []}"#.to_owned(), INDEX),
+            (r#"{"manifests": []}"#.to_owned(), IMAGE),
+            (r#"{"config": {}, "layers": []}"#.to_owned(), INDEX),
+            (format!(r#"{{"mediaType": "{INDEX}", "config": {{}}, "layers": []}}"#), IMAGE),
+            (r#"{"config": {}, "layers": [], "Layers": []}"#.to_owned(), IMAGE),
+            (r#"{"config": {"digest": "a", "Digest": "b"}, "layers": []}"#.to_owned(), IMAGE),
+            (r#"{"manifests": [{"platform": {"OS": "linux"}}]}"#.to_owned(), INDEX),
+            ("[]".to_owned(), IMAGE),
+            ("{".to_owned(), IMAGE),
+            (String::new(), IMAGE),
+        ] {
+            assert_eq!(of(&text, media_type), Err(Reason::ImageUnreadable), "{text} as {media_type}");
+        }
+    }
+
+    #[test]
+    fn of_an_index_only_an_unmistakable_image_is_taken() {
+        let reference: Reference = "registry.example/a:1".parse().expect("a reference");
+        let chosen = |entries: &[(&str, Option<&str>)]| {
+            let manifests = entries
+                .iter()
+                .map(|(content, architecture)| IndexEntry {
+                    digest: Digest::of(content),
+                    platform: architecture.map(|a| Platform { os: "linux".to_owned(), architecture: a.to_owned() }),
+                })
+                .collect();
+            choose(&Index { manifests }, "amd64", &reference).map_err(|why| why.reason)
+        };
+        assert_eq!(chosen(&[("a", None)]), Ok(Digest::of("a")));
+        assert_eq!(chosen(&[("b", Some("arm64")), ("a", Some("amd64")), ("c", None)]), Ok(Digest::of("a")));
+        assert_eq!(chosen(&[("a", Some("amd64")), ("a", Some("amd64"))]), Ok(Digest::of("a")));
+        assert_eq!(chosen(&[("a", Some("amd64")), ("b", Some("amd64"))]), Err(Reason::ImageUnreadable));
+        assert_eq!(chosen(&[("a", None), ("b", None)]), Err(Reason::TargetNotFound));
+        assert_eq!(chosen(&[]), Err(Reason::TargetNotFound));
     }
 }

@@ -36,13 +36,15 @@ pub(crate) async fn reach(target: &Target, tasks: &[Task], context: &Context) ->
             Err((reason, detail)) => facts.miss(&resource, Missing { reason, detail }),
         }
     }
-    let verdict = tasks
-        .iter()
-        .map(|task| match &task.rules {
+    let judge = || {
+        let by_task = tasks.iter().map(|task| match &task.rules {
             Some(profile) => rules::judge_cluster(profile, &facts, &context.limits),
             None => Vec::new(),
-        })
-        .collect();
+        });
+        by_task.collect()
+    };
+    // Rules may take seconds, during which other scans wait for their connections.
+    let verdict = tokio::task::block_in_place(judge);
     Reached {
         identity: Some(read.identity),
         cleanup: Some(read.cleanup),

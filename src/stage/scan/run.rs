@@ -3,16 +3,15 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::content::Content;
-use super::dispatch::{RunSummary, Stop, close_interrupted, dispatch};
+use super::dispatch::{RunSummary, Stop, begin, close_interrupted, dispatch, unless_stopped};
 use super::error::ScanError;
 use super::image::LayerCache;
 use super::select::{Selected, needs_cluster, select};
-use super::session::{Intent, Session};
+use super::session::{self, ABANDONED, Intent, Session};
 use super::unit::{Context, NotDone, Task, Unit, Work};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
@@ -22,12 +21,9 @@ use crate::ledger::Ledger;
 use crate::model::provenance::Cleanup;
 use crate::model::record::{Event, RunId, RunStart, Trigger};
 use crate::model::scanner::BUILTIN;
-use crate::model::target::{Target, TargetKind};
+use crate::model::target::{TargetKind, TargetSpec};
 use crate::stage::plan::{Access, Policy, Selection};
 use crate::stage::registries::Registries;
-
-/// No run takes this long: older objects of a run that this ledger does not know were left by one that died elsewhere.
-const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// One scan, asked for by a person or a schedule.
 #[derive(Clone, Debug)]
@@ -61,7 +57,7 @@ impl Access {
 pub async fn scan(
     request: ScanRequest,
     ledger: &mut Ledger,
-    stop: Stop,
+    mut stop: Stop,
     progress: &Progress,
 ) -> Result<RunSummary, ScanError> {
     let started = Timestamp::now();
@@ -92,6 +88,7 @@ pub async fn scan(
         None => Content::shipped(),
     };
     check_names(&selection, &content)?;
+    check_parts(&selection, &content)?;
 
     let run = RunId::new();
     let cluster = match needs_cluster(&selection) || wants_jobs(&selection, &content) {
@@ -108,15 +105,19 @@ pub async fn scan(
         expected: units.iter().flat_map(Unit::expected).collect(),
     };
 
-    let session = match (cluster, intent(&units)) {
+    begin(&start, &units, ledger)?;
+
+    let session = match (&cluster, intent(&units)) {
         (Some(Ok(cluster)), Some(intent)) => {
-            sweep_leftovers(&cluster, &dead, ledger, progress).await?;
+            sweep_leftovers(cluster, &dead, ledger, progress).await?;
             if intent == Intent::Run {
                 progress.say("proving that network policies are enforced");
             }
-            Some(Session::open(cluster, run, intent, content.own_image.as_deref(), policy.unenforced_network).await)
+            let image = content.own_image.as_deref();
+            let opening = Session::open(cluster.clone(), run, intent, image, policy.unenforced_network);
+            Some(unless_stopped(&mut stop, opening).await)
         }
-        (Some(Err(why)), Some(_)) => Some(Err(why)),
+        (Some(Err(why)), Some(_)) => Some(Err(why.clone())),
         _ => None,
     };
     if let Some(Ok(session)) = &session
@@ -141,11 +142,11 @@ pub async fn scan(
         bundle: content.bundle,
         session,
     });
-    let summary = dispatch(start, units, Arc::clone(&context), ledger, stop, progress).await;
+    let summary = dispatch(run, units, Arc::clone(&context), ledger, stop, progress).await;
     // Whatever became of the run, what it made in the cluster goes.
-    let context = Arc::into_inner(context);
-    if let Some(Ok(session)) = context.and_then(|c| c.session) {
-        let cleanup = session.close().await;
+    if let (Some(Ok(cluster)), Some(_)) = (&cluster, &context.session) {
+        let session = Arc::into_inner(context).and_then(|c| c.session).and_then(Result::ok);
+        let cleanup = session::close(session, cluster, run).await;
         record_cleanup(&cleanup, run, ledger, progress)?;
     }
     Ok(summary?)
@@ -218,6 +219,52 @@ fn check_names(selection: &Selection, content: &Content) -> Result<(), ScanError
     }
 }
 
+/// Every engine, profile and target that is named must have a part in the scan: one that fits nothing else would be passed
+/// over in silence.
+fn check_parts(selection: &Selection, content: &Content) -> Result<(), ScanError> {
+    let of_spec = |spec: &TargetSpec| match spec {
+        TargetSpec::Host => TargetKind::Host,
+        TargetSpec::Cluster => TargetKind::Cluster,
+        TargetSpec::Image(_) => TargetKind::Image,
+        TargetSpec::Node(_) => TargetKind::Node,
+        TargetSpec::Pod { .. } | TargetSpec::Namespace(_) => TargetKind::Container,
+    };
+    let named: Vec<(String, TargetKind)> = selection
+        .targets
+        .iter()
+        .map(|spec| (spec.to_string(), of_spec(spec)))
+        .chain(selection.selector.iter().map(|labels| (format!("-l {labels}"), TargetKind::Container)))
+        .collect();
+    let mut kinds: BTreeSet<TargetKind> = named.iter().map(|(_, kind)| *kind).collect();
+    if selection.all {
+        kinds.extend([TargetKind::Cluster, TargetKind::Container, TargetKind::Image]);
+    }
+    let builtin = content.builtin.iter().map(|p| (BUILTIN, p.profile().name.as_str(), &p.document().targets));
+    let external =
+        content.external.iter().map(|e| (e.scanner.name.as_str(), e.profile.name.as_str(), &e.document.targets));
+    let parts: Vec<_> = builtin
+        .chain(external)
+        .filter(|(engine, profile, targets)| {
+            wants(selection, engine, profile) && targets.iter().any(|kind| kinds.contains(kind))
+        })
+        .collect();
+    let chosen = match selection.profiles.is_empty() {
+        true => selection.engines.join(", "),
+        false => format!("{}: {}", selection.engines.join(", "), selection.profiles.join(", ")),
+    };
+    let refuse = |what: String| Err(ScanError::Request(format!("{what} has no part in this scan ({chosen})")));
+    if let Some((target, _)) = named.iter().find(|(_, kind)| !parts.iter().any(|(_, _, of)| of.contains(kind))) {
+        return refuse(format!("no profile of the chosen engines fits `{target}`, which"));
+    }
+    if let Some(engine) = selection.engines.iter().find(|e| *e != "all" && !parts.iter().any(|(of, _, _)| of == e)) {
+        return refuse(format!("engine `{engine}` has no chosen profile that fits a target, and so it"));
+    }
+    match selection.profiles.iter().find(|p| !parts.iter().any(|(_, of, _)| of == p)) {
+        Some(profile) => refuse(format!("profile `{profile}` is of no chosen engine or fits no target, and so it")),
+        None => Ok(()),
+    }
+}
+
 fn wants(selection: &Selection, engine: &str, profile: &str) -> bool {
     let engine = selection.engines.iter().any(|e| e == engine || e == "all");
     engine && (selection.profiles.is_empty() || selection.profiles.iter().any(|p| p == profile))
@@ -244,7 +291,6 @@ fn intent(units: &[Unit]) -> Option<Intent> {
 fn plan_units(selected: Vec<Selected>, selection: &Selection, content: &Content) -> Result<Vec<Unit>, ScanError> {
     let mut units = Vec::new();
     for Selected { target, missed } in selected {
-        let before = units.len();
         let kind = target.kind();
         let builtin: Vec<Task> = content
             .builtin
@@ -271,26 +317,11 @@ fn plan_units(selected: Vec<Selected>, selection: &Selection, content: &Content)
             };
             units.push(Unit { target: target.clone(), work, tasks: vec![task] });
         }
-        if units.len() == before && is_named(&target, selection) {
-            return Err(ScanError::Request(format!(
-                "no profile of the chosen engines ({}) fits target `{target}`, which would leave it without any verdict",
-                selection.engines.join(", ")
-            )));
-        }
     }
     if units.is_empty() {
         return Err(ScanError::Request("nothing is to be scanned: no profile fits what was asked for".to_owned()));
     }
     Ok(units)
-}
-
-/// Whether the user named this very target, so that it must not be passed over.
-fn is_named(target: &Target, selection: &Selection) -> bool {
-    let key = target.key();
-    selection.targets.iter().any(|spec| {
-        let spec = spec.to_string();
-        key == spec || key.strip_prefix(&spec).is_some_and(|rest| rest.starts_with('/'))
-    })
 }
 
 fn builtin_work(kind: TargetKind) -> Work {
@@ -303,5 +334,59 @@ fn builtin_work(kind: TargetKind) -> Work {
             crate::model::reason::Reason::TargetUnsupported,
             "the builtin engine does not reach nodes yet; run `scan host` on the node",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(targets: &[&str]) -> Selection {
+        Selection { targets: targets.iter().map(|t| t.parse().expect(t)).collect(), ..Selection::default() }
+    }
+
+    fn profile_for(kind: TargetKind) -> String {
+        let content = Content::shipped();
+        let fits = content.builtin.iter().find(|p| p.document().targets.first() == Some(&kind));
+        fits.expect("there is one for each kind").profile().name.clone()
+    }
+
+    #[test]
+    fn a_target_that_no_chosen_profile_fits_is_not_passed_over() {
+        let content = Content::shipped();
+        let host = profile_for(TargetKind::Host);
+        let only_host = |targets: &[&str]| Selection { profiles: vec![host.clone()], ..asked(targets) };
+        check_parts(&only_host(&["host"]), &content).expect("it fits");
+        for more in ["ns/shop", "pod/shop/web", "cluster", "image/registry.example/a:1"] {
+            let error = check_parts(&only_host(&["host", more]), &content).expect_err(more).to_string();
+            assert!(error.contains(more), "{error}");
+        }
+        let labelled = Selection { selector: Some("app=web".to_owned()), ..only_host(&["host"]) };
+        assert!(check_parts(&labelled, &content).is_err());
+    }
+
+    #[test]
+    fn a_profile_that_fits_no_target_is_not_passed_over() {
+        let content = Content::shipped();
+        let profiles = vec![profile_for(TargetKind::Host), profile_for(TargetKind::Cluster)];
+        let error = check_parts(&Selection { profiles: profiles.clone(), ..asked(&["host"]) }, &content);
+        assert!(error.expect_err("nothing is judged by it").to_string().contains(&profiles[1]));
+        check_parts(&Selection { profiles, ..asked(&["host", "cluster"]) }, &content).expect("both fit");
+        let cluster = Selection { all: true, profiles: vec![profile_for(TargetKind::Cluster)], ..asked(&[]) };
+        check_parts(&cluster, &content).expect("all of the cluster's kinds may be narrowed down");
+    }
+
+    #[test]
+    fn what_the_cluster_does_not_show_is_expected_all_the_same() {
+        let content = Content::shipped();
+        let selection = Selection { all: true, ..asked(&["host"]) };
+        let why = NotDone::new(crate::model::reason::Reason::ApiUnreachable, "no answer");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let selected = runtime.block_on(select(&selection, Some(&Err(why)), &Limits::default()));
+        let units = plan_units(selected, &selection, &content).expect("units");
+        for kind in [TargetKind::Host, TargetKind::Cluster, TargetKind::Container, TargetKind::Image] {
+            let unit = units.iter().find(|u| u.target.kind() == kind).expect("each kind is expected");
+            assert_eq!(matches!(unit.work, Work::Impossible(_)), kind != TargetKind::Host, "{}", unit.target);
+        }
     }
 }

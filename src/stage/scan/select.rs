@@ -3,9 +3,10 @@
 use super::unit::NotDone;
 use crate::base::limits::Limits;
 use crate::cluster::client::Cluster;
-use crate::cluster::targets::{self, Selector};
+use crate::cluster::error::ClusterError;
+use crate::cluster::targets::{self, RunningImages, Selector};
 use crate::model::reason::Reason;
-use crate::model::target::{Target, TargetSpec};
+use crate::model::target::{Target, TargetKind, TargetSpec};
 use crate::stage::plan::Selection;
 
 /// One target that is meant.
@@ -65,6 +66,8 @@ pub(crate) async fn select(
     selected
 }
 
+/// Each part of what is asked for is looked up by itself: what one of them finds must not stand for another that finds
+/// nothing.
 async fn in_cluster(
     selection: &Selection,
     cluster: &Cluster,
@@ -75,39 +78,61 @@ async fn in_cluster(
     if selection.all {
         specs.push(TargetSpec::Cluster);
     }
-    let selector = Selector { labels: selection.selector.clone(), namespace: None, all: selection.all };
-    let failed = |error: crate::cluster::error::ClusterError| NotDone::because(error.reason(), &error);
-    let found = targets::resolve(cluster, &specs, &selector, limits).await.map_err(failed)?;
-    let images = match selection.all {
-        true => Some(targets::running_images(cluster, limits).await.map_err(failed)?),
-        false => None,
-    };
-    let nothing_matched = found.found.is_empty() && found.missed.is_empty();
-    selected.extend(found.found.into_iter().map(Selected::found));
-    selected
-        .extend(found.missed.into_iter().map(|(t, reason, detail)| Selected::missed(t, NotDone::new(reason, detail))));
-    if let Some(images) = images {
-        for image in images.images {
-            selected.push(Selected::found(Target::Image { reference: image.reference, digest: Some(image.digest) }));
-        }
-        for (used_by, id) in images.unnamed {
-            let why = NotDone::new(
-                Reason::TargetNotFound,
-                format!("`{used_by}` runs image `{id}`, which no registry can be asked for"),
-            );
-            selected
-                .push(Selected::missed(Target::Image { reference: format!("unnamed/{used_by}"), digest: None }, why));
+    let failed = |error: ClusterError| NotDone::because(error.reason(), &error);
+    let absent = |what| NotDone::new(Reason::TargetNotFound, what);
+    let before = selected.len();
+    let everything = Selector { all: selection.all, ..Selector::default() };
+    let found = targets::resolve(cluster, &specs, &everything, limits).await.map_err(failed)?;
+    take(found, selected);
+    for spec in &selection.targets {
+        let TargetSpec::Namespace(wanted) = spec else { continue };
+        let is_in = |s: &Selected| matches!(&s.target, Target::Container { namespace, .. } if namespace == wanted);
+        if !selected[before..].iter().any(is_in) {
+            selected.push(Selected::missed(unknown(wanted, "*", "*"), absent("no pod runs in this namespace")));
         }
     }
-    if nothing_matched && (selection.selector.is_some() || has_namespace(selection)) {
-        let why = NotDone::new(Reason::TargetNotFound, "no pod matches");
-        selected.extend(wildcards(selection).map(|target| Selected::missed(target, why.clone())));
+    if selection.all && !selected[before..].iter().any(|s| s.target.kind() == TargetKind::Container) {
+        selected.push(Selected::missed(unknown("*", "*", "*"), absent("no pod runs in the cluster")));
+    }
+    if let Some(labels) = &selection.selector {
+        let selector = Selector { labels: Some(labels.clone()), ..Selector::default() };
+        match targets::resolve(cluster, &[], &selector, limits).await.map_err(failed) {
+            Err(why) => selected.push(Selected::missed(labelled(labels), why)),
+            Ok(found) if found.found.is_empty() && found.missed.is_empty() => {
+                selected.push(Selected::missed(labelled(labels), absent("no pod that runs has these labels")));
+            }
+            Ok(found) => take(found, selected),
+        }
+    }
+    if selection.all {
+        match targets::running_images(cluster, limits).await.map_err(failed) {
+            Err(why) => selected.push(Selected::missed(unknown_image(), why)),
+            Ok(images) if images.images.is_empty() && images.unnamed.is_empty() => {
+                selected.push(Selected::missed(unknown_image(), absent("no container runs in the cluster")));
+            }
+            Ok(images) => take_images(images, selected),
+        }
     }
     Ok(())
 }
 
-fn has_namespace(selection: &Selection) -> bool {
-    selection.targets.iter().any(|spec| matches!(spec, TargetSpec::Namespace(_)))
+fn take(found: targets::Selection, selected: &mut Vec<Selected>) {
+    selected.extend(found.found.into_iter().map(Selected::found));
+    selected
+        .extend(found.missed.into_iter().map(|(t, reason, detail)| Selected::missed(t, NotDone::new(reason, detail))));
+}
+
+fn take_images(images: RunningImages, selected: &mut Vec<Selected>) {
+    for image in images.images {
+        selected.push(Selected::found(Target::Image { reference: image.reference, digest: Some(image.digest) }));
+    }
+    for (used_by, id) in images.unnamed {
+        let why = NotDone::new(
+            Reason::TargetNotFound,
+            format!("`{used_by}` runs image `{id}`, which no registry can be asked for"),
+        );
+        selected.push(Selected::missed(Target::Image { reference: format!("unnamed/{used_by}"), digest: None }, why));
+    }
 }
 
 /// What was asked of a cluster that does not answer.
@@ -121,7 +146,7 @@ fn unreachable(selection: &Selection, why: &NotDone) -> Vec<Selected> {
             Some(unknown(namespace, pod, container.as_deref().unwrap_or("*")))
         }
     });
-    let all = selection.all.then(|| [cluster(), unknown("*", "*", "*")]).into_iter().flatten();
+    let all = selection.all.then(|| [cluster(), unknown("*", "*", "*"), unknown_image()]).into_iter().flatten();
     named.chain(all).chain(wildcards(selection)).map(|target| Selected::missed(target, why.clone())).collect()
 }
 
@@ -129,10 +154,23 @@ fn unreachable(selection: &Selection, why: &NotDone) -> Vec<Selected> {
 fn wildcards(selection: &Selection) -> impl Iterator<Item = Target> + '_ {
     let namespaces = selection.targets.iter().filter_map(|spec| match spec {
         TargetSpec::Namespace(namespace) => Some(unknown(namespace, "*", "*")),
-        _ => None,
+        TargetSpec::Host
+        | TargetSpec::Cluster
+        | TargetSpec::Image(_)
+        | TargetSpec::Node(_)
+        | TargetSpec::Pod { .. } => None,
     });
-    let labels = selection.selector.iter().map(|labels| unknown("*", &format!("[{labels}]"), "*"));
-    namespaces.chain(labels)
+    namespaces.chain(selection.selector.iter().map(|labels| labelled(labels)))
+}
+
+/// The pods with these labels, whichever they are.
+fn labelled(labels: &str) -> Target {
+    unknown("*", &format!("[{labels}]"), "*")
+}
+
+/// The images that run, whichever they are.
+fn unknown_image() -> Target {
+    Target::Image { reference: "*".to_owned(), digest: None }
 }
 
 fn unknown(namespace: &str, pod: &str, container: &str) -> Target {
@@ -154,6 +192,7 @@ fn host_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::client::testing::Api;
 
     fn selection(targets: &[&str]) -> Selection {
         Selection { targets: targets.iter().map(|t| t.parse().expect(t)).collect(), ..Selection::default() }
@@ -178,8 +217,51 @@ mod tests {
             ..selection(&["host", "cluster", "pod/shop/web", "ns/vault"])
         };
         let keys: Vec<String> = unreachable(&asked, &why).iter().map(|s| s.target.key()).collect();
-        for key in ["cluster", "pod/shop/web/*", "pod/*/*/*", "pod/vault/*/*", "pod/*/[app=web]/*"] {
+        for key in ["cluster", "pod/shop/web/*", "pod/*/*/*", "image/*", "pod/vault/*/*", "pod/*/[app=web]/*"] {
             assert!(keys.iter().any(|k| k == key), "{key}: {keys:?}");
         }
+    }
+
+    fn pod(namespace: &str, name: &str, state: serde_json::Value) -> serde_json::Value {
+        let image = format!("registry.example/{name}@{}", crate::base::digest::Digest::of(name));
+        serde_json::json!({
+            "metadata": { "name": name, "namespace": namespace, "uid": name, "labels": { "app": name } },
+            "spec": { "containers": [{ "name": "c", "image": "x" }] },
+            "status": { "phase": "Running", "containerStatuses": [{
+                "name": "c", "image": "x", "imageID": image, "ready": true, "restartCount": 0, "state": state,
+            }] },
+        })
+    }
+
+    async fn selected(api: &Api, selection: &Selection) -> Vec<(String, Option<Reason>)> {
+        let cluster = Ok(api.cluster());
+        let selected = select(selection, Some(&cluster), &Limits::default()).await;
+        selected.into_iter().map(|s| (s.target.key(), s.missed.map(|why| why.reason))).collect()
+    }
+
+    #[tokio::test]
+    async fn a_namespace_without_pods_is_not_covered_up_by_what_others_find() {
+        let api = Api::default();
+        let running = serde_json::json!({ "running": {} });
+        api.put("/api/v1/namespaces/shop/pods/web", pod("shop", "web", running));
+        let found = selected(&api, &selection(&["ns/shop", "ns/typo"])).await;
+        assert_eq!(
+            found,
+            [("pod/shop/web/c".to_owned(), None), ("pod/typo/*/*".to_owned(), Some(Reason::TargetNotFound))]
+        );
+    }
+
+    #[tokio::test]
+    async fn what_of_a_cluster_can_not_be_listed_is_named_beside_what_was_found() {
+        let api = Api::default();
+        api.deny("/api/v1/pods");
+        let running = serde_json::json!({ "running": {} });
+        api.put("/api/v1/namespaces/shop/pods/web", pod("shop", "web", running));
+        let asked = Selection { selector: Some("app=web".to_owned()), ..selection(&["ns/shop"]) };
+        let found = selected(&api, &asked).await;
+        assert_eq!(
+            found,
+            [("pod/shop/web/c".to_owned(), None), ("pod/*/[app=web]/*".to_owned(), Some(Reason::AccessDenied))]
+        );
     }
 }

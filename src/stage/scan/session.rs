@@ -1,16 +1,22 @@
 //! What a run sets up in the cluster before it touches anything there: a namespace of its own, and the proof that network
 //! policies are enforced in it. Everything is removed at the end, and that is verified too.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::unit::NotDone;
 use crate::cluster::canary;
 use crate::cluster::client::Cluster;
 use crate::cluster::namespace::ScanNamespace;
+use crate::cluster::sweep;
 use crate::model::provenance::{Cleanup, NetworkProof};
 use crate::model::reason::Reason;
 use crate::model::record::RunId;
 use crate::stage::plan::Unenforced;
+
+/// No run takes this long: older objects of a run that this ledger does not know were left by one that died elsewhere.
+pub(crate) const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 pub(crate) struct Session {
     pub(crate) cluster: Cluster,
@@ -79,9 +85,54 @@ impl Session {
     pub(crate) fn next_scan(&self) -> u32 {
         self.scans.fetch_add(1, Ordering::Relaxed)
     }
+}
 
-    /// Removes everything that the run made.
-    pub(crate) async fn close(self) -> Cleanup {
-        self.home.remove(&self.cluster).await
+/// Removes everything that the run made, and looks whether it is gone. What a task that was ended half-way left beside its
+/// target is in nobody's inventory, and neither is what a set-up that was given up made: it is found by the run's label.
+pub(crate) async fn close(session: Option<Session>, cluster: &Cluster, run: RunId) -> Cleanup {
+    let mut cleanup = match session {
+        Some(session) => session.home.remove(cluster).await,
+        None => Cleanup { created: Vec::new(), remaining: Vec::new() },
+    };
+    match sweep::sweep(cluster, &BTreeSet::from([run]), ABANDONED, jiff::Timestamp::now()).await {
+        Ok(swept) => {
+            cleanup.created.extend(swept.removed);
+            cleanup.remaining.extend(swept.remaining);
+        }
+        Err(error) => {
+            cleanup.remaining.push(format!("what else may be there of run {run} ({})", super::error::chain(&error)));
+        }
+    }
+    cleanup.remaining.sort_unstable();
+    cleanup.remaining.dedup();
+    cleanup
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::client::testing::Api;
+
+    #[tokio::test]
+    async fn what_a_task_that_timed_out_left_beside_its_target_is_removed_and_counted() {
+        let run = RunId::new();
+        let api = Api::default();
+        let labels = json!({ "app.kubernetes.io/managed-by": "gapscan", "gapscan.dev/run": run.to_string() });
+        let role = json!({ "metadata": { "name": "gapscan-x-0", "namespace": "shop", "uid": "u1", "labels": labels,
+                                         "creationTimestamp": "2026-01-01T00:00:00Z" } });
+        api.put("/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles/gapscan-x-0", role);
+        let cleanup = close(None, &api.cluster(), run).await;
+        assert_eq!(cleanup, Cleanup { created: vec!["role/shop/gapscan-x-0".to_owned()], remaining: Vec::new() });
+        assert_eq!(api.paths(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_looked_for_does_not_count_as_gone() {
+        let api = Api::default();
+        api.deny("/apis/rbac.authorization.k8s.io/v1/rolebindings");
+        let cleanup = close(None, &api.cluster(), RunId::new()).await;
+        assert_eq!(cleanup.remaining.len(), 1, "{cleanup:?}");
     }
 }

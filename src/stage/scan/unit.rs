@@ -134,7 +134,7 @@ impl Unit {
     /// Reaches the target and judges it: exactly one result for each task.
     ///
     /// # Cancel safety
-    /// Dropped half-way it may leave objects in the cluster; the session removes everything with the run's label at its end.
+    /// Dropped half-way it may leave objects in the cluster; [`super::session::close`] removes all that has the run's label.
     pub(crate) async fn perform(self, context: &Context, run: RunId) -> Vec<CheckedTask> {
         let started = Timestamp::now();
         let Self { target, work, tasks } = self;
@@ -249,14 +249,16 @@ pub(crate) fn judge_system(
     target: &Target,
     limits: &Limits,
 ) -> Vec<Vec<Finding>> {
-    let value = serde_json::to_value(facts).expect("facts are strings, numbers, lists and maps with text keys");
-    tasks
-        .iter()
-        .map(|task| match &task.rules {
+    let judge = || {
+        let value = serde_json::to_value(facts).expect("facts are strings, numbers, lists and maps with text keys");
+        let by_task = tasks.iter().map(|task| match &task.rules {
             Some(rules) => crate::native::rules::judge_system(rules, &value, target.kind(), limits),
             None => Vec::new(),
-        })
-        .collect()
+        });
+        by_task.collect()
+    };
+    // Rules may take seconds, during which other scans wait for their connections.
+    tokio::task::block_in_place(judge)
 }
 
 /// The facts as evidence.

@@ -8,6 +8,7 @@ use super::super::{ImageFacts, config as lines};
 use super::ImageError;
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
+use crate::base::text::{brief, key_read_otherwise};
 
 #[derive(Deserialize)]
 struct Document {
@@ -46,11 +47,41 @@ struct Step {
     created_by: Option<String>,
 }
 
+/// The keys that are read here, and so must not be there in another spelling.
+const KNOWN: [&str; 16] = [
+    "created",
+    "config",
+    "rootfs",
+    "history",
+    "User",
+    "Env",
+    "ExposedPorts",
+    "Entrypoint",
+    "Cmd",
+    "Healthcheck",
+    "Labels",
+    "Volumes",
+    "Test",
+    "diff_ids",
+    "created_by",
+    "type",
+];
+/// Those of them whose own keys are these, too, and not the image's own words.
+const NESTED: [&str; 4] = ["config", "rootfs", "history", "Healthcheck"];
+
 fn read(bytes: &[u8], limits: &Limits) -> Result<Document, ImageError> {
     if bytes.len() as u64 > limits.manifest_bytes {
         return Err(ImageError::ConfigSize(limits.manifest_bytes));
     }
-    serde_json::from_slice(bytes).map_err(ImageError::Config)
+    let document = serde_json::from_slice(bytes).map_err(ImageError::Config)?;
+    let value = serde_json::from_slice(bytes).map_err(ImageError::Config)?;
+    match key_read_otherwise(&value, &KNOWN, &NESTED) {
+        Some(key) => Err(ImageError::Config(serde::de::Error::custom(format_args!(
+            "whoever runs the image may take its key `{}` for another",
+            brief(key)
+        )))),
+        None => Ok(document),
+    }
 }
 
 /// The digests of the image's layers, uncompressed, from the bottom: what [`super::read_layer`] asks for.

@@ -408,3 +408,23 @@ proptest::proptest! {
         let _ = read(&bytes);
     }
 }
+
+#[test]
+fn a_configuration_that_others_read_in_another_way_is_refused() {
+    let read = |settings: &str| {
+        let text = format!(r#"{{"config": {settings}, "rootfs": {{"type": "layers", "diff_ids": []}}}}"#);
+        diff_ids(text.as_bytes(), &Limits::default())
+    };
+    read(r#"{"User": "1000", "Labels": {"user": "anybody", "USER": "any"}}"#)
+        .expect("labels are the image's own words");
+    for settings in [
+        r#"{"User": "1000", "user": "0"}"#,
+        r#"{"User": "1000", "USER": "0"}"#,
+        r#"{"User": "1000", "U\u017fer": "0"}"#,
+        r#"{"exposedPorts": {"22/tcp": {}}}"#,
+    ] {
+        assert!(matches!(read(settings), Err(ImageError::Config(_))), "{settings}");
+    }
+    let text = br#"{"rootfs": {"diff_ids": []}, "RootFS": {"diff_ids": ["x"]}}"#;
+    assert!(matches!(diff_ids(text, &Limits::default()), Err(ImageError::Config(_))));
+}

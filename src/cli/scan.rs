@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// What is scanned
     #[arg(value_name = "TARGET")]
     targets: Vec<TargetSpec>,
-    /// All scans of this plan, once, with what the plan says instead of the other options
+    /// All scans of this plan, once, with what the plan says; --ledger counts where it names none
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = [
         "targets", "all", "selector", "engine", "profile", "bundle", "registry", "root", "state", "ca", "username",
         "token_host", "plain_http", "unenforced_network", "database_max_age", "parallel",
@@ -131,8 +131,11 @@ impl Args {
             summaries.push(summary);
             worst = worse(worst, class);
         }
-        summary::print(&summaries, self.output)?;
-        if !self.quiet {
+        // Where nothing ran, an empty list would look like a scan that found nothing.
+        if !summaries.is_empty() {
+            summary::print(&summaries, self.output)?;
+        }
+        if !summaries.is_empty() && !self.quiet {
             eprintln!("{}", printable(&format!("details: gapscan results -L {}", access.ledger.display())));
         }
         match failure {

@@ -164,6 +164,41 @@ fn history_says_what_changed() {
 }
 
 #[test]
+fn the_latest_is_the_last_answer_to_the_same_question_and_never_half_of_one() {
+    let (_folder, path, first) = sample();
+    let mut ledger = Ledger::open(&path, at(100)).expect("open again");
+    let latest = |ledger: &Ledger| -> Vec<(String, RunId)> {
+        let tasks = ledger.reader().latest().expect("latest");
+        tasks.iter().map(|task| (task.target.key(), task.run)).collect()
+    };
+    let key = |name: &str| format!("node/{name}");
+    // The same question, and one of the targets is gone: while the run goes on, nothing of what was known is hidden.
+    let mut again = start(&["n1"], 100);
+    again.requested = ledger.reader().run(first).expect("read").expect("it is there").start.requested;
+    ledger.begin_run(&again, &[]).expect("begin");
+    ledger.record(&task(again.run, "n1", 101, Outcome::Failed)).expect("n1");
+    assert_eq!(latest(&ledger), [(key("n1"), again.run), (key("n2"), first)]);
+    ledger.end_run(again.run, RunEnd::Completed, at(102)).expect("end");
+    assert_eq!(latest(&ledger), [(key("n1"), again.run)]);
+    // Another question replaces nothing but what it answers itself.
+    let mut other = start(&["n3"], 103);
+    other.requested = vec!["node/n3".to_owned()];
+    ledger.begin_run(&other, &[]).expect("begin");
+    let unknown = Outcome::not_evaluated(Reason::RunnerInterrupted, "told to stop");
+    ledger.record(&task(other.run, "n3", 104, unknown)).expect("n3");
+    ledger.end_run(other.run, RunEnd::Drained, at(105)).expect("end");
+    assert_eq!(latest(&ledger), [(key("n1"), again.run), (key("n3"), other.run)]);
+    // A run by which nothing could be evaluated does not leave old verdicts standing as if they were its own.
+    let mut silent = start(&["*"], 106);
+    silent.requested = again.requested.clone();
+    ledger.begin_run(&silent, &[]).expect("begin");
+    let unknown = Outcome::not_evaluated(Reason::ApiUnreachable, "no answer");
+    ledger.record(&task(silent.run, "*", 107, unknown)).expect("*");
+    ledger.end_run(silent.run, RunEnd::Completed, at(108)).expect("end");
+    assert_eq!(latest(&ledger), [(key("*"), silent.run), (key("n3"), other.run)]);
+}
+
+#[test]
 fn evidence_is_compressed_where_that_helps() {
     let (_folder, path, _) = sample();
     let conn = rusqlite::Connection::open(&path).expect("open");

@@ -1,7 +1,7 @@
 //! The dispatcher owns the run: it records what is expected before anything starts, hands out the work, and records each
 //! result as it comes. Whatever happens to a piece of work, each of its tasks ends with exactly one record.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -266,6 +266,19 @@ pub fn close_interrupted(ledger: &mut Ledger, now: Timestamp) -> Result<Vec<RunI
         closed.push(start.run);
     }
     Ok(closed)
+}
+
+/// So many of the newest runs are asked whether they are over; what older ones left is old enough to be removed as such.
+const RECENT: usize = 100;
+
+/// The newest runs of this ledger that are over, however they ended and whoever accounted for them: what they left in a
+/// cluster is nobody's any more.
+///
+/// # Errors
+/// When the ledger can't be read.
+pub(crate) fn runs_over(ledger: &Ledger) -> Result<BTreeSet<RunId>, LedgerError> {
+    let runs = ledger.reader().runs(RECENT)?;
+    Ok(runs.into_iter().filter(|run| run.end.is_some()).map(|run| run.start.run).collect())
 }
 
 /// Records that a scan did not take place at all: everything that its last run did is expected of it again, and not

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::content::Content;
-use super::dispatch::{RunSummary, Stop, begin, close_interrupted, dispatch, unless_stopped};
+use super::dispatch::{RunSummary, Stop, begin, close_interrupted, dispatch, runs_over, unless_stopped};
 use super::error::ScanError;
 use super::image::LayerCache;
 use super::select::{Selected, needs_cluster, select};
@@ -61,9 +61,7 @@ pub async fn scan(
     progress: &Progress,
 ) -> Result<RunSummary, ScanError> {
     let started = Timestamp::now();
-    let dead: BTreeSet<RunId> =
-        tokio::task::block_in_place(|| close_interrupted(ledger, started))?.into_iter().collect();
-    for run in &dead {
+    for run in tokio::task::block_in_place(|| close_interrupted(ledger, started))? {
         progress.say(format!("run {run} had died; what it did not do is recorded as not evaluated"));
     }
     let ScanRequest { trigger, selection, access, policy } = request;
@@ -109,7 +107,8 @@ pub async fn scan(
 
     let session = match (&cluster, intent(&units)) {
         (Some(Ok(cluster)), Some(intent)) => {
-            sweep_leftovers(cluster, &dead, ledger, progress).await?;
+            let over = tokio::task::block_in_place(|| runs_over(ledger))?;
+            sweep_leftovers(cluster, &over, ledger, progress).await?;
             if intent == Intent::Run {
                 progress.say("proving that network policies are enforced");
             }
@@ -172,17 +171,17 @@ async fn connect(access: &Access, limits: &Limits) -> Result<Cluster, NotDone> {
         .map_err(|error| NotDone::because(error.reason(), &error))
 }
 
-/// Removes what runs that died left in the cluster; a failure to do so is recorded and keeps nothing from being scanned.
+/// Removes what runs that are over left in the cluster; a failure to do so is recorded and keeps nothing from being scanned.
 async fn sweep_leftovers(
     cluster: &Cluster,
-    dead: &BTreeSet<RunId>,
+    over: &BTreeSet<RunId>,
     ledger: &mut Ledger,
     progress: &Progress,
 ) -> Result<(), ScanError> {
-    let (what, detail) = match sweep::sweep(cluster, dead, ABANDONED, Timestamp::now()).await {
+    let (what, detail) = match sweep::sweep(cluster, over, ABANDONED, Timestamp::now()).await {
         Ok(swept) if swept.removed.is_empty() && swept.remaining.is_empty() => return Ok(()),
         Ok(swept) if swept.remaining.is_empty() => {
-            ("leftovers-removed", format!("left by runs that died: {}", swept.removed.join(", ")))
+            ("leftovers-removed", format!("left by runs that are over: {}", swept.removed.join(", ")))
         }
         Ok(swept) => ("leftovers-remain", format!("could not be removed: {}", swept.remaining.join(", "))),
         Err(error) => ("leftovers-unknown", super::error::chain(&error)),

@@ -153,7 +153,11 @@ async fn a_set_up_is_given_up_when_the_run_is_told_to_stop() {
 fn a_run_that_died_is_accounted_for_by_the_next() {
     let Bench { _folder, mut ledger, start, tasks } = bench(2);
     ledger.record(&tasks[0].clone().not_done(start.run, Reason::NoShell, "done before it died")).expect("recorded");
+    assert!(runs_over(&ledger).expect("a list").is_empty(), "as far as anybody knows it goes on");
     assert_eq!(close_interrupted(&mut ledger, Timestamp::now()).expect("closed"), [start.run]);
+    // Whoever accounted for it, every later scan knows that what it left in a cluster is nobody's.
+    assert!(close_interrupted(&mut ledger, Timestamp::now()).expect("nothing is left").is_empty());
+    assert_eq!(runs_over(&ledger).expect("a list"), BTreeSet::from([start.run]));
     let reader = LedgerReader::open(ledger.reader().path()).expect("a reader");
     let run = reader.run(start.run).expect("read").expect("it is there");
     assert_eq!((run.tasks, run.end.map(|e| e.end)), (2, Some(RunEnd::Interrupted)));

@@ -1,6 +1,6 @@
 //! `gapscan results`: what the ledger says now.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use clap::Args as Arguments;
 use serde::Serialize;
@@ -16,11 +16,15 @@ use crate::model::finding::Finding;
 use crate::model::outcome::{Outcome as Verdict, Status};
 use crate::model::profile::Profile;
 use crate::model::provenance::Provenance;
+use crate::model::reason::Reason;
 use crate::model::record::{ExpectedTask, RunId, RunStart, TaskRecord};
 use crate::model::target::Target;
 
 /// How many details of one finding a table shows.
 const SHOWN: usize = 5;
+
+/// So many controls that were not evaluated for the very same reason are told of together.
+const TOGETHER: usize = 4;
 
 /// Show the latest result of each target, and what in it needs attention
 #[derive(Debug, Arguments)]
@@ -184,9 +188,21 @@ fn render(views: &[ResultView<'_>]) -> String {
     for view in views.iter().filter(|view| !(view.findings.is_empty() && view.notes.is_empty())) {
         text += &format!("\n{}\n", crate::base::text::printable(&format!("{}, {}", view.key, by(view))));
         let mut findings = Table::new(&["STATUS", "SEVERITY", "CONTROL"]);
+        let alike = alike(&view.findings);
+        let mut told = HashSet::new();
         for finding in &view.findings {
             let status = finding.finding.outcome.status().to_string();
-            findings.row([status, finding.severity.to_string(), explain(finding)]);
+            match why(finding).and_then(|why| Some((why, *alike.get(&why)?))) {
+                Some((why, count)) if count >= TOGETHER => {
+                    // The worst comes first, so that its severity is that of all of them.
+                    if told.insert(why) {
+                        let (reason, detail) = why;
+                        let together = format!("{count} controls, for one reason\n{reason}: {}", line(detail));
+                        findings.row([status, finding.severity.to_string(), together]);
+                    }
+                }
+                _ => findings.row([status, finding.severity.to_string(), explain(finding)]),
+            }
         }
         if !view.findings.is_empty() {
             text += &findings.render(2);
@@ -198,14 +214,34 @@ fn render(views: &[ResultView<'_>]) -> String {
     text
 }
 
+/// Why this was not evaluated, where nothing more is to be said of it.
+fn why<'v>(view: &FindingView<'v>) -> Option<(Reason, &'v str)> {
+    match &view.finding.outcome {
+        Verdict::NotEvaluated { reason, detail } if view.finding.details.is_empty() => Some((*reason, detail)),
+        _ => None,
+    }
+}
+
+/// How many findings were not evaluated for each reason.
+fn alike<'v>(findings: &[FindingView<'v>]) -> HashMap<(Reason, &'v str), usize> {
+    let mut counts = HashMap::new();
+    for why in findings.iter().filter_map(why) {
+        *counts.entry(why).or_default() += 1;
+    }
+    counts
+}
+
+/// The text on one line: line breaks would look like lines of the table.
+fn line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn by(view: &ResultView<'_>) -> String {
     format!("{} {} by {}", view.profile.name, view.profile.version, view.provenance.engine.name)
 }
 
 /// The control, its title, the reason, and what was seen: one a line.
 fn explain(view: &FindingView<'_>) -> String {
-    // Line breaks within these would look like lines of the table.
-    let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut lines = vec![line(&view.finding.control)];
     if !view.title.is_empty() && view.title != view.finding.control {
         lines.push(line(view.title));

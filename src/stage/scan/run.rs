@@ -93,6 +93,10 @@ pub async fn scan(
         true => Some(connect(&access, &limits).await),
         false => None,
     };
+    let cluster = match cluster {
+        Some(Ok(cluster)) => Some(of_this_ledger(cluster, ledger).await?),
+        other => other,
+    };
     let selected = select(&selection, cluster.as_ref(), &limits).await;
     let units = plan_units(selected, &selection, &content)?;
     let start = RunStart {
@@ -163,6 +167,42 @@ fn record_cleanup(cleanup: &Cleanup, run: RunId, ledger: &mut Ledger, progress: 
     let event = Event { at: Timestamp::now(), what: what.to_owned(), subject: run.to_string(), due: None, detail };
     tokio::task::block_in_place(|| ledger.event(&event))?;
     Ok(())
+}
+
+/// The event by which a ledger remembers its cluster: the subject is the cluster's UID.
+const CLUSTER_EVENT: &str = "cluster-first-seen";
+
+/// Binds the ledger to the cluster. Targets are named within one cluster (`pod/NS/NAME`), so that in a ledger of two
+/// clusters the results of one would pass for those of the other.
+async fn of_this_ledger(cluster: Cluster, ledger: &mut Ledger) -> Result<Result<Cluster, NotDone>, ScanError> {
+    let identity = match cluster.identity().await {
+        Ok(identity) => identity,
+        Err(error) => return Ok(Err(NotDone::because(error.reason(), &error))),
+    };
+    let events = tokio::task::block_in_place(|| ledger.reader().events())?;
+    match events.iter().find(|event| event.what == CLUSTER_EVENT) {
+        Some(first) if first.subject == identity.uid => Ok(Ok(cluster)),
+        Some(first) => Err(ScanError::Request(format!(
+            "cluster `{}` (UID {}) into ledger `{}`, which is of another cluster (UID {}, {}); each cluster has a ledger of \
+             its own",
+            identity.name,
+            identity.uid,
+            ledger.reader().path().display(),
+            first.subject,
+            first.detail
+        ))),
+        None => {
+            let event = Event {
+                at: Timestamp::now(),
+                what: CLUSTER_EVENT.to_owned(),
+                subject: identity.uid,
+                due: None,
+                detail: format!("context `{}`, Kubernetes {}", identity.name, identity.version),
+            };
+            tokio::task::block_in_place(|| ledger.event(&event))?;
+            Ok(Ok(cluster))
+        }
+    }
 }
 
 async fn connect(access: &Access, limits: &Limits) -> Result<Cluster, NotDone> {
@@ -348,6 +388,34 @@ mod tests {
         let content = Content::shipped();
         let fits = content.builtin.iter().find(|p| p.document().targets.first() == Some(&kind));
         fits.expect("there is one for each kind").profile().name.clone()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_ledger_is_of_one_cluster() {
+        let cluster = |uid: &str| {
+            let api = crate::cluster::client::testing::Api::default();
+            api.put("/version", serde_json::json!({ "major": "1", "minor": "36", "gitVersion": "v1.36.0",
+                "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": "" }));
+            api.put(
+                "/api/v1/namespaces/kube-system",
+                serde_json::json!({ "metadata": { "name": "kube-system", "uid": uid } }),
+            );
+            api
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut ledger = Ledger::open(&folder.path().join("ledger"), Timestamp::now()).expect("a ledger");
+        for _ in 0..2 {
+            let bound = of_this_ledger(cluster("one").cluster(), &mut ledger).await.expect("its own cluster");
+            assert!(bound.is_ok());
+        }
+        let events = ledger.reader().events().expect("events");
+        assert_eq!(events.iter().filter(|e| e.what == CLUSTER_EVENT).count(), 1);
+        let other = of_this_ledger(cluster("two").cluster(), &mut ledger).await.err().expect("another cluster");
+        assert!(other.to_string().contains("UID two") && other.to_string().contains("UID one"), "{other}");
+        // A cluster whose identity can't be read may be any: nothing of it is evaluated.
+        let hidden = cluster("one");
+        hidden.deny("/api/v1/namespaces/kube-system");
+        assert!(of_this_ledger(hidden.cluster(), &mut ledger).await.expect("no other cluster").is_err());
     }
 
     #[test]

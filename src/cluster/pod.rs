@@ -52,6 +52,17 @@ pub(crate) enum Stage {
 
 /// How far the pod is with its container of this name. `memory` is that container's limit, for messages.
 pub(crate) fn stage(pod: &Pod, container: &str, memory: &str) -> Stage {
+    match reported(pod, container, memory) {
+        // Its containers ended because the pod was told to, whatever they say of it themselves.
+        Stage::Ended(ClusterError::ScannerFailed { message }) if pod.metadata.deletion_timestamp.is_some() => {
+            Stage::Ended(ClusterError::Evicted { message: format!("its pod was deleted: {message}") })
+        }
+        stage => stage,
+    }
+}
+
+/// What the pod's status says.
+fn reported(pod: &Pod, container: &str, memory: &str) -> Stage {
     let status = pod.status.as_ref();
     let text = |text: Option<&String>| text.cloned().unwrap_or_default();
     let disrupted = status
@@ -192,6 +203,17 @@ mod tests {
         assert_eq!(ended(json!({ "phase": "Failed", "reason": "Evicted", "message": "disk" })), Reason::ScannerEvicted);
         let disrupted = json!({ "conditions": [{ "type": "DisruptionTarget", "status": "True" }] });
         assert_eq!(ended(disrupted), Reason::ScannerEvicted);
+    }
+
+    #[test]
+    fn a_scanner_that_ends_because_its_pod_is_deleted_did_not_fail() {
+        let mut pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "x" },
+            "status": container(json!({ "terminated": { "reason": "Completed", "exitCode": 0 } })) }))
+        .expect("a pod");
+        assert!(matches!(stage(&pod, "scanner", "1Gi"), Stage::Ended(ClusterError::ScannerFailed { .. })));
+        let deleted = json!("2026-01-01T00:00:00Z");
+        pod.metadata.deletion_timestamp = Some(serde_json::from_value(deleted).expect("a time"));
+        assert!(matches!(stage(&pod, "scanner", "1Gi"), Stage::Ended(ClusterError::Evicted { .. })));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::contents::Contents;
+use super::contents::{Contents, content_digest};
 use super::error::BundleError;
 use super::name::is_name;
 use super::oci::{self, Manifest};
@@ -159,11 +159,12 @@ pub async fn verify_catalog(
 ) -> Result<(BundleRef, Catalog), BundleError> {
     let verified = metadata::verify(files, root, limits, now).await?;
     let contents = Contents::from_targets(verified.targets(), limits)?;
-    let offer = remembered.check(Candidate::of(&verified, &contents.name, contents.created), now)?;
+    let content = content_digest(verified.targets());
+    let offer = remembered.check(Candidate::of(&verified, &contents.name, content, contents.created), now)?;
     let bundle = BundleRef {
         name: contents.name.clone(),
         version: contents.version,
-        digest: verified.targets_digest(),
+        digest: content,
         root: verified.fingerprint(),
     };
     let digest = Digest::of(manifest);

@@ -1,6 +1,6 @@
 //! What is in a bundle, entry by entry: the signed list of targets, and the order that follows from it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU64;
 
 use jiff::Timestamp;
@@ -8,16 +8,21 @@ use serde::{Deserialize, Serialize};
 use tough::TargetName;
 use tough::schema::{Hashes, Target, Targets};
 
+use super::archive;
 use super::error::BundleError;
-use super::name::is_name;
+use super::name::{is_name, is_repository};
 use super::oci;
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::model::catalog::CATALOG_MEDIA_TYPE;
-use crate::trust::metadata::SPEC_VERSION;
+use crate::trust::metadata::{MAX_VERSION, SPEC_VERSION};
 
 /// The extra field of the targets metadata that carries [`Label`].
 const LABEL_FIELD: &str = "gapscan";
+/// The field of a target with its media type.
+const MEDIA_TYPE_FIELD: &str = "mediaType";
+/// The field of the label with [`BaseRef`], and of a target with the repository of the base that has it.
+const BASE_FIELD: &str = "base";
 /// The folder of the metadata files.
 pub const METADATA: &str = "metadata/";
 /// The image layout's marker.
@@ -25,6 +30,27 @@ pub const OCI_LAYOUT: &str = "oci-layout";
 /// The image layout's index.
 pub const INDEX_JSON: &str = "index.json";
 const BLOBS: &str = "blobs/sha256/";
+
+/// The bundle that a delta bundle was made against: it leaves out blobs that a registry has once that one was loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct BaseRef {
+    /// Its name.
+    pub bundle: String,
+    /// Its version.
+    pub version: u64,
+    /// Its content digest ([`Contents::digest`]).
+    pub content: Digest,
+}
+
+/// A blob that is signed and not in the archive of a delta bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseBlob {
+    /// What it would be in the archive.
+    pub entry: Entry,
+    /// A repository that has it once the base was loaded, below the prefix.
+    pub repository: String,
+}
 
 /// One entry of the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +103,10 @@ pub struct Contents {
     pub documents: Vec<Entry>,
     /// All other blobs, by digest.
     pub blobs: Vec<Entry>,
+    /// What a delta bundle was made against.
+    pub base: Option<BaseRef>,
+    /// Blobs that are signed and not in the archive, by digest; none unless there is a base.
+    pub base_blobs: Vec<BaseBlob>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -84,6 +114,8 @@ pub struct Contents {
 struct Label {
     bundle: String,
     created: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base: Option<BaseRef>,
 }
 
 impl Contents {
@@ -104,7 +136,46 @@ impl Contents {
     ) -> Self {
         blobs.sort_by_key(|entry| entry.digest);
         let (documents, blobs) = blobs.into_iter().partition(Entry::is_document);
-        Self { name, version, created, layout, index, documents, blobs }
+        Self { name, version, created, layout, index, documents, blobs, base: None, base_blobs: Vec::new() }
+    }
+
+    /// The same as a delta against `base`: the blobs of `there` (by digest, with a repository of the base that has them)
+    /// are left out of the archive. Manifests and the catalog always stay in it.
+    #[must_use]
+    pub fn leave_out(mut self, base: BaseRef, there: &BTreeMap<Digest, String>) -> Self {
+        let (left_out, blobs) = self.blobs.into_iter().partition(|entry| there.contains_key(&entry.digest));
+        self.blobs = blobs;
+        self.base_blobs = left_out
+            .into_iter()
+            .map(|entry: Entry| BaseBlob { repository: there[&entry.digest].clone(), entry })
+            .collect();
+        self.base = Some(base);
+        self
+    }
+
+    /// Where the content of each of `blobs` begins when the header of the first is at byte `start`, and where the end
+    /// marker begins.
+    pub fn blob_offsets(&self, start: u64) -> (Vec<u64>, u64) {
+        let mut at = start;
+        let offsets = self
+            .blobs
+            .iter()
+            .map(|entry| {
+                let content = at + archive::BLOCK as u64;
+                at = content + entry.size + archive::padding(entry.size) as u64;
+                content
+            })
+            .collect();
+        (offsets, at)
+    }
+
+    /// What identifies the content, whoever signed it and whether it came whole or as a delta: the digest of the
+    /// canonical JSON of the signed part of the targets metadata, without what only says how it travels.
+    ///
+    /// # Errors
+    /// As [`Contents::to_targets`].
+    pub fn digest(&self, expires: Timestamp) -> Result<Digest, BundleError> {
+        Ok(content_digest(&self.to_targets(expires)?))
     }
 
     /// All entries in the order of the archive.
@@ -121,15 +192,19 @@ impl Contents {
             .ok_or_else(|| BundleError::Contents("a bundle's version is 1 or higher".to_owned()))?;
         let mut targets = Targets::new(SPEC_VERSION.to_owned(), version, expires);
         targets.delegations = None;
-        let label = Label { bundle: self.name.clone(), created: self.created };
+        let label = Label { bundle: self.name.clone(), created: self.created, base: self.base.clone() };
         let label = serde_json::to_value(label).expect("strings have a JSON form");
         targets._extra = HashMap::from([(LABEL_FIELD.to_owned(), label)]);
-        for entry in self.entries() {
+        let here = self.entries().map(|entry| (entry, None));
+        let elsewhere = self.base_blobs.iter().map(|blob| (&blob.entry, Some(&blob.repository)));
+        for (entry, repository) in here.chain(elsewhere) {
             let name = TargetName::new(&entry.name).map_err(|e| BundleError::Contents(e.to_string()))?;
+            let mut custom = HashMap::from([(MEDIA_TYPE_FIELD.to_owned(), entry.media_type.clone().into())]);
+            custom.extend(repository.map(|repository| (BASE_FIELD.to_owned(), repository.clone().into())));
             let target = Target {
                 length: entry.size,
                 hashes: Hashes { sha256: entry.digest.bytes().to_vec().into(), _extra: HashMap::new() },
-                custom: HashMap::from([("mediaType".to_owned(), entry.media_type.clone().into())]),
+                custom,
                 _extra: HashMap::new(),
             };
             targets.add_target(name, target);
@@ -154,19 +229,28 @@ impl Contents {
         if !is_name(&label.bundle) {
             return Err(refuse(format!("`{}` can't be a bundle's name", crate::base::text::brief(&label.bundle))));
         }
-        let (mut layout, mut index, mut blobs) = (None, None, Vec::new());
+        let (mut layout, mut index, mut blobs, mut base_blobs) = (None, None, Vec::new(), Vec::new());
         for (name, target) in &targets.targets {
-            let entry = entry(name, target)?;
-            match entry.name.as_str() {
-                OCI_LAYOUT => layout = Some(entry),
-                INDEX_JSON => index = Some(entry),
-                _ => blobs.push(entry),
+            let (entry, repository) = entry(name, target)?;
+            match (entry.name.as_str(), repository) {
+                (_, Some(repository)) => base_blobs.push(base_blob(label.base.as_ref(), entry, repository)?),
+                (OCI_LAYOUT, None) => layout = Some(entry),
+                (INDEX_JSON, None) => index = Some(entry),
+                (_, None) => blobs.push(entry),
             }
         }
+        if let Some(base) = &label.base
+            && !(is_name(&base.bundle) && (1..=MAX_VERSION).contains(&base.version))
+        {
+            return Err(refuse(format!("`{}` can't be the base of a delta", crate::base::text::brief(&base.bundle))));
+        }
+        base_blobs.sort_by_key(|blob| blob.entry.digest);
         let missing = |name: &str| refuse(format!("`{name}` is not in it"));
         let layout = layout.ok_or_else(|| missing(OCI_LAYOUT))?;
         let index = index.ok_or_else(|| missing(INDEX_JSON))?;
-        let contents = Self::sorted(label.bundle, targets.version.get(), label.created, layout, index, blobs);
+        let mut contents = Self::sorted(label.bundle, targets.version.get(), label.created, layout, index, blobs);
+        contents.base = label.base;
+        contents.base_blobs = base_blobs;
         contents.check_limits(limits)?;
         Ok(contents)
     }
@@ -181,25 +265,60 @@ impl Contents {
         }
         let total = self.documents.iter().map(|e| e.size).sum();
         check("the manifests together".to_owned(), total, limits.manifests_bytes)?;
-        for entry in &self.blobs {
+        for entry in self.blobs.iter().chain(self.base_blobs.iter().map(|blob| &blob.entry)) {
             check(format!("`{}`", entry.name), entry.size, limits.blob_bytes)?;
         }
         Ok(())
     }
 }
 
-fn entry(name: &TargetName, target: &Target) -> Result<Entry, BundleError> {
+/// [`Contents::digest`] of verified targets metadata.
+pub fn content_digest(targets: &Targets) -> Digest {
+    let mut value = serde_json::to_value(targets).expect("metadata has a JSON form");
+    if let Some(label) = value.get_mut(LABEL_FIELD).and_then(|label| label.as_object_mut()) {
+        label.remove(BASE_FIELD);
+    }
+    let listed = value.get_mut("targets").and_then(|targets| targets.as_object_mut());
+    for target in listed.into_iter().flat_map(|targets| targets.values_mut()) {
+        if let Some(custom) = target.get_mut("custom").and_then(|custom| custom.as_object_mut()) {
+            custom.remove(BASE_FIELD);
+        }
+    }
+    Digest::of(serde_json::to_vec(&value).expect("a JSON value always has a text"))
+}
+
+fn base_blob(base: Option<&BaseRef>, entry: Entry, repository: String) -> Result<BaseBlob, BundleError> {
+    let refuse = |reason: &str| {
+        let name = crate::base::text::brief(&entry.name);
+        Err(BundleError::Contents(format!("target `{name}`: {reason}")))
+    };
+    if base.is_none() {
+        return refuse("it is said to be in the base of a delta, and this is none");
+    }
+    if entry.is_document() || !entry.name.starts_with(BLOBS) || !is_repository(&repository) {
+        return refuse("it can't be in the base of a delta");
+    }
+    Ok(BaseBlob { entry, repository })
+}
+
+/// The entry, and the repository of the base that has it where it is not in the archive.
+fn entry(name: &TargetName, target: &Target) -> Result<(Entry, Option<String>), BundleError> {
     let raw = name.raw();
     let refuse = |reason: &str| BundleError::Contents(format!("target `{}`: {reason}", crate::base::text::brief(raw)));
     let digest = <[u8; 32]>::try_from(&target.hashes.sha256[..])
         .map(Digest::from_bytes)
         .map_err(|_| refuse("its SHA-256 has not 32 bytes"))?;
-    if !target._extra.is_empty() || !target.hashes._extra.is_empty() || target.custom.len() != 1 {
+    let repository = match target.custom.get(BASE_FIELD) {
+        None => None,
+        Some(value) => Some(value.as_str().ok_or_else(|| refuse("its base is no text"))?.to_owned()),
+    };
+    let fields = 1 + usize::from(repository.is_some());
+    if !target._extra.is_empty() || !target.hashes._extra.is_empty() || target.custom.len() != fields {
         return Err(refuse("it has fields that a bundle's targets have not"));
     }
     let media_type = target
         .custom
-        .get("mediaType")
+        .get(MEDIA_TYPE_FIELD)
         .and_then(|value| value.as_str())
         .filter(|text| !text.is_empty() && text.len() <= 255 && text.bytes().all(|b| b.is_ascii_graphic()))
         .ok_or_else(|| refuse("it has no proper mediaType"))?;
@@ -209,5 +328,6 @@ fn entry(name: &TargetName, target: &Target) -> Result<Entry, BundleError> {
             return Err(refuse("it is not named by its digest, and is no file of an image layout"));
         }
     }
-    Ok(Entry { name: raw.to_owned(), size: target.length, digest, media_type: media_type.to_owned() })
+    let entry = Entry { name: raw.to_owned(), size: target.length, digest, media_type: media_type.to_owned() };
+    Ok((entry, repository))
 }

@@ -198,7 +198,11 @@ impl Walk<'_> {
         let entries = |list: &[super::contents::Entry]| {
             list.binary_search_by_key(&blob.digest, |entry| entry.digest).ok().map(|at| list[at].size)
         };
-        match entries(&self.contents.blobs).or_else(|| entries(&self.contents.documents)) {
+        let in_base = || {
+            let list = &self.contents.base_blobs;
+            list.binary_search_by_key(&blob.digest, |blob| blob.entry.digest).ok().map(|at| list[at].entry.size)
+        };
+        match entries(&self.contents.blobs).or_else(|| entries(&self.contents.documents)).or_else(in_base) {
             None => return Err(refuse(format!("it names {}, which is not in the bundle", blob.digest))),
             Some(size) if size != blob.size => {
                 return Err(refuse(format!("it says that {} has {} bytes and it has {size}", blob.digest, blob.size)));
@@ -216,7 +220,8 @@ impl Walk<'_> {
 
     /// Everything that is signed is needed by some item, and is what the items call it.
     fn check_complete(&self) -> Result<(), BundleError> {
-        for entry in self.contents.documents.iter().chain(&self.contents.blobs) {
+        let in_base = self.contents.base_blobs.iter().map(|blob| &blob.entry);
+        for entry in self.contents.documents.iter().chain(&self.contents.blobs).chain(in_base) {
             let as_manifest = self.types.get(&entry.digest);
             let as_blob = self.blobs.get(&entry.digest).map(|(_, media_type)| media_type);
             let called = match (as_manifest, as_blob) {

@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::archive;
 use super::catalog;
-use super::contents::Contents;
+use super::contents::{BaseBlob, BaseRef, Contents, content_digest};
 use super::error::BundleError;
 use super::graph::{Graph, Item, PushManifest};
 use super::input::Input;
@@ -179,11 +179,12 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
         let files = input.metadata(limits).await?;
         let verified = metadata::verify(files, root, limits, now).await?;
         let contents = Contents::from_targets(verified.targets(), limits)?;
-        let offer = remembered.check(Candidate::of(&verified, &contents.name, contents.created), now)?;
+        let content = content_digest(verified.targets());
+        let offer = remembered.check(Candidate::of(&verified, &contents.name, content, contents.created), now)?;
         let bundle = BundleRef {
             name: contents.name.clone(),
             version: contents.version,
-            digest: verified.targets_digest(),
+            digest: content,
             root: verified.fingerprint(),
         };
 
@@ -275,7 +276,17 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
         self.graph.blob_repositories(blob)
     }
 
-    /// The number of large blobs and their bytes together.
+    /// What a delta bundle was made against; `None` for a whole one.
+    pub fn base(&self) -> Option<&BaseRef> {
+        self.contents.base.as_ref()
+    }
+
+    /// The blobs that are signed and not in the archive: the registry must have them before anything is written to it.
+    pub fn base_blobs(&self) -> &[BaseBlob] {
+        &self.contents.base_blobs
+    }
+
+    /// The number of large blobs in the archive and their bytes together.
     pub fn blob_totals(&self) -> (usize, u64) {
         (self.contents.blobs.len(), self.contents.blobs.iter().map(|e| e.size).sum())
     }

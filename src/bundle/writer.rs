@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
-use tough::schema::{Hashes, Metafile, Snapshot as SnapshotRole, Timestamp as TimestampRole};
+use tough::schema::{Metafile, Snapshot as SnapshotRole, Timestamp as TimestampRole};
 
 use super::archive;
 use super::assembly::Assembled;
@@ -219,21 +219,20 @@ fn sign(assembled: &Assembled, signing: &Signing<'_>) -> Result<(NamedFiles, Tim
     let version = NonZeroU64::new(contents.version).filter(|v| v.get() <= metadata::MAX_VERSION).ok_or_else(|| {
         BuildError::Definition(format!("use version {}: it must be 1 to {}", contents.version, metadata::MAX_VERSION))
     })?;
-    let meta = |name: &str, bytes: &[u8]| {
-        let sha256 = Digest::of(bytes).bytes().to_vec().into();
-        let hashes = Some(Hashes { sha256, _extra: HashMap::new() });
-        let file = Metafile { length: Some(bytes.len() as u64), hashes, version, _extra: HashMap::new() };
-        HashMap::from([(name.to_owned(), file)])
+    // Neither length nor hash: a second person may add a signature to a file that another one speaks of. What is signed
+    // is pinned all the same, for every version is remembered with its content.
+    let meta = |name: &str| {
+        HashMap::from([(name.to_owned(), Metafile { length: None, hashes: None, version, _extra: HashMap::new() })])
     };
     let signer = signing.signer;
     let targets_until = until(RoleType::Targets)?;
     let targets = metadata::to_bytes(&signer.sign(contents.to_targets(targets_until)?)?);
     let mut snapshot = SnapshotRole::new(SPEC_VERSION.to_owned(), version, until(RoleType::Snapshot)?);
-    snapshot.meta = meta("targets.json", &targets);
+    snapshot.meta = meta("targets.json");
     let mut expires = targets_until.min(snapshot.expires);
     let snapshot = metadata::to_bytes(&signer.sign(snapshot)?);
     let mut timestamp = TimestampRole::new(SPEC_VERSION.to_owned(), version, until(RoleType::Timestamp)?);
-    timestamp.meta = meta("snapshot.json", &snapshot);
+    timestamp.meta = meta("snapshot.json");
     expires = expires.min(timestamp.expires);
     let timestamp = metadata::to_bytes(&signer.sign(timestamp)?);
 

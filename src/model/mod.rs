@@ -9,6 +9,7 @@ pub mod outcome;
 pub mod profile;
 pub mod provenance;
 pub mod reason;
+pub mod receipt;
 pub mod record;
 pub mod scanner;
 pub mod target;

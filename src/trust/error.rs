@@ -160,9 +160,9 @@ pub enum TrustError {
         what: String,
         /// The version.
         version: u64,
-        /// The digest of its targets that is known.
+        /// The digest of its content that is known.
         known: String,
-        /// The digest of its targets that is offered.
+        /// The digest of its content that is offered.
         offered: String,
     },
     /// The clock was set back.

@@ -53,7 +53,6 @@ pub struct VerifiedMetadata {
     root_version: u64,
     root_digest: Digest,
     targets: Targets,
-    targets_digest: Digest,
     expires: Timestamp,
 }
 
@@ -86,11 +85,6 @@ impl VerifiedMetadata {
     /// The signed list of targets.
     pub fn targets(&self) -> &Targets {
         &self.targets
-    }
-
-    /// The digest of the file with the list of targets, which names all content.
-    pub fn targets_digest(&self) -> Digest {
-        self.targets_digest
     }
 
     /// When the first of its roles expires.
@@ -348,7 +342,6 @@ pub async fn verify(
     }
     load_with_tough(&files, pinned, limits).await?;
 
-    let targets_digest = Digest::of(get(&targets_name)?);
     Ok(VerifiedMetadata {
         lineage: Digest::of(roots[0]),
         root_digest: Digest::of(roots[roots.len() - 1]),
@@ -361,7 +354,6 @@ pub async fn verify(
             .min(snapshot.signed.expires)
             .min(targets.signed.expires),
         targets: targets.signed,
-        targets_digest,
         files,
     })
 }

@@ -1,5 +1,6 @@
 //! Keys, signatures, the pinned root, and the versions that were seen before.
 
+pub mod envelope;
 mod error;
 pub mod key;
 pub mod metadata;

@@ -43,21 +43,21 @@ pub struct Candidate {
     pub name: String,
     /// The bundle's version.
     pub version: u64,
-    /// The digest of its list of targets.
-    pub targets: Digest,
+    /// The digest of its content: of what is signed, whoever signed it.
+    pub content: Digest,
     /// When it was made.
     pub created: Timestamp,
 }
 
 impl Candidate {
     /// A bundle of this name under verified metadata.
-    pub fn of(metadata: &VerifiedMetadata, name: &str, created: Timestamp) -> Self {
+    pub fn of(metadata: &VerifiedMetadata, name: &str, content: Digest, created: Timestamp) -> Self {
         Self {
             lineage: metadata.lineage(),
             root: (metadata.root_version(), metadata.root_digest()),
             name: name.to_owned(),
             version: metadata.version(),
-            targets: metadata.targets_digest(),
+            content,
             created,
         }
     }
@@ -77,7 +77,7 @@ pub struct Offer {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Seen {
     version: u64,
-    targets: Digest,
+    content: Digest,
     clock: Timestamp,
 }
 
@@ -162,7 +162,7 @@ impl Offer {
         let clock = self.compare()?.map_or(self.now, |latest| latest.max(self.now));
         let (version, digest) = self.candidate.root;
         write(&files.root, &SeenRoot { version, digest })?;
-        write(&files.bundle, &Seen { version: self.candidate.version, targets: self.candidate.targets, clock })
+        write(&files.bundle, &Seen { version: self.candidate.version, content: self.candidate.content, clock })
     }
 
     /// Gives the latest time that is known for this name.
@@ -189,12 +189,12 @@ impl Offer {
         if offered.version < known.version {
             return Err(TrustError::Rollback { what: what(), offered: offered.version, known: known.version });
         }
-        if offered.version == known.version && offered.targets != known.targets {
+        if offered.version == known.version && offered.content != known.content {
             return Err(TrustError::OtherContent {
                 what: what(),
                 version: known.version,
-                known: known.targets.to_string(),
-                offered: offered.targets.to_string(),
+                known: known.content.to_string(),
+                offered: offered.content.to_string(),
             });
         }
         Ok(Some(known.clock))
@@ -232,7 +232,7 @@ mod tests {
             root: (1, Digest::of("root 1")),
             name: name.to_owned(),
             version,
-            targets: Digest::of("a"),
+            content: Digest::of("a"),
             created: at("2026-01-01T00:00:00Z"),
         }
     }
@@ -244,7 +244,7 @@ mod tests {
         let (a, b) = (Digest::of("a"), Digest::of("b"));
         let now = at("2026-01-02T00:00:00Z");
         let check =
-            |version, targets, now| remembered.check(Candidate { targets, ..candidate("content", version) }, now);
+            |version, content, now| remembered.check(Candidate { content, ..candidate("content", version) }, now);
 
         check(5, a, now).expect("the first").remember().expect("remembered");
         check(5, a, now).expect("the same again").remember().expect("remembered");

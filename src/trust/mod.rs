@@ -5,8 +5,12 @@ mod error;
 pub mod key;
 pub mod metadata;
 pub mod passphrase;
+pub mod public;
 pub mod remembered;
 pub mod root;
+pub mod runner;
 pub mod signer;
 
 pub use error::TrustError;
+pub use public::read_public_key;
+pub use runner::runner_key;

@@ -81,4 +81,14 @@ impl Signer {
         }
         metadata::sign(role, &keys)
     }
+
+    /// The signatures of all keys of a role over a message that is no metadata: the key's id in hexadecimal digits and the
+    /// signature, ECDSA over SHA-256 in DER, in the order of the ids.
+    pub fn sign_detached(&self, role: RoleType, message: &[u8]) -> Vec<(String, Vec<u8>)> {
+        let mut signatures: Vec<(String, Vec<u8>)> =
+            self.keys.iter().filter(|(of, _)| *of == role).map(|(_, key)| (key.id_hex(), key.sign(message))).collect();
+        signatures.sort();
+        signatures.dedup();
+        signatures
+    }
 }

@@ -26,6 +26,8 @@ pub mod writer;
 pub use error::BundleError;
 
 #[cfg(test)]
+mod companion_tests;
+#[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]
 mod tests;

@@ -52,7 +52,7 @@ pub async fn choose(
             }
             return Ok(Chosen { descriptor: plain(descriptor), index: None, source });
         }
-        Manifest::Index { manifests } => name_platforms(manifests, &source, limits).await?,
+        Manifest::Index { manifests, .. } => name_platforms(manifests, &source, limits).await?,
     };
     let mut found = Vec::new();
     for wanted in platforms {

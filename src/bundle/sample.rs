@@ -16,7 +16,7 @@ use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::Span;
-use crate::model::catalog::{Catalog, CatalogDependency, CatalogItem, GAPSCAN_IMAGE};
+use crate::model::catalog::{Catalog, CatalogDependency, CatalogItem, GAPSCAN_IMAGE, OnOld, Requires};
 use crate::trust::passphrase::PassphraseSource;
 use crate::trust::remembered::Remembered;
 use crate::trust::root::{self, KEYS_FOLDER, RootPlan, TrustRoot};
@@ -38,11 +38,12 @@ pub(crate) struct Sample {
 pub(crate) struct Images {
     source: Memory,
     items: Vec<(String, Descriptor)>,
+    companions: Vec<(String, Descriptor, Option<String>)>,
 }
 
 impl Images {
     pub(crate) fn new() -> Self {
-        Self { source: Memory::default(), items: Vec::new() }
+        Self { source: Memory::default(), items: Vec::new(), companions: Vec::new() }
     }
 
     /// Adds an image whose layers have these bytes, and gives its manifest's descriptor.
@@ -83,6 +84,33 @@ impl Images {
         self.items.push((repository.to_owned(), descriptor));
     }
 
+    /// An artifact with an empty configuration and one layer, about `subject`.
+    pub(crate) fn artifact(&mut self, content: &[u8], subject: Option<&Descriptor>) -> Descriptor {
+        let kind = "application/vnd.example.signature";
+        let mut manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": oci::MANIFEST, "artifactType": kind,
+            "config": Descriptor::of(oci::EMPTY, b"{}"),
+            "layers": [Descriptor::of(kind, content)],
+            "annotations": { "made": "by a test" },
+        });
+        if let Some(subject) = subject {
+            manifest["subject"] = serde_json::json!(subject);
+        }
+        self.source.insert(b"{}".as_slice());
+        self.source.insert(content.to_vec());
+        self.document(oci::MANIFEST, serde_json::to_vec(&manifest).expect("JSON"))
+    }
+
+    /// Lets something travel with the item of this repository.
+    pub(crate) fn companion(&mut self, repository: &str, descriptor: Descriptor, tag: Option<&str>) {
+        self.companions.push((repository.to_owned(), descriptor, tag.map(str::to_owned)));
+    }
+
+    /// The item of this repository.
+    pub(crate) fn descriptor(&self, repository: &str) -> Descriptor {
+        self.items.iter().find(|(name, _)| name == repository).expect("an item").1.clone()
+    }
+
     /// Four images (two share a layer, one is an index) and a dependency; some layers are empty or fill whole blocks.
     pub(crate) fn usual() -> Self {
         let mut images = Self::new();
@@ -112,6 +140,8 @@ impl Images {
                     media_type: d.media_type.clone(),
                     digest: d.digest,
                     size: d.size,
+                    licences: Vec::new(),
+                    verified: None,
                 })
                 .collect::<Vec<_>>()
         };
@@ -125,8 +155,10 @@ impl Images {
             profiles: Vec::new(),
             dependencies: of("dependencies/")
                 .into_iter()
-                .map(|item| CatalogDependency { item, built: None, max_age: None })
+                .map(|item| CatalogDependency { item, built: None, max_age: None, on_old: OnOld::Refuse })
                 .collect(),
+            charts: Vec::new(),
+            requires: Requires::default(),
         }
     }
 
@@ -136,6 +168,9 @@ impl Images {
         let source: Arc<dyn Source> = Arc::new(self.source);
         for (repository, descriptor) in &self.items {
             assembly.add(repository, descriptor, &source).await.expect("an item");
+        }
+        for (repository, descriptor, tag) in &self.companions {
+            assembly.add_companion(repository, descriptor, tag.as_deref(), &source).await.expect("a companion");
         }
         assembly.finish(&catalog).await.expect("a whole bundle")
     }

@@ -49,6 +49,14 @@ pub enum TrustError {
         /// What is wrong.
         reason: String,
     },
+    /// A key that is named can't be told.
+    #[error("find key `{key}`: {reason}")]
+    NoSuchKey {
+        /// As it was named.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The runner's key is not the one that it was.
     #[error("use the runner's key `{}`: {reason}", .path.display())]
     RunnerKey {
@@ -212,6 +220,7 @@ impl Classify for TrustError {
             | Self::KeyExposed { .. }
             | Self::Key { .. }
             | Self::PublicKey { .. }
+            | Self::NoSuchKey { .. }
             | Self::RunnerKey { .. }
             | Self::KeysMissing { .. }
             | Self::RootPlan(_) => ExitClass::Usage,
@@ -258,6 +267,7 @@ impl Classify for TrustError {
             }
             Self::Key { .. } => "give the passphrase that the keys were made with, or bring the key back from a backup",
             Self::PublicKey { .. } => "openssl makes one: openssl pkey -in KEY -pubout",
+            Self::NoSuchKey { .. } => "`gapscan trust show` lists the ids of the keys",
             Self::RunnerKey { .. } => {
                 "bring both halves back from a backup; for a new key remove both, and tell whoever trusts the old one"
             }

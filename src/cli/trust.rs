@@ -4,6 +4,8 @@ mod init;
 mod rotate;
 mod show;
 
+pub(super) use rotate::{key_file, print_payload};
+
 use jiff::Timestamp;
 use tough::schema::RoleType;
 

@@ -41,7 +41,7 @@ pub struct Progress {
 
 impl std::fmt::Display for Progress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {} signature(s) on {}", self.found, self.threshold, role_name(self.role))
+        write!(f, "{} of {} signatures on {}", self.found, self.threshold, role_name(self.role))
     }
 }
 

@@ -44,6 +44,17 @@ pub struct RootPolicy {
     pub validity: BTreeMap<String, Span>,
 }
 
+impl RootPolicy {
+    /// Until when metadata of a role is valid that was made at `created`, if nothing else asks for longer than `wanted`.
+    ///
+    /// # Errors
+    /// When that is beyond the calendar.
+    pub fn until(&self, role: RoleType, created: Timestamp, wanted: Span) -> Result<Timestamp, TrustError> {
+        let most = self.validity.get(role_name(role)).copied().unwrap_or(wanted);
+        expiry(created, wanted.min(most))
+    }
+}
+
 /// A root that the operator pinned: never taken from a bundle. Its own signatures were checked.
 #[derive(Clone, Debug)]
 pub struct TrustRoot {

@@ -16,7 +16,7 @@ use crate::trust::passphrase::PassphraseSource;
 use crate::trust::rotate::{LocalKeys, PendingRoot, Protection, RootChange, RootFolder, Rotated};
 
 /// Bytes of a signature file: one of ECDSA P-256 in DER has at most 72.
-pub(in crate::cli) const SIGNATURE_BYTES: u64 = 1024;
+const SIGNATURE_BYTES: u64 = 1024;
 
 /// Make the next root: other keys, thresholds, expiry
 ///

@@ -1,15 +1,18 @@
 //! Building a bundle: the definition's items from registries and folders, pinned, signed and written.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::lock::{gather, lock_path, outdated};
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::bytes_for_people;
+use crate::bundle::cache::Cache;
 use crate::bundle::definition::Definition;
+use crate::bundle::delta::{DeltaBase, LeftOut, Wanted};
 use crate::bundle::lock::BundleLock;
-use crate::bundle::writer::{self, BuildError, Signing, Written};
+use crate::bundle::writer::{self, BuildError, Cut, Signing, Writing, Written};
 use crate::trust::passphrase::PassphraseSource;
 use crate::trust::root::{self, KEYS_FOLDER, TrustRoot};
 use crate::trust::signer::Signer;
@@ -29,8 +32,23 @@ pub struct BuildRequest {
     pub passphrase: PassphraseSource,
     /// The binary that becomes gapscan's own image.
     pub agent: PathBuf,
+    /// Whether it is cut into parts.
+    pub cut: Cut,
+    /// What it is a delta against; the whole bundle is built without one.
+    pub base: Option<BaseRequest>,
+    /// The folder that remembers where downloaded content lies; without one everything is downloaded.
+    pub cache: Option<PathBuf>,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// The bundle that a registry has already.
+#[derive(Clone, Debug)]
+pub struct BaseRequest {
+    /// The receipt of its load.
+    pub receipt: PathBuf,
+    /// The public key of the runner that loaded it, in PEM.
+    pub key: PathBuf,
 }
 
 /// A bundle that was built.
@@ -46,6 +64,8 @@ pub struct Built {
     pub root: Digest,
     /// How many items it has besides the catalog.
     pub items: usize,
+    /// What a delta leaves out.
+    pub left_out: Option<LeftOut>,
 }
 
 /// Builds the bundle that `bundle.lock` pins.
@@ -83,6 +103,16 @@ pub async fn build(request: &BuildRequest, progress: &Progress) -> Result<Built,
     let chain = root::read_chain(folder, &pinned, limits.root_rotations)?;
     let newest = TrustRoot::from_bytes(chain.last().cloned().unwrap_or_default())?;
     let signer = Signer::open(&keys, newest.root(), &request.passphrase)?;
+    let base = match &request.base {
+        Some(base) => {
+            let roots = chain.iter().map(|root| Ok(TrustRoot::from_bytes(root.clone())?.fingerprint()));
+            let roots: Vec<Digest> = roots.collect::<Result<_, BuildError>>()?;
+            let wanted = Wanted { name: &lock.name, version: lock.version, roots: &roots };
+            Some(DeltaBase::read(&base.receipt, &base.key, wanted)?)
+        }
+        None => None,
+    };
+    let cache = request.cache.as_deref().map(|folder| Arc::new(Cache::open(folder)));
 
     let collected = gather(&definition, lock.created, Some(&lock), &request.agent, limits, progress).await?;
     let differences = lock.differences(collected.lock());
@@ -90,10 +120,19 @@ pub async fn build(request: &BuildRequest, progress: &Progress) -> Result<Built,
         return Err(outdated(&path, &differences));
     }
     let assembled = collected.assemble(limits).await?;
+    let (assembled, left_out) = match &base {
+        Some(base) => {
+            let (assembled, left_out) = assembled.against(base);
+            (assembled, Some(left_out))
+        }
+        None => (assembled, None),
+    };
     let signing = Signing { signer: &signer, root: &newest, chain, valid_for: definition.document.valid_for };
     let total = assembled.contents().entries().map(|entry| entry.size).sum();
     let step = progress.bytes(format!("write {}", request.output.display()), total);
-    let written = writer::write_file(&assembled, &signing, &request.output, &step).await?;
+    let writing = Writing { path: &request.output, cut: request.cut, cache: cache.as_ref(), step: &step };
+    let written = writer::write(&assembled, &signing, &writing).await?;
     step.done(bytes_for_people(written.bytes));
-    Ok(Built { written, name: lock.name, version: lock.version, root: newest.fingerprint(), items: lock.items.len() })
+    let (root, items) = (newest.fingerprint(), lock.items.len());
+    Ok(Built { written, name: lock.name, version: lock.version, root, items, left_out })
 }

@@ -11,7 +11,7 @@ use super::error::BundleError;
 use super::oci::{self, Descriptor};
 use super::reader::{BundleReader, VerifiedBundle};
 use super::source::{Memory, Source};
-use super::writer::{self, Signing};
+use super::writer::{self, Cut, Signing, Writing};
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
@@ -163,9 +163,19 @@ impl Images {
     }
 
     pub(crate) async fn assemble(self, version: u64, created: Timestamp) -> Assembled {
+        self.assemble_from(version, created, |memory| Arc::new(memory)).await
+    }
+
+    /// The same from a source that is made of what they have.
+    pub(crate) async fn assemble_from(
+        self,
+        version: u64,
+        created: Timestamp,
+        source: impl FnOnce(Memory) -> Arc<dyn Source>,
+    ) -> Assembled {
         let catalog = self.catalog(version, created);
         let mut assembly = Assembly::new(&Limits::default());
-        let source: Arc<dyn Source> = Arc::new(self.source);
+        let source = source(self.source);
         for (repository, descriptor) in &self.items {
             assembly.add(repository, descriptor, &source).await.expect("an item");
         }
@@ -199,6 +209,16 @@ impl Sample {
         Remembered::in_folder(self.folder.path().join("state"))
     }
 
+    /// How its bundles are signed.
+    pub(crate) fn signing(&self) -> Signing<'_> {
+        Signing {
+            signer: &self.signer,
+            root: &self.root,
+            chain: vec![self.root.bytes().to_vec()],
+            valid_for: Span::days(36_500),
+        }
+    }
+
     /// The usual bundle in this version, as a file.
     pub(crate) async fn file(&self, version: u64) -> PathBuf {
         self.file_of(Images::usual(), version).await
@@ -208,14 +228,11 @@ impl Sample {
     pub(crate) async fn file_of(&self, images: Images, version: u64) -> PathBuf {
         let assembled = images.assemble(version, self.created).await;
         let path = self.folder.path().join(format!("{NAME}-{version}.tar"));
-        let signing = Signing {
-            signer: &self.signer,
-            root: &self.root,
-            chain: vec![self.root.bytes().to_vec()],
-            valid_for: Span::days(36_500),
-        };
+        let signing = self.signing();
         let step = Progress::quiet().step("build");
-        writer::write_file(&assembled, &signing, &path, &step).await.expect("a bundle");
+        writer::write(&assembled, &signing, &Writing { path: &path, cut: Cut::Whole, cache: None, step: &step })
+            .await
+            .expect("a bundle");
         path
     }
 

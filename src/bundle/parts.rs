@@ -72,7 +72,9 @@ pub enum PartsError {
         path: PathBuf,
     },
     /// The bundle would have more parts than can be counted: the first is hardly there.
-    #[error("use the parts of `{name}`: part 1 has {bytes} bytes, so that there would be more parts than can be numbered")]
+    #[error(
+        "use the parts of `{name}`: part 1 has {bytes} bytes, so that there would be more parts than can be numbered"
+    )]
     Countless {
         /// The name of the bundle's file.
         name: String,

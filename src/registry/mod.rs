@@ -9,6 +9,7 @@ mod http;
 pub mod reference;
 pub mod serve;
 mod source;
+mod space;
 #[cfg(test)]
 pub(crate) mod testing;
 mod upload;

@@ -6,7 +6,11 @@
 //! version is remembered before the first tag moves; and the tag that a run starts from moves last. A load that was
 //! interrupted is repeated and finds most of its work done.
 
+pub mod base;
+pub mod dry_run;
 mod error;
+pub mod mapping;
+pub mod receipt;
 mod vouch;
 
 use std::num::NonZeroUsize;

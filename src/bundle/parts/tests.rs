@@ -45,7 +45,9 @@ fn names_of_parts_are_a_name_and_at_least_three_digits() {
     assert_eq!(of("/m/out.tar.001"), Some(("out.tar".to_owned(), 1)));
     assert_eq!(of("out.tar.1000"), Some(("out.tar".to_owned(), 1000)));
     assert_eq!(of("a.0012"), Some(("a".to_owned(), 12)));
-    for other in ["out.tar", "out.tar.1", "out.tar.01", "out.tar.000", ".001", "out.tar.+01", "out.tar.99999999999", "001"] {
+    for other in
+        ["out.tar", "out.tar.1", "out.tar.01", "out.tar.000", ".001", "out.tar.+01", "out.tar.99999999999", "001"]
+    {
         assert_eq!(of(other), None, "{other}");
     }
 }

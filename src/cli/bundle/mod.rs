@@ -3,7 +3,9 @@
 mod build;
 mod inspect;
 mod lock;
+mod mapping;
 mod new;
+mod receipt;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -38,6 +40,8 @@ enum Command {
     Build(build::BuildArgs),
     Verify(verify::VerifyArgs),
     Inspect(inspect::InspectArgs),
+    Mapping(mapping::MappingArgs),
+    Receipt(receipt::ReceiptArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,6 +75,8 @@ impl Args {
             Command::Build(args) => args.run().await,
             Command::Verify(args) => args.run(now).await,
             Command::Inspect(args) => args.run(now).await,
+            Command::Mapping(args) => args.run(now).await,
+            Command::Receipt(args) => args.run(),
         }
     }
 }

@@ -14,6 +14,7 @@ mod input;
 pub mod layer;
 pub mod lock;
 pub mod made;
+pub mod media;
 pub mod name;
 pub mod oci;
 pub mod parts;

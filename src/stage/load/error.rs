@@ -14,6 +14,21 @@ use crate::registry::reference::NameError;
 use crate::registry::{Prefix, RegistryError, Repository};
 use crate::trust::TrustError;
 
+/// A blob whose bytes in the archive could not be had.
+#[derive(Debug)]
+pub struct PutAside {
+    /// Which.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The repositories below the prefix that need it.
+    pub repositories: Vec<String>,
+    /// Where its content begins in the archive.
+    pub offset: u64,
+    /// Why it could not be read.
+    pub reason: BundleError,
+}
+
 /// Why a bundle can't be loaded, or a loaded one not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -29,6 +44,10 @@ pub enum LoadError {
     /// The prefix leaves no room for a repository's name.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// Parts of the archive can't be read. Everything else is in the registry, no tag was moved, and the load can be repeated
+    /// once they are there.
+    #[error("read {} of the bundle's blobs; all others are in the registry", .0.len())]
+    Incomplete(Vec<PutAside>),
     /// The registry has no such bundle.
     #[error("find bundle `{name}` at `{prefix}`: nothing was loaded there under this name")]
     Absent {
@@ -132,6 +151,7 @@ impl Classify for LoadError {
             Self::Trust(error) => error.class(),
             Self::Registry(error) => error.class(),
             Self::Name(error) => error.class(),
+            Self::Incomplete(_) => ExitClass::Unreachable,
             Self::Absent { .. } => ExitClass::Usage,
             Self::Foreign { .. } => ExitClass::Refused,
             Self::Mapping(error) => error.class(),
@@ -150,6 +170,14 @@ impl Classify for LoadError {
             Self::Trust(error) => error.remedy(),
             Self::Registry(error) => error.remedy(),
             Self::Name(error) => error.remedy(),
+            Self::Incomplete(missing) => missing.first().map(|first| {
+                format!(
+                    "bring what is missing and repeat the load: it goes on where it is; the first is blob {} at byte {} ({})",
+                    first.digest,
+                    first.offset,
+                    chain(&first.reason)
+                )
+            }),
             Self::Absent { .. } => Some("load the bundle there first, or name the one that is there".to_owned()),
             Self::Foreign { .. } => Some("load the bundle again".to_owned()),
             Self::Mapping(error) => error.remedy(),
@@ -163,4 +191,15 @@ impl Classify for LoadError {
             Self::Receipt { .. } => None,
         }
     }
+}
+
+/// An error with what it came from, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }

@@ -8,12 +8,10 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 
 use super::error::LoadError;
-use super::{Counts, Load};
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::bundle::catalog::verify_catalog;
 use crate::bundle::oci::{self, Descriptor};
-use crate::bundle::reader::VerifiedBundle;
 use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog};
 use crate::model::provenance::BundleRef;
 use crate::registry::reference::NameError;
@@ -29,38 +27,30 @@ const METADATA_FILE: &str = "application/vnd.gapscan.metadata.file.v1+json";
 const TITLE: &str = "org.opencontainers.image.title";
 /// Metadata files besides roots: timestamp, snapshot and targets.
 const ROLES: u64 = 3;
+/// The config of an artifact that has none (image-spec, manifest.md, "Guidance for an Empty Descriptor").
+pub(super) const EMPTY: &[u8] = b"{}";
 
-impl Load<'_> {
-    /// Keeps the metadata beside the catalog, as an artifact with a layer for each file; gives its manifest.
-    pub(super) async fn metadata_artifact(
-        &self,
-        bundle: &VerifiedBundle,
-        repository: &Repository,
-        counts: &mut Counts,
-    ) -> Result<Vec<u8>, LoadError> {
-        let empty = b"{}".as_slice();
-        let mut layers = Vec::new();
-        for (name, bytes) in bundle.metadata() {
-            self.push_bytes(repository, &Digest::of(bytes), bytes, counts).await?;
-            layers.push(json!({
+/// The manifest of the artifact that keeps the metadata beside the catalog, with a layer for each file.
+pub(super) fn metadata_manifest(files: &MetadataFiles) -> Vec<u8> {
+    let layers: Vec<_> = files
+        .iter()
+        .map(|(name, bytes)| {
+            json!({
                 "mediaType": METADATA_FILE,
                 "digest": Digest::of(bytes),
                 "size": bytes.len(),
                 "annotations": { TITLE: name },
-            }));
-        }
-        self.push_bytes(repository, &Digest::of(empty), empty, counts).await?;
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": oci::MANIFEST,
-            "artifactType": METADATA_ARTIFACT,
-            "config": Descriptor::of(oci::EMPTY, empty),
-            "layers": layers,
-        });
-        let manifest = serde_json::to_vec(&manifest).expect("a JSON value always has a text");
-        counts.manifests += u64::from(self.manifest_in(repository, oci::MANIFEST, &manifest).await?);
-        Ok(manifest)
-    }
+            })
+        })
+        .collect();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": oci::MANIFEST,
+        "artifactType": METADATA_ARTIFACT,
+        "config": Descriptor::of(oci::EMPTY, EMPTY),
+        "layers": layers,
+    });
+    serde_json::to_vec(&manifest).expect("a JSON value always has a text")
 }
 
 /// The tag of the metadata that vouches for this catalog manifest. It follows from the digest, so that metadata of one

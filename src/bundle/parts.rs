@@ -344,6 +344,11 @@ impl Parts {
         &self.name
     }
 
+    /// The length of the whole archive in bytes.
+    pub fn length(&self) -> u64 {
+        self.bytes
+    }
+
     /// How many parts the archive has.
     pub fn count(&self) -> u32 {
         (self.files.len() + self.lacking.len()) as u32

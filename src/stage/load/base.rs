@@ -28,7 +28,7 @@ use crate::registry::{Client, Prefix, Repository, Tag};
 #[derive(Clone, Debug)]
 pub struct BaseThere {
     base: BaseRef,
-    blobs: BTreeMap<Digest, (Repository, u64)>,
+    blobs: BTreeMap<Digest, (String, u64)>,
 }
 
 impl BaseThere {
@@ -37,9 +37,9 @@ impl BaseThere {
         &self.base
     }
 
-    /// The blobs that the delta leaves out, each with a repository that has it and its length.
-    pub fn blobs(&self) -> impl Iterator<Item = (&Digest, &Repository, u64)> {
-        self.blobs.iter().map(|(digest, (repository, size))| (digest, repository, *size))
+    /// The blobs that the delta leaves out, each with a repository below the prefix that has it, and its length.
+    pub fn blobs(&self) -> impl Iterator<Item = (&Digest, &str, u64)> {
+        self.blobs.iter().map(|(digest, (repository, size))| (digest, repository.as_str(), *size))
     }
 }
 
@@ -85,12 +85,12 @@ pub async fn check_base(
         return Err(foreign(base, prefix, "its catalog is not among what is signed"));
     }
 
-    let asked: Vec<(Digest, Repository, u64, bool)> = stream::iter(left_out)
+    let asked: Vec<(Digest, Repository, bool)> = stream::iter(left_out)
         .map(|blob| async move {
             let repository = prefix.repository(&blob.repository)?;
             let (digest, size) = (blob.entry.digest, blob.entry.size);
             let there = client.blob_exists(&repository, &digest, size).await?;
-            Ok::<_, LoadError>((digest, repository, size, there))
+            Ok::<_, LoadError>((digest, repository, there))
         })
         .buffered(jobs.get())
         .try_collect()
@@ -98,13 +98,13 @@ pub async fn check_base(
     let gone: Vec<(Digest, Repository)> = asked
         .iter()
         .filter(|(.., there)| !there)
-        .map(|(digest, repository, ..)| (*digest, repository.clone()))
+        .map(|(digest, repository, _)| (*digest, repository.clone()))
         .collect();
     if !gone.is_empty() {
         let total = left_out.len();
         return Err(LoadError::BaseBlobs { base: Box::new(base.clone()), prefix: prefix.clone(), gone, total });
     }
-    let blobs = asked.into_iter().map(|(digest, repository, size, _)| (digest, (repository, size))).collect();
+    let blobs = left_out.iter().map(|blob| (blob.entry.digest, (blob.repository.clone(), blob.entry.size))).collect();
     Ok(BaseThere { base: base.clone(), blobs })
 }
 

@@ -8,13 +8,13 @@ use serde::Serialize;
 use tokio::io::AsyncRead;
 
 use super::Load;
-use super::base::{BaseThere, check_base};
+use super::base::BaseThere;
 use super::error::LoadError;
 use super::mapping::Mapping;
 use crate::base::digest::Digest;
 use crate::bundle::reader::BundleReader;
 use crate::model::provenance::BundleRef;
-use crate::registry::{Repository, Tag};
+use crate::registry::Tag;
 
 /// What a load would do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -97,13 +97,7 @@ impl Load<'_> {
     pub async fn rehearse<R: AsyncRead + Unpin + Send>(&self, source: R) -> Result<Rehearsal, LoadError> {
         let mapping = Mapping::new(self.prefix)?;
         let mut reader = BundleReader::open(source, self.root, self.remembered, self.limits, self.now).await?;
-        let base = match reader.base() {
-            None => None,
-            Some(base) => {
-                let left_out = reader.base_blobs();
-                Some(check_base(self.client, self.prefix, base, left_out, self.limits, self.jobs).await?)
-            }
-        };
+        let base = self.base(reader.head()).await?;
         let items = reader.items();
         let mut wanted: Vec<(Digest, u64, Vec<String>)> = Vec::new();
         let (catalog, _) = reader.catalog_blob();
@@ -126,7 +120,7 @@ impl Load<'_> {
 
         let mut blobs = PlannedBlobs::default();
         let mut sent: BTreeMap<String, u64> = BTreeMap::new();
-        let in_base: BTreeMap<&Digest, &Repository> =
+        let in_base: BTreeMap<&Digest, &str> =
             base.iter().flat_map(BaseThere::blobs).map(|(digest, repository, _)| (digest, repository)).collect();
         for (digest, size, names) in &wanted {
             let there = self.there(&mapping, names, digest, *size).await?;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::incomplete::Incomplete;
 use super::mapping::MappingError;
 use crate::base::digest::Digest;
 use crate::base::exit::{Classify, ExitClass};
@@ -13,21 +14,6 @@ use crate::bundle::parts::PartsError;
 use crate::registry::reference::NameError;
 use crate::registry::{Prefix, RegistryError, Repository};
 use crate::trust::TrustError;
-
-/// A blob whose bytes in the archive could not be had.
-#[derive(Debug)]
-pub struct PutAside {
-    /// Which.
-    pub digest: Digest,
-    /// Its length in bytes.
-    pub size: u64,
-    /// The repositories below the prefix that need it.
-    pub repositories: Vec<String>,
-    /// Where its content begins in the archive.
-    pub offset: u64,
-    /// Why it could not be read.
-    pub reason: BundleError,
-}
 
 /// Why a bundle can't be loaded, or a loaded one not be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,10 +30,10 @@ pub enum LoadError {
     /// The prefix leaves no room for a repository's name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// Parts of the archive can't be read. Everything else is in the registry, no tag was moved, and the load can be repeated
-    /// once they are there.
-    #[error("read {} of the bundle's blobs; all others are in the registry", .0.len())]
-    Incomplete(Vec<PutAside>),
+    /// Not all of the bundle could be had, or some of it is damaged. Everything else is in the registry, no tag was moved, and
+    /// the load can be repeated.
+    #[error(transparent)]
+    Incomplete(Box<Incomplete>),
     /// The registry has no such bundle.
     #[error("find bundle `{name}` at `{prefix}`: nothing was loaded there under this name")]
     Absent {
@@ -151,7 +137,7 @@ impl Classify for LoadError {
             Self::Trust(error) => error.class(),
             Self::Registry(error) => error.class(),
             Self::Name(error) => error.class(),
-            Self::Incomplete(_) => ExitClass::Unreachable,
+            Self::Incomplete(incomplete) => incomplete.class(),
             Self::Absent { .. } => ExitClass::Usage,
             Self::Foreign { .. } => ExitClass::Refused,
             Self::Mapping(error) => error.class(),
@@ -170,14 +156,7 @@ impl Classify for LoadError {
             Self::Trust(error) => error.remedy(),
             Self::Registry(error) => error.remedy(),
             Self::Name(error) => error.remedy(),
-            Self::Incomplete(missing) => missing.first().map(|first| {
-                format!(
-                    "bring what is missing and repeat the load: it goes on where it is; the first is blob {} at byte {} ({})",
-                    first.digest,
-                    first.offset,
-                    chain(&first.reason)
-                )
-            }),
+            Self::Incomplete(incomplete) => Some(incomplete.remedy()),
             Self::Absent { .. } => Some("load the bundle there first, or name the one that is there".to_owned()),
             Self::Foreign { .. } => Some("load the bundle again".to_owned()),
             Self::Mapping(error) => error.remedy(),
@@ -193,13 +172,8 @@ impl Classify for LoadError {
     }
 }
 
-/// An error with what it came from, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
+impl From<Incomplete> for LoadError {
+    fn from(incomplete: Incomplete) -> Self {
+        Self::Incomplete(Box::new(incomplete))
     }
-    text
 }

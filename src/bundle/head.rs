@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::io::AsyncRead;
 
 use super::catalog;
-use super::contents::{BaseBlob, BaseRef, Contents, OCI_LAYOUT, content_digest};
+use super::contents::{BaseBlob, BaseRef, Contents, Entry, OCI_LAYOUT, content_digest};
 use super::error::BundleError;
 use super::graph::{Companion, Graph, Item, PushManifest};
 use super::input::Input;
@@ -82,6 +82,8 @@ impl Head {
             offer: self.offer,
             bytes,
             expires: self.verified.expires(),
+            left_out: self.contents.base_blobs.iter().map(|blob| blob.entry.clone()).collect(),
+            base: self.contents.base,
             unread,
         }
     }
@@ -181,6 +183,11 @@ impl Head {
         &self.contents.base_blobs
     }
 
+    /// The large blobs of the archive, in its order.
+    pub fn blobs(&self) -> &[Entry] {
+        &self.contents.blobs
+    }
+
     /// The number of large blobs in the archive and their bytes together.
     pub fn blob_totals(&self) -> (usize, u64) {
         (self.contents.blobs.len(), self.contents.blobs.iter().map(|e| e.size).sum())
@@ -218,6 +225,8 @@ pub struct VerifiedBundle {
     offer: Offer,
     bytes: u64,
     expires: Timestamp,
+    base: Option<BaseRef>,
+    left_out: Vec<Entry>,
     unread: Vec<Digest>,
 }
 
@@ -260,6 +269,16 @@ impl VerifiedBundle {
     /// The length of the whole archive in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// What it is a delta against; `None` for a whole one.
+    pub fn base(&self) -> Option<&BaseRef> {
+        self.base.as_ref()
+    }
+
+    /// The blobs that a delta leaves out: nothing was seen of them but their digests.
+    pub fn left_out(&self) -> &[Entry] {
+        &self.left_out
     }
 
     /// The blobs of the archive that were not read, because the registry was known to have them; sorted. What this archive

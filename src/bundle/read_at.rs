@@ -81,13 +81,14 @@ pub(super) fn fill(archive: &dyn ReadAt, buffer: &mut [u8], offset: u64) -> io::
 
 /// The archive from its beginning, one piece after the other. Reading is not handed to another thread: it is for the
 /// metadata and the manifests, a few hundred kilobytes that no other work waits for.
-pub(super) struct FromStart {
+pub struct FromStart {
     archive: Arc<dyn ReadAt>,
     offset: u64,
 }
 
 impl FromStart {
-    pub(super) fn new(archive: Arc<dyn ReadAt>) -> Self {
+    /// From byte 0.
+    pub fn new(archive: Arc<dyn ReadAt>) -> Self {
         Self { archive, offset: 0 }
     }
 }

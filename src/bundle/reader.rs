@@ -42,6 +42,11 @@ pub struct BundleReader<R> {
     current: Option<Current>,
     failed: Option<BundleError>,
     dead: bool,
+    /// Whether what killed it was content and not form, so that the next entry begins where it must.
+    passable: bool,
+    /// How many blobs were passed over.
+    passed_over: usize,
+    archive_bytes: u64,
     scratch: Vec<u8>,
 }
 
@@ -92,12 +97,41 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
     ) -> Result<Self, BundleError> {
         let mut input = Input { reader, offset: 0 };
         let head = Head::read(&mut input, root, remembered, limits, now).await?;
-        Ok(Self { input, head, begun: 0, current: None, failed: None, dead: false, scratch: Vec::new() })
+        let archive_bytes = head.contents.blob_offsets(input.offset).1 + archive::END.len() as u64;
+        Ok(Self {
+            input,
+            head,
+            begun: 0,
+            current: None,
+            failed: None,
+            dead: false,
+            passable: false,
+            passed_over: 0,
+            archive_bytes,
+            scratch: Vec::new(),
+        })
     }
 
     /// What was verified before the first blob.
     pub fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// The length of the whole archive in bytes, which follows from what was verified.
+    pub fn archive_bytes(&self) -> u64 {
+        self.archive_bytes
+    }
+
+    /// After a blob that did not have its digest, goes on with the next one, so that it can be told what else is damaged;
+    /// `false` after any other error. There will be no proof: [`BundleReader::finish`] refuses.
+    pub fn pass_over(&mut self) -> bool {
+        if !std::mem::take(&mut self.passable) {
+            return false;
+        }
+        self.dead = false;
+        self.failed = None;
+        self.passed_over += 1;
+        true
     }
 
     /// The next large blob, or `None` after the last. What is left of the one before is read and verified first.
@@ -126,6 +160,9 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
     /// When a blob was not asked for yet, or the archive does not end where it must.
     pub async fn finish(mut self) -> Result<VerifiedBundle, BundleError> {
         self.complete_current().await?;
+        if self.passed_over > 0 {
+            return Err(BundleError::Dead);
+        }
         if self.begun < self.head.contents.blobs.len() {
             return Err(BundleError::Unread(self.head.contents.blobs.len() - self.begun));
         }
@@ -182,6 +219,7 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
         if found == Some(entry.digest) {
             return Ok(());
         }
+        self.passable = true;
         Err(BundleError::Digest {
             entry: entry.name.clone(),
             offset: self.input.offset,

@@ -12,6 +12,7 @@ mod referrers;
 pub mod serve;
 mod sessions;
 mod source;
+mod space;
 #[cfg(test)]
 pub(crate) mod testing;
 mod upload;

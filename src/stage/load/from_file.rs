@@ -4,17 +4,24 @@ use std::cmp::Reverse;
 
 use futures::stream::{self, StreamExt};
 
-use super::error::{LoadError, PutAside};
-use super::place::{Origin, Placed, Placer, Wanted, is_unreadable};
+use super::error::LoadError;
+use super::incomplete::{Incomplete, PutAside};
+use super::place::{Origin, Placed, Placer, Wanted, is_put_aside};
+use super::prepare::Prepared;
 use super::{Load, ReadBack};
 use crate::bundle::BundleError;
 use crate::bundle::random::{BundleFile, FileBlob};
 use std::ops::ControlFlow;
 
 impl Load<'_> {
-    /// Puts all blobs where they must be. Those that can't be read are put aside, and the others go on; one that is not what
-    /// is signed ends everything.
-    pub(super) async fn blobs_from_file(&self, file: &BundleFile, placer: &Placer) -> Result<Vec<Placed>, LoadError> {
+    /// Puts all blobs where they must be. Those that can't be read or are not what is signed are put aside, and the others go
+    /// on, so that it can be told in the end what is missing.
+    pub(super) async fn blobs_from_file(
+        &self,
+        file: &BundleFile,
+        prepared: &Prepared,
+        placer: &Placer,
+    ) -> Result<Vec<Placed>, LoadError> {
         let head = file.head();
         let mut wanted: Vec<Wanted> = file
             .blobs()
@@ -25,7 +32,7 @@ impl Load<'_> {
                 origin: Origin::Archive(blob),
             })
             .collect();
-        wanted.extend(self.blobs_elsewhere(head));
+        wanted.extend(self.blobs_elsewhere(head, prepared));
         // The largest decides when all are done, so it must not begin last.
         wanted.sort_by_key(|wanted| (Reverse(wanted.size), wanted.digest));
         let mut under_way = stream::iter(wanted)
@@ -38,7 +45,7 @@ impl Load<'_> {
         while let Some((wanted, result)) = under_way.next().await {
             match (result, wanted.origin) {
                 (Ok(done), _) => placed.push(done),
-                (Err(error), Origin::Archive(blob)) if is_unreadable(&error) => {
+                (Err(error), Origin::Archive(blob)) if is_put_aside(&error) => {
                     let LoadError::Bundle(reason) = error else { return Err(error) };
                     aside.push(put_aside(&blob, wanted.repositories, reason));
                 }
@@ -48,8 +55,7 @@ impl Load<'_> {
         if aside.is_empty() {
             return Ok(placed);
         }
-        aside.sort_by_key(|blob| blob.offset);
-        Err(LoadError::Incomplete(aside))
+        Err(Incomplete::of(head, aside).into())
     }
 
     async fn place_from_file(&self, placer: &Placer, wanted: &Wanted) -> Result<Placed, LoadError> {
@@ -68,5 +74,6 @@ impl Load<'_> {
 
 fn put_aside(blob: &FileBlob, repositories: Vec<String>, reason: BundleError) -> PutAside {
     let entry = blob.entry();
-    PutAside { digest: entry.digest, size: entry.size, repositories, offset: blob.offset(), reason }
+    let (offset, reason) = (Some(blob.offset()), Some(reason));
+    PutAside { digest: entry.digest, size: entry.size, repositories, offset, reason }
 }

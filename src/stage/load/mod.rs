@@ -7,12 +7,20 @@
 //! first tag moves; and the tag that a run starts from moves last. A load that was interrupted is repeated, finds most of
 //! its work done, and goes on in the middle of a large blob.
 
+pub mod base;
+pub mod dry_run;
 mod error;
 mod finish;
 mod from_file;
+mod from_parts;
 mod from_stream;
+pub mod incomplete;
+pub mod mapping;
+pub mod piped;
 mod place;
+mod prepare;
 mod read_back;
+pub mod receipt;
 mod survey;
 mod vouch;
 
@@ -23,7 +31,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::io::AsyncRead;
 
-pub use error::{LoadError, PutAside};
+pub use error::LoadError;
 pub use survey::Survey;
 pub use vouch::read_catalog;
 
@@ -175,10 +183,10 @@ impl Load<'_> {
     pub async fn run_stream<R: AsyncRead + Unpin + Send>(&self, source: R) -> Result<LoadedBundle, LoadError> {
         let started = Instant::now();
         let reader = BundleReader::open(source, self.root, self.remembered, self.limits, self.now).await?;
-        let survey = Arc::new(self.survey(reader.head()).await?);
+        let prepared = self.prepare(reader.head()).await?;
         let step = self.announce(reader.head());
-        let placer = self.placer(&survey, &step);
-        let (reader, placed) = self.blobs_from_stream(reader, &placer).await?;
+        let placer = self.placer(&prepared.survey, &step);
+        let (reader, placed) = self.blobs_from_stream(reader, &prepared, &placer).await?;
         let head = reader.head().manifests().to_vec();
         let items = reader.head().items();
         let bundle = reader.finish().await?;
@@ -197,10 +205,10 @@ impl Load<'_> {
     pub async fn run_file(&self, archive: Arc<dyn ReadAt>) -> Result<LoadedBundle, LoadError> {
         let started = Instant::now();
         let file = BundleFile::open(archive, self.root, self.remembered, self.limits, self.now).await?;
-        let survey = Arc::new(self.survey(file.head()).await?);
+        let prepared = self.prepare(file.head()).await?;
         let step = self.announce(file.head());
-        let placer = self.placer(&survey, &step);
-        let placed = self.blobs_from_file(&file, &placer).await?;
+        let placer = self.placer(&prepared.survey, &step);
+        let placed = self.blobs_from_file(&file, &prepared, &placer).await?;
         let manifests = file.head().manifests().to_vec();
         let items = file.head().items();
         let bundle = file.finish()?;

@@ -25,8 +25,10 @@ pub(super) enum Origin {
     Archive(FileBlob),
     /// From memory.
     Memory(Bytes),
-    /// From a repository below the prefix that has it.
+    /// From a repository below the prefix that has it, for it came by already.
     Registry(String),
+    /// From a repository of a delta's base, which was seen to have it.
+    Base(String),
 }
 
 /// A blob, and where it must be.
@@ -70,6 +72,11 @@ impl Placer {
     /// and at most one of the second. Only repositories where a load had finished are asked, and the first, which is where
     /// an interrupted load began.
     pub(super) async fn find(&self, wanted: &Wanted) -> Result<BTreeMap<String, Outcome>, LoadError> {
+        if let Origin::Base(name) = &wanted.origin
+            && wanted.repositories.contains(name)
+        {
+            return Ok(BTreeMap::from([(name.clone(), Outcome::Present)]));
+        }
         let complete = wanted.repositories.iter().filter(|name| self.survey.is_complete(name));
         let found: BTreeMap<_, _> = complete.map(|name| (name.clone(), Outcome::Present)).collect();
         if !found.is_empty() {
@@ -100,7 +107,7 @@ impl Placer {
         mut done: BTreeMap<String, Outcome>,
     ) -> Result<Placed, LoadError> {
         let mut from = done.keys().next().cloned();
-        if let (None, Origin::Registry(name)) = (&from, &wanted.origin) {
+        if let (None, Origin::Registry(name) | Origin::Base(name)) = (&from, &wanted.origin) {
             from = Some(name.clone());
         }
         let mut sent_bytes = 0;
@@ -142,7 +149,7 @@ impl Placer {
         let content: &dyn Content = match &wanted.origin {
             Origin::Archive(blob) => &Counted { content: blob.clone(), counter: self.counter.clone() },
             Origin::Memory(bytes) => &Held(bytes.clone()),
-            Origin::Registry(name) => {
+            Origin::Registry(name) | Origin::Base(name) => {
                 let content = self.client.blob(&self.prefix.repository(name)?, digest, *size).await?;
                 self.client.push_blob_into(opened, to, digest, *size, content).await?;
                 return Ok((Outcome::Copied, *size));
@@ -167,9 +174,18 @@ pub(super) fn refused(error: RegistryError) -> LoadError {
     }
 }
 
-/// Whether the bytes of the archive could not be had, rather than that they were wrong.
-pub(super) fn is_unreadable(error: &LoadError) -> bool {
-    matches!(error, LoadError::Bundle(BundleError::Io { .. }))
+/// Whether the bytes of the archive could not be had or were wrong, so that it can go on with others.
+pub(super) fn is_put_aside(error: &LoadError) -> bool {
+    matches!(
+        error,
+        LoadError::Bundle(
+            BundleError::Io { .. }
+                | BundleError::Truncated { .. }
+                | BundleError::Header { .. }
+                | BundleError::Padding { .. }
+                | BundleError::Digest { .. }
+        )
+    )
 }
 
 /// A blob of the archive, counted while it is read.

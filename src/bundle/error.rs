@@ -115,6 +115,14 @@ pub enum BundleError {
         /// This program's version.
         own: String,
     },
+    /// The content is not what somebody else got from the same lock.
+    #[error("accept the bundle for signing: its content is {found}, and {wanted} was asked for")]
+    OtherContent {
+        /// What was asked for.
+        wanted: Digest,
+        /// What it is.
+        found: Digest,
+    },
     /// The program asked for the proof before it had read everything.
     #[error("finish the bundle: {0} blobs were not read yet")]
     Unread(usize),
@@ -140,6 +148,7 @@ impl Classify for BundleError {
             | Self::Manifest { .. }
             | Self::Layout { .. }
             | Self::Catalog(_)
+            | Self::OtherContent { .. }
             | Self::Requires { .. } => ExitClass::Refused,
         }
     }
@@ -157,6 +166,9 @@ impl Classify for BundleError {
             }
             Self::Requires { .. } => {
                 Some("use a gapscan of such a version, or a bundle that was made for this one".to_owned())
+            }
+            Self::OtherContent { .. } => {
+                Some("say what differs with `gapscan bundle diff` before anybody signs either".to_owned())
             }
             Self::Io { .. }
             | Self::Contents(_)

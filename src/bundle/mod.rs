@@ -25,6 +25,7 @@ pub mod oci;
 pub mod platform;
 pub mod profile;
 pub mod reader;
+pub mod resign;
 pub mod scanner;
 pub mod source;
 pub mod writer;

@@ -9,4 +9,5 @@ pub mod registries;
 pub mod scan;
 pub mod schedule;
 pub mod serve;
+pub mod signing;
 mod upstream;

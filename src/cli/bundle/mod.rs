@@ -4,6 +4,7 @@ mod build;
 mod inspect;
 mod lock;
 mod new;
+mod sign;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ use crate::trust::root::TrustRoot;
 /// What is read from a bundle's file at once.
 const READ_BYTES: usize = 1 << 20;
 
-/// Define, lock, build, verify and look at bundles
+/// Define, lock, build, sign, verify and look at bundles
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -36,6 +37,7 @@ enum Command {
     New(new::NewArgs),
     Lock(lock::LockArgs),
     Build(build::BuildArgs),
+    Sign(sign::SignArgs),
     Verify(verify::VerifyArgs),
     Inspect(inspect::InspectArgs),
 }
@@ -69,6 +71,7 @@ impl Args {
             Command::New(args) => args.run(),
             Command::Lock(args) => args.run(now).await,
             Command::Build(args) => args.run().await,
+            Command::Sign(args) => args.run(now).await,
             Command::Verify(args) => args.run(now).await,
             Command::Inspect(args) => args.run(now).await,
         }

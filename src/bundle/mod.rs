@@ -15,6 +15,7 @@ pub mod layer;
 pub mod lock;
 pub mod made;
 pub mod name;
+mod notice;
 pub mod oci;
 pub mod platform;
 pub mod profile;

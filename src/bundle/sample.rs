@@ -17,6 +17,7 @@ use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::Span;
 use crate::model::catalog::{Catalog, CatalogDependency, CatalogItem, GAPSCAN_IMAGE};
+use crate::model::notice::Notices;
 use crate::trust::passphrase::PassphraseSource;
 use crate::trust::remembered::Remembered;
 use crate::trust::root::{self, KEYS_FOLDER, RootPlan, TrustRoot};
@@ -38,11 +39,13 @@ pub(crate) struct Sample {
 pub(crate) struct Images {
     source: Memory,
     items: Vec<(String, Descriptor)>,
+    /// What the bundle says about others.
+    pub(crate) notices: Notices,
 }
 
 impl Images {
     pub(crate) fn new() -> Self {
-        Self { source: Memory::default(), items: Vec::new() }
+        Self { source: Memory::default(), items: Vec::new(), notices: Notices::default() }
     }
 
     /// Adds an image whose layers have these bytes, and gives its manifest's descriptor.
@@ -127,6 +130,7 @@ impl Images {
                 .into_iter()
                 .map(|item| CatalogDependency { item, built: None, max_age: None })
                 .collect(),
+            notices: self.notices.clone(),
         }
     }
 

@@ -175,14 +175,21 @@ impl Sample {
 
     /// A bundle of these images, as a file.
     pub(crate) async fn file_of(&self, images: Images, version: u64) -> PathBuf {
+        self.file_by(images, version, &self.signer, &self.root, vec![self.root.bytes().to_vec()]).await
+    }
+
+    /// A bundle of these images that somebody signed under this root and chain, as a file.
+    pub(crate) async fn file_by(
+        &self,
+        images: Images,
+        version: u64,
+        signer: &Signer,
+        root: &TrustRoot,
+        chain: Vec<Vec<u8>>,
+    ) -> PathBuf {
         let assembled = images.assemble(version, self.created).await;
         let path = self.folder.path().join(format!("{NAME}-{version}.tar"));
-        let signing = Signing {
-            signer: &self.signer,
-            root: &self.root,
-            chain: vec![self.root.bytes().to_vec()],
-            valid_for: Span::days(36_500),
-        };
+        let signing = Signing { signer, root, chain, valid_for: Span::days(36_500) };
         let step = Progress::quiet().step("build");
         writer::write_file(&assembled, &signing, &path, &step).await.expect("a bundle");
         path

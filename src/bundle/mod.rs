@@ -25,6 +25,7 @@ pub mod lock;
 pub mod made;
 pub mod media;
 pub mod name;
+mod notice;
 pub mod oci;
 pub mod parts;
 pub mod platform;

@@ -37,6 +37,10 @@ impl Source for Far {
         self.below.manifest(digest, limit).await
     }
 
+    async fn referrers(&self, subject: &Digest, limits: &Limits) -> Result<Vec<Referrer>, SourceError> {
+        self.below.referrers(subject, limits).await
+    }
+
     async fn blob(&self, digest: &Digest, size: u64) -> Result<BlobStream, SourceError> {
         self.asked.lock().expect("no test panics in here").push(*digest);
         if let Some((held, told)) = &self.held

@@ -12,10 +12,11 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::base::exit::{Classify, ExitClass};
+use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::ByteCount;
 use crate::bundle::sample::{Images, Sample};
-use crate::bundle::source::{BlobStream, Distance, Memory, Source, SourceError};
+use crate::bundle::source::{BlobStream, Distance, Memory, Referrer, Source, SourceError};
 use crate::bundle::split::PartSize;
 
 /// A registry, as it were: it notes which blobs it is asked for, and may spoil some.

@@ -1,17 +1,20 @@
 //! Blobs on their way out: whole, or one range of bytes.
 
 use std::io::{Seek, SeekFrom};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
+use futures::TryStreamExt;
 use http::StatusCode;
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
+use super::content::ContentDigest;
 use super::error::Refusal;
+use super::metrics::Metrics;
 use super::store::Store;
-use crate::base::digest::Digest;
 use crate::registry::reference::Repository;
 
 /// Bytes read from the file at a time.
@@ -40,8 +43,9 @@ fn range(header: Option<&str>, length: u64) -> Result<Option<(u64, u64)>, Refusa
 /// The repository's blob, as an answer to GET; hyper leaves the body out for HEAD.
 pub(super) fn get(
     store: &Store,
+    metrics: Arc<Metrics>,
     repository: &Repository,
-    digest: &Digest,
+    digest: &ContentDigest,
     wanted: Option<&str>,
 ) -> Result<Response, Refusal> {
     let (mut file, length) = store.blob(repository, digest)?.ok_or_else(Refusal::blob_unknown)?;
@@ -62,7 +66,9 @@ pub(super) fn get(
     let content = tokio::fs::File::from_std(file).take(count);
     Ok(response
         .header(CONTENT_LENGTH, count)
-        .body(Body::from_stream(ReaderStream::with_capacity(content, PIECE)))
+        .body(Body::from_stream(ReaderStream::with_capacity(content, PIECE).inspect_ok(move |piece| {
+            metrics.sent(piece.len() as u64);
+        })))
         .expect("digests and numbers are header values"))
 }
 

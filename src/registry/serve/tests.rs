@@ -1,4 +1,9 @@
+mod collect;
+mod rights;
+mod upload;
+
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -20,22 +25,39 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut ServeConfig)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let server = embedded(folder.path()).await;
+        let loopback = "127.0.0.1:0".parse().expect("an address");
+        let mut config = ServeConfig::new(folder.path(), loopback, Tls::PlainHttp);
+        config.collect_every = None;
+        change(&mut config);
+        let server = Server::start(config).await.expect("a registry");
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Self { folder, server, http: reqwest::Client::builder().no_proxy().build().expect("a client") }
+    }
+
+    fn link(&self, repository: &str, kind: &str, digest: &Digest) -> PathBuf {
+        self.folder.path().join("repositories").join(repository).join(kind).join(digest.hex())
+    }
+
+    async fn status(&self, rest: &str) -> u16 {
+        self.http.get(self.url(rest)).send().await.expect("an answer").status().as_u16()
     }
 
     fn url(&self, rest: &str) -> String {
         format!("http://{}{rest}", self.server.address())
     }
 
-    async fn blob(&self, repository: &str, bytes: &'static [u8]) -> Value {
-        let digest = Digest::of(bytes);
+    async fn blob(&self, repository: &str, bytes: impl Into<Vec<u8>>) -> Value {
+        let bytes = bytes.into();
+        let (digest, size) = (Digest::of(&bytes), bytes.len());
         let url = self.url(&format!("/v2/{repository}/blobs/uploads/?digest={digest}"));
         let answer = self.http.post(url).body(bytes).send().await.expect("an answer");
         assert_eq!(answer.status(), 201);
-        json!({ "mediaType": "application/octet-stream", "digest": digest, "size": bytes.len() })
+        json!({ "mediaType": "application/octet-stream", "digest": digest, "size": size })
     }
 
     /// The status and the error code, if there is one.

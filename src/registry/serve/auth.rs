@@ -32,7 +32,7 @@ pub(super) const SERVICE: &str = "gapscan";
 #[derive(Debug)]
 pub(super) enum Gate {
     Open,
-    Closed { pair: Digest, key: TokenKey },
+    Closed { pair: Digest, key: Box<TokenKey> },
 }
 
 /// What one request may do.
@@ -44,7 +44,7 @@ pub(super) enum Access {
 
 impl Gate {
     pub(super) fn closed(credentials: &Credentials, key: TokenKey) -> Self {
-        Self::Closed { pair: Digest::of(credentials.pair().as_bytes()), key }
+        Self::Closed { pair: Digest::of(credentials.pair().as_bytes()), key: Box::new(key) }
     }
 
     /// What the request may do; `None` where it does not say who it is from. The comparison takes the same time whatever

@@ -11,6 +11,7 @@ pub mod contents;
 pub mod cosign;
 pub mod database;
 pub mod definition;
+pub mod difference;
 mod error;
 pub mod graph;
 pub mod image_file;
@@ -28,6 +29,7 @@ pub mod reader;
 pub mod resign;
 pub mod scanner;
 pub mod source;
+pub mod survey;
 pub mod writer;
 
 pub use error::BundleError;

@@ -267,3 +267,56 @@ pub async fn verify_catalog(
     offer.remember(&catalog.notices, Use::Again)?;
     Ok((bundle, catalog))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requires(gapscan: &str) -> Requires {
+        Requires { gapscan: Some(gapscan.to_owned()) }
+    }
+
+    #[test]
+    fn a_bundle_for_another_gapscan_is_refused_with_both_versions() {
+        check_requires(&Requires::default(), "0.1.0").expect("it asks for nothing");
+        for (wanted, own) in [(">=0.1, <0.3", "0.2.9"), ("=0.1.0", "0.1.0"), (">=0.2.0", "0.2.0-rc.1")] {
+            check_requires(&requires(wanted), own).expect(wanted);
+        }
+        for (wanted, own) in [(">=0.2", "0.1.9"), ("<0.3", "0.3.0"), (">=0.2.0", "0.1.0-rc.1")] {
+            let error = check_requires(&requires(wanted), own).expect_err(wanted);
+            assert!(matches!(error, BundleError::Requires { .. }), "{error}");
+            assert!(error.to_string().contains(wanted) && error.to_string().contains(own), "{error}");
+        }
+        assert!(check_requires(&requires("newest"), "0.1.0").is_err());
+    }
+
+    #[test]
+    fn what_a_newer_program_put_in_is_not_passed_over() {
+        let created: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let image = serde_json::json!({
+            "name": GAPSCAN_IMAGE, "repository": "images/gapscan", "source": "s", "mediaType": oci::MANIFEST,
+            "digest": Digest::of("x"), "size": 1,
+        });
+        let catalog = serde_json::json!({
+            "name": "b", "version": 1, "created": created, "images": [image], "scanners": [], "profiles": [],
+            "dependencies": [],
+        });
+        let root = Digest::of("root");
+        let bundle = BundleRef { name: "b".to_owned(), version: 1, digest: root, root };
+        let parse = |value: &serde_json::Value| parse(value.to_string().as_bytes(), &bundle, created);
+        // As the first gapscan wrote it: without what came later.
+        parse(&catalog).expect("an old catalog");
+        for (pointer, field) in [("", "embargo"), ("/images/0", "quarantine")] {
+            let mut newer = catalog.clone();
+            newer.pointer_mut(pointer).expect("a place")[field] = serde_json::json!("until tomorrow");
+            let error = parse(&newer).expect_err(field).to_string();
+            assert!(error.contains(&format!("{pointer}/{field}")), "{error}");
+            // Where it says which program it is for, that is what the reader hears.
+            newer["requires"] = serde_json::json!({ "gapscan": ">=99" });
+            assert!(matches!(parse(&newer), Err(BundleError::Requires { .. })));
+        }
+        let mut unclear = catalog;
+        unclear["requires"] = serde_json::json!({ "planet": "earth" });
+        assert!(parse(&unclear).is_err());
+    }
+}

@@ -158,3 +158,6 @@ pub async fn collect(
     super::catalog::check(&catalog)?;
     Ok(Collected { lock, catalog, items: sources })
 }
+
+#[cfg(test)]
+mod tests;

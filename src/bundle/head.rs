@@ -158,9 +158,14 @@ impl Head {
         self.graph.companions()
     }
 
-    /// How many bytes this repository needs: manifests, configurations and layers, those of companions among them.
-    pub fn bytes_of(&self, repository: &str) -> u64 {
-        self.graph.bytes_of(repository, &self.contents)
+    /// The bytes that each repository needs, those of companions among them; blobs that several need count for each.
+    pub fn sizes(&self) -> BTreeMap<String, u64> {
+        self.graph.sizes(&self.contents)
+    }
+
+    /// A manifest of the bundle, parsed.
+    pub fn manifest(&self, digest: &Digest) -> Option<&oci::Manifest> {
+        self.graph.manifest(digest)
     }
 
     /// All manifests in the order in which they can be pushed: children before the indexes that name them.

@@ -13,6 +13,7 @@ pub mod cosign;
 pub mod database;
 pub mod definition;
 pub mod delta;
+pub mod difference;
 mod error;
 pub mod graph;
 pub mod head;
@@ -38,6 +39,7 @@ pub mod scanner;
 pub mod source;
 pub mod split;
 pub mod sums;
+pub mod survey;
 pub mod writer;
 
 pub use error::BundleError;

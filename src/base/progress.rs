@@ -80,7 +80,25 @@ impl Progress {
     }
 }
 
+/// Counts for a [`Step`] from anywhere. Clones count for the same step.
+#[derive(Clone, Debug)]
+pub struct Counter(Option<ProgressBar>);
+
+impl Counter {
+    /// So many units more are done.
+    pub fn advance(&self, units: u64) {
+        if let Some(bar) = &self.0 {
+            bar.inc(units);
+        }
+    }
+}
+
 impl Step {
+    /// Counts for this step, also from another thread.
+    pub fn counter(&self) -> Counter {
+        Counter(self.bar.clone())
+    }
+
     /// So many units more are done.
     pub fn advance(&self, units: u64) {
         if let Some(bar) = &self.bar {

@@ -16,7 +16,7 @@ use crate::base::exit::Classify;
 use crate::base::limits::Limits;
 use crate::base::quantity::Span;
 use crate::base::text::brief;
-use crate::model::catalog::GAPSCAN_IMAGE;
+use crate::model::catalog::{GAPSCAN_IMAGE, OnOld, Requires};
 use crate::trust::metadata::MAX_VERSION;
 
 /// A `kind: Bundle` document. Paths in it are relative to its folder.
@@ -37,9 +37,15 @@ pub struct BundleDocument {
     /// Shown on every report, as `UNCLASSIFIED`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classification: Option<String>,
-    /// The platforms of the nodes, as `linux/amd64`.
-    #[serde(default = "default_platforms")]
-    pub platforms: Vec<PlatformName>,
+    /// Which programs may use the bundle.
+    #[serde(default, skip_serializing_if = "Requires::is_empty")]
+    pub requires: Requires,
+    /// The platforms of the nodes, as `linux/amd64`; `all` carries every image as it is.
+    #[serde(default)]
+    pub platforms: Platforms,
+    /// Whether signatures, SBOMs and attestations travel with what they are about.
+    #[serde(default)]
+    pub referrers: Referrers,
     /// How registries are reached, by `HOST[:PORT]`. Others are asked with the machine's CAs and its docker login.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub registries: BTreeMap<String, RegistryAccess>,
@@ -55,6 +61,9 @@ pub struct BundleDocument {
     /// Databases, content, anything else that scanners need.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<DependencyEntry>,
+    /// Helm charts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub charts: Vec<ChartEntry>,
 }
 
 impl Document for BundleDocument {
@@ -63,10 +72,6 @@ impl Document for BundleDocument {
 
 fn default_validity() -> Span {
     Span::days(90)
-}
-
-fn default_platforms() -> Vec<PlatformName> {
-    vec![PlatformName(Platform { architecture: "amd64".to_owned(), os: "linux".to_owned(), variant: None })]
 }
 
 /// How a registry is reached.
@@ -98,6 +103,56 @@ pub struct ImageEntry {
     pub name: String,
     /// Where it comes from: a registry's reference, or `oci:PATH[:TAG]`.
     pub from: From,
+    /// Its platforms, where they are others than the bundle's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platforms: Option<Platforms>,
+    /// Whether its signatures and the like travel with it, where that is otherwise than the bundle says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referrers: Option<Referrers>,
+    /// The signature that it must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
+    /// Its licences as SPDX expressions; those that it names itself where none is here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licences: Vec<String>,
+}
+
+/// A Helm chart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ChartEntry {
+    /// Its name in the bundle. Helm takes the last part of a reference for the name of the chart, so it has to be that.
+    pub name: String,
+    /// Where it comes from: a registry's reference, `oci:PATH[:TAG]`, or `file:CHART.tgz`.
+    pub from: From,
+    /// As for an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referrers: Option<Referrers>,
+    /// As for an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
+    /// As for an image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licences: Vec<String>,
+}
+
+/// Whether signatures, SBOMs and attestations travel with what they are about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Referrers {
+    /// They do.
+    #[default]
+    Carry,
+    /// They stay behind.
+    Leave,
+}
+
+/// The upstream signature that an item must have to be collected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Verify {
+    /// The file with the public key (PEM, ECDSA P-256) of a signature by cosign.
+    pub cosign_key: PathBuf,
 }
 
 /// A profile.
@@ -106,6 +161,23 @@ pub struct ImageEntry {
 pub struct ProfileEntry {
     /// The folder with its `profile.yaml`.
     pub path: PathBuf,
+    /// What to do when rules of it ask for content from the internet, which the enclave can't fetch.
+    #[serde(default)]
+    pub remote_content: RemoteContent,
+    /// Its licences as SPDX expressions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licences: Vec<String>,
+}
+
+/// What to do with a profile whose rules ask for content from the internet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RemoteContent {
+    /// It is not bundled.
+    #[default]
+    Refuse,
+    /// It is bundled, and those rules will be reported as not evaluated.
+    NotEvaluated,
 }
 
 /// A dependency.
@@ -116,12 +188,28 @@ pub struct DependencyEntry {
     pub name: String,
     /// Where it comes from: a registry's reference, `oci:PATH[:TAG]`, `file:PATH` or `dir:PATH`.
     pub from: From,
-    /// When its content was built.
+    /// When its content was built, where the content does not say it. A date that is more than a day off what the content
+    /// says is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub built: Option<Timestamp>,
     /// How old it may be when it is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Span>,
+    /// What happens to a scan when it is older.
+    #[serde(default, skip_serializing_if = "OnOld::is_refuse")]
+    pub on_old: OnOld,
+    /// As for an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platforms: Option<Platforms>,
+    /// As for an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referrers: Option<Referrers>,
+    /// As for an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
+    /// As for an image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licences: Vec<String>,
 }
 
 /// Where an item comes from.
@@ -232,6 +320,66 @@ impl<'de> Deserialize<'de> for PlatformName {
     }
 }
 
+/// The platforms that are carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Platforms {
+    /// Every image as it is: an index keeps its digest, and with it the signatures of whoever made it.
+    All,
+    /// These.
+    Chosen(Vec<PlatformName>),
+}
+
+impl Platforms {
+    /// The platforms that something is made for here: those that are chosen, or all that gapscan knows.
+    pub fn to_make(&self) -> Vec<Platform> {
+        match self {
+            Self::Chosen(platforms) => platforms.iter().map(|p| p.0.clone()).collect(),
+            Self::All => ["amd64", "arm64"].map(linux).to_vec(),
+        }
+    }
+
+    /// Whether an image that is for this architecture alone is wanted.
+    pub fn has_architecture(&self, architecture: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Chosen(platforms) => platforms.iter().any(|p| p.0.architecture == architecture),
+        }
+    }
+}
+
+fn linux(architecture: &str) -> Platform {
+    Platform { architecture: architecture.to_owned(), os: "linux".to_owned(), variant: None }
+}
+
+impl Default for Platforms {
+    fn default() -> Self {
+        Self::Chosen(vec![PlatformName(linux("amd64"))])
+    }
+}
+
+impl Serialize for Platforms {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => serializer.collect_seq(["all"]),
+            Self::Chosen(platforms) => serializer.collect_seq(platforms),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Platforms {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        if names.iter().any(|name| name == "all") {
+            return match names.len() {
+                1 => Ok(Self::All),
+                _ => Err(serde::de::Error::custom("`all` platforms and single ones exclude each other")),
+            };
+        }
+        let parsed: Result<Vec<PlatformName>, String> = names.iter().map(|name| name.parse()).collect();
+        parsed.map(Self::Chosen).map_err(serde::de::Error::custom)
+    }
+}
+
 /// A definition that was read from a file, with all its problems told at once.
 #[derive(Clone, Debug)]
 pub struct Definition {
@@ -263,11 +411,6 @@ impl Definition {
     pub fn path(&self, path: &Path) -> PathBuf {
         self.folder.join(path)
     }
-
-    /// The platforms.
-    pub fn platforms(&self) -> Vec<Platform> {
-        self.document.platforms.iter().map(|p| p.0.clone()).collect()
-    }
 }
 
 /// A document's problem as a problem of building.
@@ -291,14 +434,23 @@ impl BundleDocument {
         if self.version == 0 || self.version > MAX_VERSION {
             problems.push(format!("version {} must be 1 to {MAX_VERSION}", self.version));
         }
-        if self.platforms.is_empty() {
+        let own = self.images.iter().map(|i| &i.platforms).chain(self.dependencies.iter().map(|d| &d.platforms));
+        if std::iter::once(&self.platforms).chain(own.flatten()).any(|p| *p == Platforms::Chosen(Vec::new())) {
             problems.push("platforms is empty".to_owned());
+        }
+        if let Some(wanted) = &self.requires.gapscan
+            && let Err(error) = semver::VersionReq::parse(wanted)
+        {
+            let wanted = brief(wanted);
+            problems.push(format!("requires.gapscan `{wanted}` names no versions: {error}; write it as `>=0.1, <0.3`"));
         }
         if self.classification.as_ref().is_some_and(|c| c.is_empty() || c.len() > 128 || c.contains(char::is_control)) {
             problems.push("classification must be one line of at most 128 bytes".to_owned());
         }
-        let names =
-            self.images.iter().map(|i| &i.name).chain(self.dependencies.iter().map(|d| &d.name)).collect::<Vec<_>>();
+        let names: Vec<&String> = (self.images.iter().map(|i| &i.name))
+            .chain(self.dependencies.iter().map(|d| &d.name))
+            .chain(self.charts.iter().map(|c| &c.name))
+            .collect();
         for (at, name) in names.iter().enumerate() {
             if !is_name(name) || *name == GAPSCAN_IMAGE {
                 problems.push(format!("`{}` can't be the name of an item", brief(name)));
@@ -312,8 +464,44 @@ impl BundleDocument {
                 problems.push(format!("image `{}` must come from a registry or an image layout", brief(&image.name)));
             }
         }
+        for chart in &self.charts {
+            if matches!(chart.from, From::Folder(_)) {
+                problems.push(format!(
+                    "chart `{}` must come from a registry, an image layout or an archive; pack a folder with `helm package`",
+                    brief(&chart.name)
+                ));
+            }
+        }
+        let signed = (self.dependencies.iter().map(|d| (&d.name, &d.from, &d.verify)))
+            .chain(self.charts.iter().map(|c| (&c.name, &c.from, &c.verify)));
+        for (name, from, verify) in signed {
+            if verify.is_some() && matches!(from, From::File(_) | From::Folder(_)) {
+                problems.push(format!("`{}` comes from a file, for which no signature is looked up", brief(name)));
+            }
+        }
+        for dependency in &self.dependencies {
+            if !dependency.on_old.is_refuse() && dependency.max_age.is_none() {
+                problems.push(format!("dependency `{}` has onOld and no maxAge", brief(&dependency.name)));
+            }
+        }
+        let licences = (self.images.iter().flat_map(|i| &i.licences))
+            .chain(self.profiles.iter().flat_map(|p| &p.licences))
+            .chain(self.dependencies.iter().flat_map(|d| &d.licences))
+            .chain(self.charts.iter().flat_map(|c| &c.licences));
+        for licence in licences {
+            if !is_licence(licence) {
+                problems.push(format!("`{}` is no SPDX licence expression, as Apache-2.0", brief(licence)));
+            }
+        }
         problems
     }
+}
+
+/// Whether this has the letters of an SPDX licence expression (SPDX 2.3, annex D). Which licences there are is not known here.
+pub(super) fn is_licence(text: &str) -> bool {
+    !text.trim().is_empty()
+        && text.len() <= 256
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.+:() ".contains(&b))
 }
 
 /// A commented `bundle.yaml` to start from.

@@ -131,6 +131,31 @@ pub enum BundleError {
     Dead,
 }
 
+impl BundleError {
+    /// Where in the archive it was seen, if it is about a place in it.
+    pub fn offset(&self) -> Option<u64> {
+        match self {
+            Self::Io { offset, .. }
+            | Self::Truncated { offset, .. }
+            | Self::Header { offset, .. }
+            | Self::Padding { offset, .. }
+            | Self::EndMarker { offset }
+            | Self::Trailing { offset }
+            | Self::Digest { offset, .. } => Some(*offset),
+            Self::Trust(_)
+            | Self::Contents(_)
+            | Self::TooLarge { .. }
+            | Self::Manifest { .. }
+            | Self::Layout { .. }
+            | Self::Catalog(_)
+            | Self::Requires { .. }
+            | Self::OtherContent { .. }
+            | Self::Unread(_)
+            | Self::Dead => None,
+        }
+    }
+}
+
 impl Classify for BundleError {
     fn class(&self) -> ExitClass {
         match self {

@@ -39,27 +39,66 @@ pub async fn read(
         SourceError::new(ExitClass::Usage, format!("read `{}` of an image: {reason}", crate::base::text::brief(path)))
     };
     let wanted = normal(path).ok_or_else(|| refuse("it must be an absolute path without `..`".to_owned()))?;
-    let bytes = source.manifest(&descriptor.digest, limits.manifest_bytes).await?;
-    let bytes = super::platform::checked(descriptor, bytes)?;
-    let layers = match Manifest::parse(&descriptor.media_type, &bytes).map_err(refuse)? {
-        Manifest::Image { layers, .. } => layers,
-        Manifest::Index { .. } => return Err(refuse("the image is for several platforms".to_owned())),
+    let mut descriptor = descriptor.clone();
+    let mut depth = 0;
+    let layers = loop {
+        let bytes = source.manifest(&descriptor.digest, limits.manifest_bytes).await?;
+        let bytes = super::platform::checked(&descriptor, bytes)?;
+        match Manifest::parse(&descriptor.media_type, &bytes).map_err(refuse)? {
+            Manifest::Image { layers, .. } => break layers,
+            // Of an image for several platforms, the first: content is the same on all of them.
+            Manifest::Index { manifests, .. } if depth < limits.index_depth => {
+                let real = |d: &Descriptor| d.platform.as_ref().is_none_or(|p| p.os == "linux");
+                let first = manifests.into_iter().find(real);
+                descriptor = first.ok_or_else(|| refuse("it is for no platform".to_owned()))?;
+                depth += 1;
+            }
+            Manifest::Index { .. } => return Err(refuse("its indexes are nested too deep".to_owned())),
+        }
     };
     for layer in layers.iter().rev() {
-        let stream = source.blob(&layer.digest, layer.size).await?;
-        let bridge = SyncIoBridge::new(stream);
-        let (wanted, layer, bounds) = (wanted.clone(), layer.clone(), limits.clone());
-        let found = tokio::task::spawn_blocking(move || search(bridge, &layer, &wanted, limit, &bounds))
-            .await
-            .map_err(|panic| SourceError::new(ExitClass::Bug, "search a layer").because(panic))?
-            .map_err(|e| refuse("a layer can't be read".to_owned()).because(e))?;
-        match found {
+        match in_layer(layer, source, &wanted, limit, limits).await? {
             Found::File(bytes) => return Ok(bytes),
             Found::Removed => break,
             Found::No => {}
         }
     }
     Err(refuse("it is not there".to_owned()))
+}
+
+/// The file `name` of one layer, if it is in it. At most `limit` bytes.
+///
+/// # Errors
+/// As [`read`].
+pub(super) async fn read_from_layer(
+    layer: &Descriptor,
+    source: &Arc<dyn Source>,
+    name: &str,
+    limit: u64,
+    limits: &Limits,
+) -> Result<Option<Vec<u8>>, SourceError> {
+    match in_layer(layer, source, name, limit, limits).await? {
+        Found::File(bytes) => Ok(Some(bytes)),
+        Found::Removed | Found::No => Ok(None),
+    }
+}
+
+async fn in_layer(
+    layer: &Descriptor,
+    source: &Arc<dyn Source>,
+    wanted: &str,
+    limit: u64,
+    limits: &Limits,
+) -> Result<Found, SourceError> {
+    let bridge = SyncIoBridge::new(source.blob(&layer.digest, layer.size).await?);
+    let (name, layer, bounds) = (wanted.to_owned(), layer.clone(), limits.clone());
+    let found = tokio::task::spawn_blocking(move || search(bridge, &layer, &name, limit, &bounds))
+        .await
+        .map_err(|panic| SourceError::new(ExitClass::Bug, "search a layer").because(panic))?;
+    let shown = crate::base::text::brief(wanted);
+    found.map_err(|e| {
+        SourceError::new(ExitClass::Usage, format!("read `{shown}` of an image: a layer can't be read")).because(e)
+    })
 }
 
 /// `a/b` of `/a/./b`; nothing for a relative path or one with `..`.

@@ -43,27 +43,7 @@ impl<R: AsyncRead + Unpin + Send> Input<R> {
 
     pub(super) async fn expect_header(&mut self, name: &str, size: u64) -> Result<(), BundleError> {
         let block = self.block(name).await?;
-        let expected = archive::header(name, size).ok_or_else(|| BundleError::TooLarge {
-            what: format!("`{name}`"),
-            found: size,
-            limit: archive::MAX_SIZE,
-        })?;
-        if block == expected {
-            return Ok(());
-        }
-        Err(self.unexpected(name, &block))
-    }
-
-    fn unexpected(&self, name: &str, block: &[u8; BLOCK]) -> BundleError {
-        let hint = if block.iter().all(|b| *b == 0) {
-            "the rest was cut off, or an entry was removed"
-        } else if &block[257..262] != b"ustar" {
-            "the archive is damaged, or is no bundle"
-        } else {
-            "an entry was added, removed, repeated, swapped or changed"
-        };
-        let offset = self.offset - BLOCK as u64;
-        BundleError::Header { entry: name.to_owned(), offset, found: archive::describe(block), hint }
+        check_header(name, size, &block, self.offset - BLOCK as u64)
     }
 
     pub(super) async fn padding(&mut self, name: &str, size: u64) -> Result<(), BundleError> {
@@ -102,9 +82,10 @@ impl<R: AsyncRead + Unpin + Send> Input<R> {
     async fn small_file(&mut self, names: &[String], limit: u64) -> Result<(String, Vec<u8>), BundleError> {
         let expected = names.first().map(|n| format!("{METADATA}{n}")).unwrap_or_default();
         let block = self.block(&expected).await?;
-        let size = archive::claimed_size(&block).ok_or_else(|| self.unexpected(&expected, &block))?;
+        let size =
+            archive::claimed_size(&block).ok_or_else(|| unexpected(&expected, &block, self.offset - BLOCK as u64))?;
         let found = names.iter().find(|name| archive::header(&format!("{METADATA}{name}"), size) == Some(block));
-        let Some(name) = found else { return Err(self.unexpected(&expected, &block)) };
+        let Some(name) = found else { return Err(unexpected(&expected, &block, self.offset - BLOCK as u64)) };
         if size > limit {
             return Err(BundleError::TooLarge { what: format!("`{METADATA}{name}`"), found: size, limit });
         }
@@ -139,4 +120,25 @@ impl<R: AsyncRead + Unpin + Send> Input<R> {
         files.insert(name, targets);
         Ok(files)
     }
+}
+
+/// That this block, which is at `offset`, is the one header that an entry of this name and size has.
+pub(super) fn check_header(name: &str, size: u64, block: &[u8; BLOCK], offset: u64) -> Result<(), BundleError> {
+    let expected = archive::header(name, size).ok_or_else(|| BundleError::TooLarge {
+        what: format!("`{name}`"),
+        found: size,
+        limit: archive::MAX_SIZE,
+    })?;
+    if *block == expected { Ok(()) } else { Err(unexpected(name, block, offset)) }
+}
+
+fn unexpected(name: &str, block: &[u8; BLOCK], offset: u64) -> BundleError {
+    let hint = if block.iter().all(|b| *b == 0) {
+        "the rest was cut off, or an entry was removed"
+    } else if &block[257..262] != b"ustar" {
+        "the archive is damaged, or is no bundle"
+    } else {
+        "an entry was added, removed, repeated, swapped or changed"
+    };
+    BundleError::Header { entry: name.to_owned(), offset, found: archive::describe(block), hint }
 }

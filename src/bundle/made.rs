@@ -9,8 +9,9 @@ use serde_json::json;
 
 use super::layer::LayerPlan;
 use super::oci::{self, Descriptor, Platform};
-use super::source::{BlobStream, Memory, Source, SourceError};
+use super::source::{BlobStream, Memory, Referrer, Source, SourceError};
 use crate::base::digest::Digest;
+use crate::base::limits::Limits;
 
 /// What the image's configuration says besides its platform.
 #[derive(Clone, Debug, Default)]
@@ -124,5 +125,9 @@ impl Source for MadeSource {
 
     async fn blob(&self, digest: &Digest, size: u64) -> Result<BlobStream, SourceError> {
         if *digest == self.layer { Ok(self.plan.stream()) } else { self.memory.blob(digest, size).await }
+    }
+
+    async fn referrers(&self, _subject: &Digest, _limits: &Limits) -> Result<Vec<Referrer>, SourceError> {
+        Ok(Vec::new())
     }
 }

@@ -16,6 +16,8 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// An OCI image configuration.
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// A Docker image configuration.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// An uncompressed layer.
 pub const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 /// The configuration of an artifact that has none (image-spec, "Guidance for an Empty Descriptor"); its content is `{}`.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::io::AsyncReadExt;
 
+use super::definition::Platforms;
 use super::made;
 use super::oci::{self, Descriptor, Manifest, ManifestKind, Platform};
-use super::source::{BlobStream, Distance, Memory, Source, SourceError};
+use super::source::{BlobStream, Distance, Memory, Referrer, Source, SourceError, small_blob};
 use crate::base::digest::Digest;
 use crate::base::exit::ExitClass;
 use crate::base::limits::Limits;
@@ -24,14 +24,14 @@ pub struct Chosen {
 }
 
 /// Chooses the wanted platforms. An image that is no index is taken as it is, unless its configuration says that it is
-/// for another platform.
+/// for another platform. An index is taken as it is when all platforms are wanted, or when it is no choice between platforms.
 ///
 /// # Errors
 /// When a wanted platform is not there, or the source does not give what it should.
 pub async fn choose(
     descriptor: Descriptor,
     source: Arc<dyn Source>,
-    platforms: &[Platform],
+    platforms: &Platforms,
     limits: &Limits,
 ) -> Result<Chosen, SourceError> {
     let refuse = |reason: String| SourceError::new(ExitClass::Usage, format!("use {}: {reason}", descriptor.digest));
@@ -44,7 +44,7 @@ pub async fn choose(
     let manifests = match manifest {
         Manifest::Image { config, .. } => {
             if let Some(own) = config_platform(&config, &source, limits).await?
-                && !platforms.iter().any(|p| p.architecture == own.architecture)
+                && !platforms.has_architecture(&own.architecture)
             {
                 // It would fail only in the enclave.
                 let architecture = crate::base::text::brief(&own.architecture);
@@ -52,10 +52,18 @@ pub async fn choose(
             }
             return Ok(Chosen { descriptor: plain(descriptor), index: None, source });
         }
+        Manifest::Index { .. } if *platforms == Platforms::All => {
+            return Ok(Chosen { descriptor: plain(descriptor), index: None, source });
+        }
         Manifest::Index { manifests, .. } => name_platforms(manifests, &source, limits).await?,
     };
+    // An artifact may be an index of things that are for no platform.
+    if !manifests.is_empty() && manifests.iter().all(|d| d.platform.is_none()) {
+        return Ok(Chosen { descriptor: plain(descriptor), index: None, source });
+    }
+    let platforms = platforms.to_make();
     let mut found = Vec::new();
-    for wanted in platforms {
+    for wanted in &platforms {
         // Without a variant in the wish, any variant will do: the first is the one that runtimes take.
         let fits = |p: &Platform| {
             p.os == wanted.os
@@ -121,16 +129,11 @@ async fn config_platform(
         architecture: String,
         variant: Option<String>,
     }
-    let image = [oci::CONFIG, "application/vnd.docker.container.image.v1+json"].contains(&config.media_type.as_str());
+    let image = [oci::CONFIG, oci::DOCKER_CONFIG].contains(&config.media_type.as_str());
     if !image || config.size > limits.manifest_bytes {
         return Ok(None);
     }
-    let mut bytes = Vec::new();
-    let stream = source.blob(&config.digest, config.size).await?;
-    stream.take(config.size + 1).read_to_end(&mut bytes).await.map_err(|e| {
-        SourceError::new(ExitClass::Unreachable, format!("read the configuration {}", config.digest)).because(e)
-    })?;
-    let bytes = checked(config, bytes.into())?;
+    let bytes = small_blob(source.as_ref(), config, limits.manifest_bytes).await?;
     let named = serde_json::from_slice::<Config>(&bytes).ok().filter(|c| !c.architecture.is_empty());
     Ok(named.map(|c| Platform { os: c.os, architecture: c.architecture, variant: c.variant }))
 }
@@ -177,5 +180,10 @@ impl Source for Over {
 
     async fn blob(&self, digest: &Digest, size: u64) -> Result<BlobStream, SourceError> {
         self.below.blob(digest, size).await
+    }
+
+    async fn referrers(&self, subject: &Digest, limits: &Limits) -> Result<Vec<Referrer>, SourceError> {
+        // Nobody knows the index that was made here.
+        if *subject == self.digest { Ok(Vec::new()) } else { self.below.referrers(subject, limits).await }
     }
 }

@@ -46,6 +46,12 @@ pub trait ProfileResolver: Send + Sync {
     /// # Errors
     /// When the benchmark can't be used, or has no such profile.
     fn xccdf(&self, document: &ProfileDocument, benchmark: &[u8]) -> Result<Profile, SourceError>;
+
+    /// The controls of this profile of a benchmark that need content from the internet, each with what it needs.
+    ///
+    /// # Errors
+    /// When the benchmark can't be used.
+    fn remote(&self, profile: &Profile, benchmark: &[u8]) -> Result<Vec<String>, SourceError>;
 }
 
 impl ProfileFolder {

@@ -12,29 +12,22 @@
 //! * hostile metadata: [`crate::trust::metadata`]; hostile manifests: [`super::graph`];
 //! * nothing is written to disk, and nothing is proven before [`BundleReader::finish`].
 
-use std::collections::BTreeMap;
 use std::io;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::archive;
-use super::catalog;
-use super::contents::{BaseBlob, BaseRef, Contents, content_digest};
 use super::error::BundleError;
-use super::graph::{Companion, Graph, Item, PushManifest};
+use super::head::Head;
+pub use super::head::{Tag, VerifiedBundle};
 use super::input::Input;
-use super::oci;
 use crate::base::digest::{Digest, Hasher};
 use crate::base::limits::Limits;
-use crate::model::catalog::{CATALOG_REPOSITORY, Catalog};
-use crate::model::provenance::BundleRef;
-use crate::trust::TrustError;
-use crate::trust::metadata::{self, MetadataFiles, VerifiedMetadata};
-use crate::trust::remembered::{Candidate, Offer, Remembered};
+use crate::trust::remembered::Remembered;
 use crate::trust::root::TrustRoot;
 
 /// What is read at once when a blob is skipped.
@@ -43,18 +36,17 @@ const SKIP_BYTES: usize = 256 << 10;
 /// A bundle whose metadata, manifests and catalog were verified, and whose blobs stream by.
 pub struct BundleReader<R> {
     input: Input<R>,
-    verified: VerifiedMetadata,
-    offer: Offer,
-    bundle: BundleRef,
-    contents: Contents,
-    graph: Graph,
-    catalog: Catalog,
-    catalog_bytes: Bytes,
+    head: Head,
     /// How many blobs were begun.
     begun: usize,
     current: Option<Current>,
     failed: Option<BundleError>,
     dead: bool,
+    /// Whether what killed it was content and not form, so that the next entry begins where it must.
+    passable: bool,
+    /// How many blobs were passed over.
+    passed_over: usize,
+    archive_bytes: u64,
     scratch: Vec<u8>,
 }
 
@@ -83,84 +75,11 @@ pub struct BlobReader<'a, R> {
     descriptor: BlobDescriptor,
 }
 
-/// A tag that may be moved once everything was verified and pushed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tag {
-    /// The repository, below the prefix.
-    pub repository: String,
-    /// The tag: `NAME.VERSION` of the bundle, and `NAME` for its newest version. A bundle's name has no dot, so that the two
-    /// never collide. A chart has the tag of its own version besides, by which Helm asks for it: it has two dots or more.
-    /// A companion that is found by a tag has that one.
-    pub tag: String,
-    /// The digest of the manifest or index.
-    pub digest: Digest,
-    /// Its media type.
-    pub media_type: String,
-    /// Its length in bytes.
-    pub size: u64,
-}
+impl<R> Deref for BundleReader<R> {
+    type Target = Head;
 
-/// The proof that a whole bundle was verified. Only [`BundleReader::finish`] makes one.
-#[derive(Debug)]
-pub struct VerifiedBundle {
-    bundle: BundleRef,
-    created: Timestamp,
-    catalog: Catalog,
-    catalog_manifest: Digest,
-    metadata: MetadataFiles,
-    tags: Vec<Tag>,
-    offer: Offer,
-    bytes: u64,
-    expires: Timestamp,
-}
-
-impl VerifiedBundle {
-    /// When the first of its metadata expires.
-    pub fn expires(&self) -> Timestamp {
-        self.expires
-    }
-
-    /// Which bundle it is.
-    pub fn bundle(&self) -> &BundleRef {
-        &self.bundle
-    }
-
-    /// When it was locked.
-    pub fn created(&self) -> Timestamp {
-        self.created
-    }
-
-    /// What is in it.
-    pub fn catalog(&self) -> &Catalog {
-        &self.catalog
-    }
-
-    /// The digest of the catalog artifact's manifest.
-    pub fn catalog_manifest(&self) -> Digest {
-        self.catalog_manifest
-    }
-
-    /// The metadata files by name, to be kept with the catalog, so that [`super::catalog::verify_catalog`] can verify it again.
-    pub fn metadata(&self) -> &MetadataFiles {
-        &self.metadata
-    }
-
-    /// The tags to move, the catalog's last: whoever finds the bundle by its name finds all of it.
-    pub fn tags(&self) -> &[Tag] {
-        &self.tags
-    }
-
-    /// The length of the whole archive in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Remembers the version, so that no older one is accepted any more. To be called before any tag moves.
-    ///
-    /// # Errors
-    /// When a newer version was remembered meanwhile, or the file can't be written.
-    pub fn remember(&self) -> Result<(), TrustError> {
-        self.offer.remember()
+    fn deref(&self) -> &Head {
+        &self.head
     }
 }
 
@@ -177,129 +96,42 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
         now: Timestamp,
     ) -> Result<Self, BundleError> {
         let mut input = Input { reader, offset: 0 };
-        let files = input.metadata(limits).await?;
-        let verified = metadata::verify(files, root, limits, now).await?;
-        let contents = Contents::from_targets(verified.targets(), limits)?;
-        let content = content_digest(verified.targets());
-        let offer = remembered.check(Candidate::of(&verified, &contents.name, content, contents.created), now)?;
-        let bundle = BundleRef {
-            name: contents.name.clone(),
-            version: contents.version,
-            digest: content,
-            root: verified.fingerprint(),
-        };
-
-        if input.entry(&contents.layout).await? != oci::LAYOUT {
-            let reason = "it is not that of an OCI image layout 1.0.0".to_owned();
-            return Err(BundleError::Layout { entry: super::contents::OCI_LAYOUT, reason });
-        }
-        let index = input.entry(&contents.index).await?;
-        let mut documents = BTreeMap::new();
-        for entry in &contents.documents {
-            documents.insert(entry.digest, Bytes::from(input.entry(entry).await?));
-        }
-        let graph = Graph::build(&contents, &index, &documents, limits)?;
-        let (catalog, catalog_bytes) = find_catalog(&graph, &documents, &bundle, contents.created)?;
-        catalog::check_items(&catalog, graph.index())?;
+        let head = Head::read(&mut input, root, remembered, limits, now).await?;
+        let archive_bytes = head.contents.blob_offsets(input.offset).1 + archive::END.len() as u64;
         Ok(Self {
             input,
-            verified,
-            offer,
-            bundle,
-            contents,
-            graph,
-            catalog,
-            catalog_bytes,
+            head,
             begun: 0,
             current: None,
             failed: None,
             dead: false,
+            passable: false,
+            passed_over: 0,
+            archive_bytes,
             scratch: Vec::new(),
         })
     }
 
-    /// Which bundle it is.
-    pub fn bundle(&self) -> &BundleRef {
-        &self.bundle
+    /// What was verified before the first blob.
+    pub fn head(&self) -> &Head {
+        &self.head
     }
 
-    /// When it was locked.
-    pub fn created(&self) -> Timestamp {
-        self.contents.created
+    /// The length of the whole archive in bytes, which follows from what was verified.
+    pub fn archive_bytes(&self) -> u64 {
+        self.archive_bytes
     }
 
-    /// What is in it.
-    pub fn catalog(&self) -> &Catalog {
-        &self.catalog
-    }
-
-    /// The exact JSON of the catalog: a blob of the catalog artifact that does not come by in [`BundleReader::next_blob`].
-    pub fn catalog_blob(&self) -> (BlobDescriptor, Bytes) {
-        let descriptor = BlobDescriptor {
-            digest: Digest::of(&self.catalog_bytes),
-            size: self.catalog_bytes.len() as u64,
-            media_type: crate::model::catalog::CATALOG_MEDIA_TYPE.to_owned(),
-        };
-        (descriptor, self.catalog_bytes.clone())
-    }
-
-    /// The version of the newest root in the bundle.
-    pub fn root_version(&self) -> u64 {
-        self.verified.root_version()
-    }
-
-    /// When the first of its metadata expires.
-    pub fn expires(&self) -> Timestamp {
-        self.verified.expires()
-    }
-
-    /// The images and artifacts of the bundle, by repository.
-    pub fn items(&self) -> Vec<Item> {
-        self.graph
-            .index()
-            .iter()
-            .map(|(repository, d)| Item {
-                repository: repository.clone(),
-                digest: d.digest,
-                media_type: d.media_type.clone(),
-                size: d.size,
-            })
-            .collect()
-    }
-
-    /// Signatures, SBOMs and the like that travel with the items, by repository.
-    pub fn companions(&self) -> &[Companion] {
-        self.graph.companions()
-    }
-
-    /// How many bytes this repository needs: manifests, configurations and layers, those of companions among them.
-    pub fn bytes_of(&self, repository: &str) -> u64 {
-        self.graph.bytes_of(repository, &self.contents)
-    }
-
-    /// All manifests in the order in which they can be pushed: children before the indexes that name them.
-    pub fn manifests(&self) -> &[PushManifest] {
-        self.graph.manifests()
-    }
-
-    /// The repositories that need this blob, sorted.
-    pub fn blob_repositories(&self, blob: &Digest) -> Vec<String> {
-        self.graph.blob_repositories(blob)
-    }
-
-    /// What a delta bundle was made against; `None` for a whole one.
-    pub fn base(&self) -> Option<&BaseRef> {
-        self.contents.base.as_ref()
-    }
-
-    /// The blobs that are signed and not in the archive: the registry must have them before anything is written to it.
-    pub fn base_blobs(&self) -> &[BaseBlob] {
-        &self.contents.base_blobs
-    }
-
-    /// The number of large blobs in the archive and their bytes together.
-    pub fn blob_totals(&self) -> (usize, u64) {
-        (self.contents.blobs.len(), self.contents.blobs.iter().map(|e| e.size).sum())
+    /// After a blob that did not have its digest, goes on with the next one, so that it can be told what else is damaged;
+    /// `false` after any other error. There will be no proof: [`BundleReader::finish`] refuses.
+    pub fn pass_over(&mut self) -> bool {
+        if !std::mem::take(&mut self.passable) {
+            return false;
+        }
+        self.dead = false;
+        self.failed = None;
+        self.passed_over += 1;
+        true
     }
 
     /// The next large blob, or `None` after the last. What is left of the one before is read and verified first.
@@ -309,7 +141,7 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
     /// later call fails too.
     pub async fn next_blob(&mut self) -> Result<Option<BlobReader<'_, R>>, BundleError> {
         self.complete_current().await?;
-        let Some(entry) = self.contents.blobs.get(self.begun).cloned() else { return Ok(None) };
+        let Some(entry) = self.head.contents.blobs.get(self.begun).cloned() else { return Ok(None) };
         let header = self.input.expect_header(&entry.name, entry.size).await;
         self.or_die(header)?;
         self.begun += 1;
@@ -328,8 +160,11 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
     /// When a blob was not asked for yet, or the archive does not end where it must.
     pub async fn finish(mut self) -> Result<VerifiedBundle, BundleError> {
         self.complete_current().await?;
-        if self.begun < self.contents.blobs.len() {
-            return Err(BundleError::Unread(self.contents.blobs.len() - self.begun));
+        if self.passed_over > 0 {
+            return Err(BundleError::Dead);
+        }
+        if self.begun < self.head.contents.blobs.len() {
+            return Err(BundleError::Unread(self.head.contents.blobs.len() - self.begun));
         }
         let offset = self.input.offset;
         let mut end = archive::END;
@@ -341,18 +176,7 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
         if self.input.some(&mut [0]).await? != 0 {
             return Err(BundleError::Trailing { offset: bytes });
         }
-        let catalog_manifest = self.graph.index()[CATALOG_REPOSITORY].digest;
-        Ok(VerifiedBundle {
-            tags: tags(&self.bundle, &self.items(), &self.catalog, self.graph.companions()),
-            bundle: self.bundle,
-            created: self.contents.created,
-            catalog: self.catalog,
-            catalog_manifest,
-            metadata: self.verified.files().clone(),
-            offer: self.offer,
-            bytes,
-            expires: self.verified.expires(),
-        })
+        Ok(self.head.verified(bytes, Vec::new()))
     }
 
     /// Reads what is left of the blob under way, and its padding.
@@ -378,7 +202,7 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
             return Err(self.failed.take().unwrap_or(BundleError::Io { offset: self.input.offset, source: error }));
         }
         self.current = None;
-        let entry = self.contents.blobs[self.begun - 1].clone();
+        let entry = self.head.contents.blobs[self.begun - 1].clone();
         let padding = self.input.padding(&entry.name, entry.size).await;
         self.or_die(padding)
     }
@@ -390,11 +214,12 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
 
     /// Compares the digest of the blob under way, all of which was read.
     fn check_digest(&mut self) -> Result<(), BundleError> {
-        let entry = &self.contents.blobs[self.begun - 1];
+        let entry = &self.head.contents.blobs[self.begun - 1];
         let found = self.current.as_mut().map(|c| std::mem::take(&mut c.hasher).finish());
         if found == Some(entry.digest) {
             return Ok(());
         }
+        self.passable = true;
         Err(BundleError::Digest {
             entry: entry.name.clone(),
             offset: self.input.offset,
@@ -420,7 +245,7 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
         let result = match polled {
             Err(source) => Err(BundleError::Io { offset: self.input.offset, source }),
             Ok(()) if count == 0 => {
-                let entry = self.contents.blobs[self.begun - 1].name.clone();
+                let entry = self.head.contents.blobs[self.begun - 1].name.clone();
                 Err(BundleError::Truncated { entry, offset: self.input.offset })
             }
             Ok(()) => {
@@ -452,7 +277,7 @@ impl<R: AsyncRead + Unpin + Send> BlobReader<'_, R> {
 
     /// The repositories that need it, sorted.
     pub fn repositories(&self) -> Vec<String> {
-        self.bundle.blob_repositories(&self.descriptor.digest)
+        self.bundle.head.blob_repositories(&self.descriptor.digest)
     }
 
     /// Reads and verifies the rest without handing it on, as for a blob that the registry has already.
@@ -468,47 +293,4 @@ impl<R: AsyncRead + Unpin + Send> AsyncRead for BlobReader<'_, R> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.get_mut().bundle.poll_current(cx, buffer)
     }
-}
-
-fn find_catalog(
-    graph: &Graph,
-    documents: &BTreeMap<Digest, Bytes>,
-    bundle: &BundleRef,
-    created: Timestamp,
-) -> Result<(Catalog, Bytes), BundleError> {
-    let missing = || BundleError::Catalog("there is none in the bundle".to_owned());
-    let digest = graph.index().get(CATALOG_REPOSITORY).ok_or_else(missing)?.digest;
-    let manifest = graph.manifest(&digest).ok_or_else(missing)?;
-    let bytes = documents.get(&catalog::layer(digest, manifest)?.digest).ok_or_else(missing)?;
-    Ok((catalog::parse(bytes, bundle, created)?, bytes.clone()))
-}
-
-fn tags(bundle: &BundleRef, items: &[Item], catalog: &Catalog, companions: &[Companion]) -> Vec<Tag> {
-    let of = |item: &Item, tag: String| Tag {
-        repository: item.repository.clone(),
-        tag,
-        digest: item.digest,
-        media_type: item.media_type.clone(),
-        size: item.size,
-    };
-    let versioned = format!("{}.{}", bundle.name, bundle.version);
-    // Companions first: whoever finds an item by its tag and asks for its signature must find that, too.
-    let found_by_tag = companions.iter().filter_map(|companion| {
-        Some(Tag {
-            repository: companion.repository.clone(),
-            tag: companion.tag.clone()?,
-            digest: companion.digest,
-            media_type: companion.media_type.clone(),
-            size: companion.size,
-        })
-    });
-    let charts = catalog.charts.iter().filter_map(|chart| {
-        let item = items.iter().find(|item| item.repository == chart.item.repository)?;
-        Some(of(item, chart.tag()))
-    });
-    let (catalog, others): (Vec<&Item>, Vec<&Item>) = items.iter().partition(|i| i.repository == CATALOG_REPOSITORY);
-    // The name alone is the newest version that was loaded; the catalog under that name is what a run begins with.
-    let ordered = || others.iter().chain(&catalog);
-    let versions = ordered().map(|item| of(item, versioned.clone()));
-    found_by_tag.chain(charts).chain(versions).chain(ordered().map(|item| of(item, bundle.name.clone()))).collect()
 }

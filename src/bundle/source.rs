@@ -38,6 +38,41 @@ pub trait Source: Send + Sync {
 
     /// A blob of this length.
     async fn blob(&self, digest: &Digest, size: u64) -> Result<BlobStream, SourceError>;
+
+    /// What the source knows to be about this manifest: by its subject, or by a tag as cosign's. Whether it is, whoever asked
+    /// finds out.
+    async fn referrers(&self, subject: &Digest, limits: &Limits) -> Result<Vec<Referrer>, SourceError>;
+}
+
+/// What is said to be about a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Referrer {
+    /// Its manifest or index.
+    pub descriptor: Descriptor,
+    /// The tag that it is found by, where it is not found by its subject.
+    pub tag: Option<String>,
+}
+
+/// The tags by which cosign finds what is about a manifest.
+pub fn companion_tags(subject: &Digest) -> [String; 3] {
+    ["sig", "att", "sbom"].map(|kind| format!("sha256-{}.{kind}", subject.hex()))
+}
+
+/// The bytes of a small blob, verified.
+///
+/// # Errors
+/// When it is larger than `limit`, can't be had, or is other content.
+pub async fn small_blob(source: &dyn Source, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, SourceError> {
+    use tokio::io::AsyncReadExt;
+    let (digest, size) = (&descriptor.digest, descriptor.size);
+    if size > limit {
+        return Err(SourceError::new(ExitClass::Refused, format!("read {digest}: it has more than {limit} bytes")));
+    }
+    let mut bytes = Vec::new();
+    let stream = source.blob(digest, size).await?;
+    let read = stream.take(size + 1).read_to_end(&mut bytes).await;
+    read.map_err(|e| SourceError::new(ExitClass::Unreachable, format!("read {digest}")).because(e))?;
+    super::platform::checked(descriptor, bytes.into()).map(|bytes| bytes.to_vec())
 }
 
 /// Why a source does not give what it is asked for.
@@ -66,6 +101,13 @@ impl SourceError {
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(cause.into());
+        self
+    }
+
+    /// The same with what to do about it.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
         self
     }
 
@@ -100,6 +142,17 @@ impl LayoutFolder {
         self.folder.join("blobs/sha256").join(digest.hex())
     }
 
+    fn listed(&self, limits: &Limits) -> Result<(Vec<u8>, Vec<Descriptor>), SourceError> {
+        #[derive(serde::Deserialize)]
+        struct Index {
+            manifests: Vec<Descriptor>,
+        }
+        let path = self.index_path();
+        let bytes = file::read_capped(&path, limits.manifest_bytes).map_err(|e| SourceError::file(&path, e))?;
+        let index: Index = serde_json::from_slice(&bytes).map_err(|e| SourceError::file(&path, e))?;
+        Ok((bytes, index.manifests))
+    }
+
     fn index_path(&self) -> PathBuf {
         self.folder.join("index.json")
     }
@@ -109,22 +162,28 @@ impl LayoutFolder {
     /// # Errors
     /// When there is no layout, or no one image that is meant.
     pub fn resolve(&self, name: Option<&str>, limits: &Limits) -> Result<Descriptor, SourceError> {
-        #[derive(serde::Deserialize)]
-        struct Index {
-            manifests: Vec<Descriptor>,
-        }
-        let path = self.index_path();
-        let bytes = file::read_capped(&path, limits.manifest_bytes).map_err(|e| SourceError::file(&path, e))?;
-        let index: Index = serde_json::from_slice(&bytes).map_err(|e| SourceError::file(&path, e))?;
+        let (bytes, manifests) = self.listed(limits)?;
         // Some tools write the platforms of one image as the layout's own index.
         let platforms = |d: &Descriptor| d.platform.is_some() && !d.annotations.contains_key(REF_NAME);
-        if name.is_none() && index.manifests.len() > 1 && index.manifests.iter().all(platforms) {
+        if name.is_none() && manifests.len() > 1 && manifests.iter().all(platforms) {
             return Ok(Descriptor::of(oci::INDEX, &bytes));
         }
-        let mut meant = index
-            .manifests
-            .into_iter()
-            .filter(|d| name.is_none_or(|name| d.annotations.get(REF_NAME).is_some_and(|n| n == name)));
+        let named = |d: &Descriptor, name: &str| d.annotations.get(REF_NAME).is_some_and(|n| n == name);
+        let mut meant: Vec<Descriptor> =
+            manifests.into_iter().filter(|d| name.is_none_or(|name| named(d, name))).collect();
+        if name.is_none() && meant.len() > 1 {
+            // What is about something else is not the one image that is meant.
+            let mut about = Vec::new();
+            for descriptor in &meant {
+                about.push(self.subject_of(descriptor, limits).is_some());
+            }
+            let mut about = about.into_iter();
+            meant.retain(|d| {
+                let by_tag = d.annotations.get(REF_NAME).is_some_and(|tag| super::graph::tag_subject(tag).is_some());
+                !about.next().unwrap_or(false) && !by_tag
+            });
+        }
+        let mut meant = meant.into_iter();
         let refuse = |reason: &str| {
             let wanted = name.map_or("without a name".to_owned(), |n| format!("`{}`", crate::base::text::brief(n)));
             SourceError::new(ExitClass::Usage, format!("find image {wanted} in `{}`: {reason}", self.folder.display()))
@@ -140,8 +199,32 @@ impl LayoutFolder {
     }
 }
 
+impl LayoutFolder {
+    /// What a manifest that `index.json` lists says that it is about. One that can't be read says nothing.
+    fn subject_of(&self, descriptor: &Descriptor, limits: &Limits) -> Option<Digest> {
+        let bytes = file::read_capped(&self.path(&descriptor.digest), limits.manifest_bytes).ok()?;
+        let manifest = oci::Manifest::parse(&descriptor.media_type, &bytes).ok()?;
+        manifest.about().subject.as_ref().map(|subject| subject.digest)
+    }
+}
+
 #[async_trait]
 impl Source for LayoutFolder {
+    async fn referrers(&self, subject: &Digest, limits: &Limits) -> Result<Vec<Referrer>, SourceError> {
+        let (_, manifests) = self.listed(limits)?;
+        let tags = companion_tags(subject);
+        let mut found: Vec<Referrer> = Vec::new();
+        for mut descriptor in manifests {
+            let name = descriptor.annotations.get(REF_NAME);
+            let tag = tags.iter().find(|tag| Some(*tag) == name).cloned();
+            if tag.is_some() || self.subject_of(&descriptor, limits) == Some(*subject) {
+                descriptor.annotations.clear();
+                found.push(Referrer { descriptor, tag });
+            }
+        }
+        Ok(found)
+    }
+
     async fn manifest(&self, digest: &Digest, limit: u64) -> Result<Bytes, SourceError> {
         let path = self.path(digest);
         let blob = file::read_capped(&path, limit).map(Bytes::from);
@@ -184,6 +267,13 @@ impl Memory {
 
 #[async_trait]
 impl Source for Memory {
+    async fn referrers(&self, subject: &Digest, _limits: &Limits) -> Result<Vec<Referrer>, SourceError> {
+        let manifests =
+            self.content.values().filter_map(|bytes| Some((bytes, oci::Manifest::parse(oci::MANIFEST, bytes).ok()?)));
+        let about = manifests.filter(|(_, m)| m.about().subject.as_ref().is_some_and(|s| s.digest == *subject));
+        Ok(about.map(|(bytes, _)| Referrer { descriptor: Descriptor::of(oci::MANIFEST, bytes), tag: None }).collect())
+    }
+
     async fn manifest(&self, digest: &Digest, _limit: u64) -> Result<Bytes, SourceError> {
         self.get(digest)
     }

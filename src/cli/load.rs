@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream;
@@ -19,7 +20,9 @@ use crate::base::file::FileError;
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::bytes_for_people;
-use crate::registry::Prefix;
+use crate::bundle::read_at::OneFile;
+use crate::model::receipt::ReadBack;
+use crate::registry::{Prefix, Sessions};
 use crate::stage::load::{Load, LoadedBundle};
 use crate::stage::plan::RegistryAccess;
 use crate::stage::registries;
@@ -70,6 +73,7 @@ impl Args {
         let access = RegistryAccess { chunk_bytes: self.chunk_size, ..self.connect.access() };
         let client = registries::client(&self.registry.registry, &access, &limits)?;
         let remembered = Remembered::in_folder(&self.state);
+        let sessions = Sessions::in_folder(self.state.join("uploads"));
         let progress = if self.quiet { Progress::quiet() } else { Progress::stderr() };
         // Before a long stream begins, whether there is anybody to send it to.
         client.ping().await?;
@@ -83,13 +87,22 @@ impl Args {
                 now: Timestamp::now(),
                 jobs: self.jobs,
                 progress: &progress,
+                sessions: Some(&sessions),
+                read_back: ReadBack::Sample,
             };
             let loaded = if is_stdin(file) {
-                load.run(standard_input()).await
+                load.run_stream(standard_input()).await
             } else {
                 let failed = |source| FileError::Read { path: file.clone(), source };
-                let opened = bundle::open_file(file).await.map_err(failed)?;
-                load.run(tokio::io::BufReader::with_capacity(1 << 20, opened)).await
+                let opened = bundle::open_file(file).await.map_err(failed)?.into_std().await;
+                match opened.metadata().map_err(failed)?.is_file() {
+                    true => load.run_file(Arc::new(OneFile::new(opened).map_err(failed)?)).await,
+                    // A named pipe, or a device.
+                    false => {
+                        let opened = tokio::fs::File::from_std(opened);
+                        load.run_stream(tokio::io::BufReader::with_capacity(1 << 20, opened)).await
+                    }
+                }
             };
             let loaded =
                 loaded.map_err(|error| Failure::from(error).during(format!("load {}", bundle::shown(file))))?;

@@ -22,7 +22,7 @@ use crate::base::limits::Limits;
 
 /// How long a registry may ask to be left alone before it is asked again anyway. Docker Hub's limit window is hours:
 /// whoever runs into it should hear so instead of waiting in silence.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Bytes of an error answer that are read for its message.
 const ERROR_BODY: u64 = 64 << 10;
 

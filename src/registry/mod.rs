@@ -3,21 +3,26 @@
 mod auth;
 mod blob;
 pub mod client;
+mod content;
 pub mod credentials;
 mod error;
 mod http;
 pub mod reference;
 mod referrers;
 pub mod serve;
+mod sessions;
 mod source;
+mod space;
 #[cfg(test)]
 pub(crate) mod testing;
 mod upload;
 
 pub use blob::BlobReader;
 pub use client::{Client, ClientConfig, ManifestBody, Mount, Retry, Transport};
+pub use content::{Content, Pieces};
 pub use credentials::Credentials;
 pub use error::{Action, RegistryError};
 pub use reference::{Authority, ManifestName, Prefix, Reference, Repository, Tag};
 pub use referrers::Referrer;
-pub use upload::Upload;
+pub use sessions::Sessions;
+pub use upload::{BlobToPush, OpenUpload, Sent, Upload};

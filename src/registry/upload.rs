@@ -3,8 +3,12 @@
 //! A blob goes up as one POST that opens a session and one PUT with the whole content. The last piece is held back until the
 //! reader has reported its end without an error, so a reader that verifies at its end keeps unverified content from ever
 //! being complete. Where that one PUT is refused before the kept beginning is used up, the content goes up in chunks.
+//! Where it is cut, the registry is asked how much it has, and the rest follows, from there. A 201 that names the digest is
+//! the acknowledgement; where it names none, the registry is asked whether it has the blob.
 
+use std::io;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -18,9 +22,11 @@ use url::Url;
 
 use super::auth::Scope;
 use super::client::{Client, Mount, claimed_digest};
+use super::content::{Content, Flow, Pieces, Sending};
 use super::error::{Action, RegistryError};
-use super::http::text_header;
+use super::http::{LONGEST_PAUSE, text_header};
 use super::reference::Repository;
+use super::sessions::{Sessions, WORTH_KEEPING};
 use super::source::Source;
 use crate::base::digest::Digest;
 
@@ -32,6 +38,13 @@ const PIECES: usize = 4;
 const STORE_RATE: u64 = 10 << 20;
 /// How long is waited for clean-up that nothing depends on.
 const CLEAN_UP: Duration = Duration::from_secs(5);
+
+/// How often in all one blob may be taken up again. A link that breaks more often than this will not carry it.
+const RESUMES: usize = 50;
+/// A registry may still be writing what the broken connection brought: its answer counts once it stays the same.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How often it is asked until then.
+const SETTLES: usize = 50;
 
 /// How blobs are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +75,37 @@ impl UploadMode {
             Upload::Whole => None,
         }
     }
+}
+
+/// An upload that a registry opened, into which nothing was sent yet.
+#[derive(Debug)]
+#[must_use = "it is used for an upload, or cancelled"]
+pub struct OpenUpload {
+    repository: Repository,
+    scope: Scope,
+    address: Url,
+}
+
+/// A blob that is to be stored.
+#[derive(Clone, Copy)]
+pub struct BlobToPush<'a> {
+    /// The repository that it goes to.
+    pub repository: &'a Repository,
+    /// Its digest.
+    pub digest: &'a Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its bytes.
+    pub content: &'a dyn Content,
+}
+
+/// What an upload took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Bytes that were sent, also those that had to be sent again.
+    pub bytes: u64,
+    /// The offset at which an upload of an earlier process was continued.
+    pub resumed_at: u64,
 }
 
 /// One upload under way.
@@ -96,9 +140,140 @@ impl Client {
         if response.status() == StatusCode::CREATED {
             return Ok(Mount::Mounted);
         }
-        let job = Job { client: self, scope: Self::push_scope(repository), action, digest: *digest, size: 0 };
-        job.cancel(&job.location(&response)?).await;
-        Ok(Mount::Declined)
+        let job = Job { client: self, scope: scope.clone(), action, digest: *digest, size: 0 };
+        let address = job.location(&response)?;
+        Ok(Mount::Declined(OpenUpload { repository: repository.clone(), scope, address }))
+    }
+
+    /// Gives up an upload that nothing was sent into.
+    pub async fn cancel(&self, upload: OpenUpload) {
+        let OpenUpload { repository, scope, address } = upload;
+        let action = Action::at("cancel", "an upload", "to", &self.inner.registry, &repository);
+        Job { client: self, action, scope, digest: Digest::of([]), size: 0 }.cancel(&address).await;
+    }
+
+    /// Stores a blob that can be read again, into `opened` where that is given. As [`Client::push_blob`], and where the
+    /// connection breaks it goes on from what the registry has. With `sessions`, it goes on too when an earlier process was
+    /// killed.
+    ///
+    /// # Errors
+    /// [`RegistryError::Content`] when the content can't be read or does not verify; else when the registry refuses or fails.
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves at most an upload session that the registry will purge, or that the next call goes on with.
+    pub async fn push_content(
+        &self,
+        blob: BlobToPush<'_>,
+        opened: Option<OpenUpload>,
+        sessions: Option<&Sessions>,
+    ) -> Result<Sent, RegistryError> {
+        let BlobToPush { repository, digest, size, content } = blob;
+        let action = self.action("push blob", digest, "to", repository);
+        let mut job = Job { client: self, scope: Self::push_scope(repository), action, digest: *digest, size };
+        let registry = &self.inner.registry;
+        let sessions = sessions.filter(|_| size >= WORTH_KEEPING);
+        let mut sent = Sent::default();
+        // Whether this call opened it, and not one before.
+        let mut own = false;
+        let (mut session, mut offset) = match opened {
+            Some(opened) if opened.repository == *repository => {
+                job.scope = opened.scope;
+                (opened.address, 0)
+            }
+            _ => match job.kept(repository, sessions).await? {
+                Some((session, offset)) => {
+                    sent.resumed_at = offset;
+                    (session, offset)
+                }
+                None => {
+                    own = true;
+                    (job.open(repository).await?, 0)
+                }
+            },
+        };
+        let mut failures = 0;
+        let mut resumes = 0;
+        loop {
+            if let Some(sessions) = sessions {
+                sessions.keep(registry, repository, digest, size, &session);
+            }
+            let before = sent.bytes;
+            let result = match (self.inner.upload.chunk(), offset) {
+                (None, 0) => job.put_whole(&session, content.pieces(0), &mut sent).await,
+                (None, _) => job.patch_rest(&session, content.pieces(offset), offset, &mut sent).await,
+                (Some(bytes), _) => {
+                    let mut counted = Counted { pieces: content.pieces(offset), sent: &mut sent };
+                    job.send_chunks(session.clone(), &mut counted, offset, bytes).await
+                }
+            };
+            let error = match result {
+                Ok(acknowledged) => {
+                    if let Some(sessions) = sessions {
+                        sessions.forget(registry, repository, digest);
+                    }
+                    if acknowledged == Acknowledged::ByStatus && !self.blob_stored(repository, digest, size).await? {
+                        return Err(job.not_stored());
+                    }
+                    return Ok(sent);
+                }
+                Err(error) => error,
+            };
+            let moved = sent.bytes - before;
+            // The blob may be there although the answer was lost.
+            if error.is_transient() && offset + moved >= size && self.blob_exists(repository, digest, size).await? {
+                if let Some(sessions) = sessions {
+                    sessions.forget(registry, repository, digest);
+                }
+                return Ok(sent);
+            }
+            failures = if moved > CHUNK as u64 { 1 } else { failures + 1 };
+            resumes += 1;
+            let again = match &error {
+                // The token ran out while the blob was on its way; opening an upload gets another.
+                RegistryError::Unauthorized { .. } => failures == 1,
+                // An upload that the registry forgot meanwhile.
+                error if error.is_not_found() && !own => true,
+                error => error.is_transient() || self.learned_chunks(error),
+            };
+            if !again || failures > self.inner.retry.repeats || resumes > RESUMES {
+                if sessions.is_none() || !error.is_transient() {
+                    if let Some(sessions) = sessions {
+                        sessions.forget(registry, repository, digest);
+                    }
+                    job.cancel(&session).await;
+                }
+                return Err(error);
+            }
+            tracing::debug!(%error, moved, "going on with a blob");
+            tokio::time::sleep(self.pause(&error, failures)).await;
+            let reached = match error.is_transient() && moved + offset > CHUNK as u64 {
+                true => job.reached(&session).await?,
+                false => None,
+            };
+            (session, offset) = match reached {
+                Some(reached) => reached,
+                None => {
+                    job.cancel(&session).await;
+                    own = true;
+                    (job.open(repository).await?, 0)
+                }
+            };
+        }
+    }
+
+    fn pause(&self, error: &RegistryError, failures: usize) -> Duration {
+        let pause = self.inner.retry.first_pause * failures as u32;
+        error.retry_after().unwrap_or_default().min(LONGEST_PAUSE).max(pause)
+    }
+
+    /// Whether this error says that content must go up in chunks, and that was not known.
+    fn learned_chunks(&self, error: &RegistryError) -> bool {
+        let refused =
+            matches!(error, RegistryError::Status { status, .. } if matches!(status.as_u16(), 405 | 411 | 413));
+        refused && self.inner.upload.chunk().is_none() && {
+            self.inner.upload.refused_whole.store(true, Ordering::Relaxed);
+            true
+        }
     }
 
     /// Stores a blob. The registry has it, whole and with this length, when this returns without an error; and nothing is
@@ -116,45 +291,57 @@ impl Client {
         size: u64,
         content: impl AsyncRead + Send + Unpin,
     ) -> Result<(), RegistryError> {
+        self.push_blob_into(None, repository, digest, size, content).await
+    }
+
+    /// [`Client::push_blob`] into an upload that was opened already.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn push_blob_into(
+        &self,
+        opened: Option<OpenUpload>,
+        repository: &Repository,
+        digest: &Digest,
+        size: u64,
+        content: impl AsyncRead + Send + Unpin,
+    ) -> Result<(), RegistryError> {
         let action = self.action("push blob", digest, "to", repository);
         let job = Job { client: self, scope: Self::push_scope(repository), action, digest: *digest, size };
         let mut source = Source::new(content, size);
         let mut attempts = 0;
-        loop {
-            let opened = job.open(repository).await?;
+        let mut given = opened.filter(|opened| opened.repository == *repository).map(|opened| opened.address);
+        let acknowledged = loop {
+            let (opened, own) = match given.take() {
+                Some(given) => (given, false),
+                None => (job.open(repository).await?, true),
+            };
             let sent = match self.inner.upload.chunk() {
                 None => job.send_whole(opened.clone(), &mut source).await,
-                Some(bytes) => job.send_chunks(opened.clone(), &mut source, bytes).await,
+                Some(bytes) => job.send_chunks(opened.clone(), &mut source, 0, bytes).await,
             };
-            let Err(error) = sent else { break };
+            let error = match sent {
+                Ok(acknowledged) => break acknowledged,
+                Err(error) => error,
+            };
             // The blob may be there although the answer was lost.
             if error.is_transient() && source.is_done() && self.blob_exists(repository, digest, size).await? {
                 return Ok(());
             }
             job.cancel(&opened).await;
             attempts += 1;
-            let again = match &error {
-                RegistryError::Status { status, .. }
-                    if matches!(status.as_u16(), 405 | 411 | 413) && self.inner.upload.chunk().is_none() =>
-                {
-                    self.inner.upload.refused_whole.store(true, Ordering::Relaxed);
-                    true
-                }
-                error => error.is_transient(),
-            };
+            let forgotten = error.is_not_found() && !own;
+            let again = forgotten || self.learned_chunks(&error) || error.is_transient();
             if !again || attempts > self.inner.retry.repeats || !source.rewind() {
                 return Err(error);
             }
             tracing::debug!(%error, "sending a blob again");
-            tokio::time::sleep(
-                error.retry_after().unwrap_or_default().max(self.inner.retry.first_pause * attempts as u32),
-            )
-            .await;
-        }
-        if self.blob_stored(repository, digest, size).await? {
+            tokio::time::sleep(self.pause(&error, attempts)).await;
+        };
+        if acknowledged == Acknowledged::ByDigest || self.blob_stored(repository, digest, size).await? {
             return Ok(());
         }
-        Err(job.protocol("the registry acknowledged it, and then does not have it with that length"))
+        Err(job.not_stored())
     }
 
     /// Like [`Client::blob_exists`], but a registry that names no length is believed.
@@ -169,7 +356,203 @@ impl Client {
     }
 }
 
+/// Where chunks come from.
+trait Feed: Send {
+    fn next_piece(&mut self) -> impl Future<Output = io::Result<Option<Bytes>>> + Send;
+}
+
+impl<R: AsyncRead + Send + Unpin> Feed for Source<R> {
+    async fn next_piece(&mut self) -> io::Result<Option<Bytes>> {
+        self.piece().await
+    }
+}
+
+/// Pieces that are counted as sent.
+struct Counted<'a> {
+    pieces: Pieces,
+    sent: &'a mut Sent,
+}
+
+impl Feed for Counted<'_> {
+    async fn next_piece(&mut self) -> io::Result<Option<Bytes>> {
+        let piece = self.pieces.next().await?;
+        self.sent.bytes += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        Ok(piece)
+    }
+}
+
+/// How a registry said that it has the blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Acknowledged {
+    /// It named the digest.
+    ByDigest,
+    /// By nothing but 201.
+    ByStatus,
+}
+
 impl Job<'_> {
+    /// The upload of an earlier process, if the registry still has it, and how far it came.
+    async fn kept(
+        &self,
+        repository: &Repository,
+        sessions: Option<&Sessions>,
+    ) -> Result<Option<(Url, u64)>, RegistryError> {
+        let inner = &self.client.inner;
+        let found = sessions.and_then(|sessions| sessions.find(&inner.registry, repository, &self.digest, self.size));
+        match found.filter(|address| address.origin() == inner.origin.origin()) {
+            Some(address) => self.reached(&address).await,
+            None => Ok(None),
+        }
+    }
+
+    /// How far an upload came, as the registry says, and where it goes on (distribution-spec 1.1, "Pushing a blob in
+    /// chunks"); `None` where it knows nothing of it.
+    async fn reached(&self, session: &Url) -> Result<Option<(Url, u64)>, RegistryError> {
+        let mut before = None;
+        for _ in 0..SETTLES {
+            let asked = self
+                .client
+                .retry(|| self.client.send(&self.action, &self.scope, Method::GET, session.clone(), |request| request));
+            let response = asked.await?;
+            if response.status() != StatusCode::NO_CONTENT {
+                return Ok(None);
+            }
+            let range = text_header(response.headers(), "range").unwrap_or_default();
+            let last =
+                range.trim_start_matches("bytes=").split_once('-').and_then(|(_, last)| last.parse::<u64>().ok());
+            // `0-0` says nothing or one byte.
+            let Some(offset) = last.filter(|last| *last > 0).map(|last| last + 1) else { return Ok(None) };
+            if offset > self.size {
+                return Ok(None);
+            }
+            let address = match text_header(response.headers(), "location") {
+                Some(_) => self.location(&response)?,
+                None => session.clone(),
+            };
+            if before == Some(offset) {
+                return Ok(Some((address, offset)));
+            }
+            before = Some(offset);
+            tokio::time::sleep(SETTLE).await;
+        }
+        Ok(None)
+    }
+
+    /// Sends all of it and completes it, in one request.
+    async fn put_whole(
+        &self,
+        session: &Url,
+        mut pieces: Pieces,
+        sent: &mut Sent,
+    ) -> Result<Acknowledged, RegistryError> {
+        if self.size == 0 {
+            // No piece waits for the verdict, so that it has to be heard before.
+            self.verdict(&mut pieces).await?;
+            return self.complete(session.clone()).await;
+        }
+        let request = self.client.inner.http.put(self.completion(session.clone()));
+        let response = self.send_pieces(request, pieces, self.size, sent).await?;
+        self.completed(response).await
+    }
+
+    /// Sends what the registry has not yet, and completes it with another request: the first is refused where it would not
+    /// continue exactly where the registry is.
+    async fn patch_rest(
+        &self,
+        session: &Url,
+        mut pieces: Pieces,
+        offset: u64,
+        sent: &mut Sent,
+    ) -> Result<Acknowledged, RegistryError> {
+        let mut session = session.clone();
+        if offset < self.size {
+            let range = format!("{offset}-{}", self.size - 1);
+            let request = self.client.inner.http.patch(session).header(CONTENT_RANGE, range);
+            let response = self.send_pieces(request, pieces, self.size - offset, sent).await?;
+            if response.status() != StatusCode::ACCEPTED {
+                return Err(self.client.refusal(response, &self.action).await);
+            }
+            session = self.location(&response)?;
+        } else {
+            // Nothing is left to send, and still nothing is completed that did not verify here.
+            self.verdict(&mut pieces).await?;
+        }
+        self.complete(session).await
+    }
+
+    /// Waits for the end of content of which nothing is left to send.
+    async fn verdict(&self, pieces: &mut Pieces) -> Result<(), RegistryError> {
+        loop {
+            match pieces.next().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(()),
+                Err(source) => return Err(RegistryError::Content { action: self.action.clone(), source }),
+            }
+        }
+    }
+
+    async fn complete(&self, session: Url) -> Result<Acknowledged, RegistryError> {
+        let url = self.completion(session);
+        let response = self
+            .client
+            .send(&self.action, &self.scope, Method::PUT, url, |request| request.header(CONTENT_LENGTH, 0))
+            .await?;
+        self.completed(response).await
+    }
+
+    /// Sends a request with these pieces as its body, for as long as they move.
+    async fn send_pieces(
+        &self,
+        request: reqwest::RequestBuilder,
+        pieces: Pieces,
+        length: u64,
+        sent: &mut Sent,
+    ) -> Result<Response, RegistryError> {
+        let inner = &self.client.inner;
+        let (body, flow) = Sending::new(pieces);
+        let mut request = request
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .header(CONTENT_LENGTH, length)
+            .body(Body::wrap_stream(body));
+        if let Some(header) = inner.auth.latest(&self.scope).await {
+            request = request.header(AUTHORIZATION, header);
+        }
+        let answered = self.while_moving(request.send(), &flow, length).await;
+        sent.bytes += flow.taken();
+        if let Some(source) = flow.failure() {
+            return Err(RegistryError::Content { action: self.action.clone(), source });
+        }
+        answered?
+            .map_err(|source| RegistryError::Connection { action: self.action.clone(), source: source.without_url() })
+    }
+
+    /// Waits for an answer until nothing has moved for too long, or it takes too long once everything was sent.
+    async fn while_moving<T>(
+        &self,
+        answer: impl Future<Output = T>,
+        flow: &Arc<Flow>,
+        length: u64,
+    ) -> Result<T, RegistryError> {
+        let mut answer = std::pin::pin!(answer);
+        let mut before = 0;
+        loop {
+            let taken = flow.taken();
+            let all = taken >= length;
+            let waited = if all { self.store_time() } else { self.client.inner.limits.stall };
+            match tokio::time::timeout(waited, &mut answer).await {
+                Ok(answered) => return Ok(answered),
+                Err(_) if all || flow.taken() == before => {
+                    return Err(RegistryError::Stalled { action: self.action.clone(), waited });
+                }
+                Err(_) => before = flow.taken(),
+            }
+        }
+    }
+
+    fn not_stored(&self) -> RegistryError {
+        self.protocol("the registry acknowledged it, and then does not have it with that length")
+    }
+
     async fn open(&self, repository: &Repository) -> Result<Url, RegistryError> {
         let url = self.client.url(&format!("{repository}/blobs/uploads/"));
         let response = self
@@ -207,7 +590,7 @@ impl Job<'_> {
         &self,
         session: Url,
         source: &mut Source<R>,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Acknowledged, RegistryError> {
         let inner = &self.client.inner;
         let (pieces, mut body) = mpsc::channel::<std::io::Result<Bytes>>(PIECES);
         let body = stream::poll_fn(move |cx| body.poll_recv(cx));
@@ -250,12 +633,12 @@ impl Job<'_> {
             action: self.action.clone(),
             source: source.without_url(),
         })?;
-        self.completed(response).await?;
+        let acknowledged = self.completed(response).await?;
         if was_early {
             // It had the blob already and said so before it took all of it. The reader's verdict still counts.
             source.drain().await.map_err(|source| RegistryError::Content { action: self.action.clone(), source })?;
         }
-        Ok(())
+        Ok(acknowledged)
     }
 
     /// Moves the content into the request, one piece behind the reader.
@@ -291,19 +674,20 @@ impl Job<'_> {
         }
     }
 
-    async fn send_chunks<R: AsyncRead + Send + Unpin>(
+    /// Sends what `feed` yields, which continues at `offset`, in chunks.
+    async fn send_chunks(
         &self,
         mut session: Url,
-        source: &mut Source<R>,
+        feed: &mut impl Feed,
+        mut offset: u64,
         bytes: usize,
-    ) -> Result<(), RegistryError> {
-        let mut offset = 0_u64;
+    ) -> Result<Acknowledged, RegistryError> {
         let mut rest = Bytes::new();
         loop {
             let mut chunk = BytesMut::with_capacity(bytes.min(CHUNK));
             while chunk.len() < bytes {
                 if rest.is_empty() {
-                    let piece = source.piece().await;
+                    let piece = feed.next_piece().await;
                     match piece.map_err(|source| RegistryError::Content { action: self.action.clone(), source })? {
                         Some(piece) => rest = piece,
                         None => break,
@@ -319,10 +703,7 @@ impl Job<'_> {
             session = self.client.retry(|| self.send_chunk(&session, offset, &chunk)).await?;
             offset = end;
         }
-        let scope = &self.scope;
-        let url = self.completion(session);
-        let send = self.client.send(&self.action, scope, Method::PUT, url, |request| request.header(CONTENT_LENGTH, 0));
-        self.completed(send.await?).await
+        self.complete(session).await
     }
 
     /// Sends one chunk, unless a lost answer hid that the registry has it already; gives where the next one goes.
@@ -359,7 +740,7 @@ impl Job<'_> {
         session
     }
 
-    async fn completed(&self, response: Response) -> Result<(), RegistryError> {
+    async fn completed(&self, response: Response) -> Result<Acknowledged, RegistryError> {
         if response.status() != StatusCode::CREATED {
             return Err(self.client.refusal(response, &self.action).await);
         }
@@ -367,7 +748,8 @@ impl Job<'_> {
             Some(found) if found != self.digest => {
                 Err(RegistryError::Digest { action: self.action.clone(), expected: self.digest, found })
             }
-            _ => Ok(()),
+            Some(_) => Ok(Acknowledged::ByDigest),
+            None => Ok(Acknowledged::ByStatus),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::bundle::writer::BuildError;
 use crate::model::profile::Profile;
 use crate::model::scanner::ProfileDocument;
 use crate::results::xccdf::benchmark::selected_controls;
+use crate::results::xccdf::remote::remote_checks;
 
 /// The file beside `bundle.yaml` that pins it.
 pub const LOCK_FILE: &str = "bundle.lock";
@@ -108,5 +109,12 @@ impl ProfileResolver for Profiles {
             summary: document.summary.clone(),
             controls,
         })
+    }
+
+    fn remote(&self, profile: &Profile, benchmark: &[u8]) -> Result<Vec<String>, SourceError> {
+        let remote = remote_checks(benchmark, &Limits::default()).map_err(SourceError::of)?;
+        let wanted = |rule: &str| profile.controls.iter().any(|control| control.id == rule);
+        let found = remote.iter().filter(|check| wanted(&check.rule));
+        Ok(found.map(|check| format!("`{}` from {}", check.rule, check.address)).collect())
     }
 }

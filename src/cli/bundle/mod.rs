@@ -3,7 +3,9 @@
 mod build;
 mod inspect;
 mod lock;
+mod mapping;
 mod new;
+mod receipt;
 mod sign;
 mod verify;
 
@@ -40,6 +42,8 @@ enum Command {
     Sign(sign::SignArgs),
     Verify(verify::VerifyArgs),
     Inspect(inspect::InspectArgs),
+    Mapping(mapping::MappingArgs),
+    Receipt(receipt::ReceiptArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -74,6 +78,8 @@ impl Args {
             Command::Sign(args) => args.run(now).await,
             Command::Verify(args) => args.run(now).await,
             Command::Inspect(args) => args.run(now).await,
+            Command::Mapping(args) => args.run(now).await,
+            Command::Receipt(args) => args.run(),
         }
     }
 }

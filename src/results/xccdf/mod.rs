@@ -2,4 +2,5 @@
 
 pub mod arf;
 pub mod benchmark;
+pub mod remote;
 mod xml;

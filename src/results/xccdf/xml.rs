@@ -107,11 +107,20 @@ impl Tag {
 
     /// The value of the attribute without a prefix.
     pub(super) fn attribute(&self, name: &str) -> Result<Option<String>, XmlError> {
+        self.attribute_where(name, |key| key == name)
+    }
+
+    /// The value of the attribute of this name, with whatever prefix.
+    pub(super) fn attribute_of_any_space(&self, name: &str) -> Result<Option<String>, XmlError> {
+        self.attribute_where(name, |key| key.rsplit(':').next() == Some(name))
+    }
+
+    fn attribute_where(&self, name: &str, is_it: impl Fn(&str) -> bool) -> Result<Option<String>, XmlError> {
         let refuse = |detail: String| XmlError { offset: self.offset, kind: XmlErrorKind::Malformed(detail) };
         let mut value = None;
         for attribute in self.start.attributes().with_checks(false) {
             let attribute = attribute.map_err(|error| refuse(error.to_string()))?;
-            if attribute.key.as_ref() == name {
+            if is_it(attribute.key.as_ref()) {
                 let text = attribute.normalized_value(XmlVersion::Implicit1_0);
                 let text = text.map_err(|error| refuse(error.to_string()))?.into_owned();
                 if value.replace(text).is_some() {

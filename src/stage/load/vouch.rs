@@ -1,6 +1,6 @@
 //! The signed metadata, kept in the registry beside the catalog that it vouches for, and both read back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -8,12 +8,10 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 
 use super::error::LoadError;
-use super::{Counts, Load};
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::bundle::catalog::verify_catalog;
 use crate::bundle::oci::{self, Descriptor};
-use crate::bundle::reader::VerifiedBundle;
 use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog};
 use crate::model::provenance::BundleRef;
 use crate::registry::reference::NameError;
@@ -29,38 +27,30 @@ const METADATA_FILE: &str = "application/vnd.gapscan.metadata.file.v1+json";
 const TITLE: &str = "org.opencontainers.image.title";
 /// Metadata files besides roots: timestamp, snapshot and targets.
 const ROLES: u64 = 3;
+/// The config of an artifact that has none (image-spec, manifest.md, "Guidance for an Empty Descriptor").
+pub(super) const EMPTY: &[u8] = b"{}";
 
-impl Load<'_> {
-    /// Keeps the metadata beside the catalog, as an artifact with a layer for each file; gives its manifest.
-    pub(super) async fn metadata_artifact(
-        &self,
-        bundle: &VerifiedBundle,
-        repository: &Repository,
-        counts: &mut Counts,
-    ) -> Result<Vec<u8>, LoadError> {
-        let empty = b"{}".as_slice();
-        let mut layers = Vec::new();
-        for (name, bytes) in bundle.metadata() {
-            self.push_bytes(repository, &Digest::of(bytes), bytes, counts).await?;
-            layers.push(json!({
+/// The manifest of the artifact that keeps the metadata beside the catalog, with a layer for each file.
+pub(super) fn metadata_manifest(files: &MetadataFiles) -> Vec<u8> {
+    let layers: Vec<_> = files
+        .iter()
+        .map(|(name, bytes)| {
+            json!({
                 "mediaType": METADATA_FILE,
                 "digest": Digest::of(bytes),
                 "size": bytes.len(),
                 "annotations": { TITLE: name },
-            }));
-        }
-        self.push_bytes(repository, &Digest::of(empty), empty, counts).await?;
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": oci::MANIFEST,
-            "artifactType": METADATA_ARTIFACT,
-            "config": Descriptor::of(oci::EMPTY, empty),
-            "layers": layers,
-        });
-        let manifest = serde_json::to_vec(&manifest).expect("a JSON value always has a text");
-        counts.manifests += u64::from(self.manifest_in(repository, oci::MANIFEST, &manifest).await?);
-        Ok(manifest)
-    }
+            })
+        })
+        .collect();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": oci::MANIFEST,
+        "artifactType": METADATA_ARTIFACT,
+        "config": Descriptor::of(oci::EMPTY, EMPTY),
+        "layers": layers,
+    });
+    serde_json::to_vec(&manifest).expect("a JSON value always has a text")
 }
 
 /// The tag of the metadata that vouches for this catalog manifest. It follows from the digest, so that metadata of one
@@ -114,30 +104,57 @@ pub async fn read_catalog(
     }
     let catalog = read_blob(client, &repository, layer).await?;
 
-    let tag = ManifestName::Tag(metadata_tag(&manifest.digest)?);
-    let metadata = client.manifest(&repository, &tag).await.map_err(|error| match error.is_not_found() {
-        true => foreign("the metadata that vouches for it is missing"),
-        false => error.into(),
-    })?;
-    let artifact: Artifact =
-        serde_json::from_slice(&metadata.bytes).map_err(|_| foreign("its metadata is no artifact"))?;
-    if artifact.layers.len() as u64 > limits.root_rotations + ROLES {
-        return Err(foreign("its metadata has too many files"));
-    }
-    let mut files = MetadataFiles::new();
-    let mut seen = BTreeSet::new();
-    for layer in &artifact.layers {
-        let title = layer.annotations.get(TITLE).ok_or_else(|| foreign("one of its metadata files has no name"))?;
-        if layer.media_type != METADATA_FILE || layer.size > limits.metadata_bytes || !seen.insert(title) {
-            return Err(foreign("one of its metadata files is none, is there twice, or is too large"));
-        }
-        files.insert(title.clone(), read_blob(client, &repository, layer).await?);
-    }
+    let files = match kept_metadata(client, &repository, &manifest.digest, limits).await? {
+        Kept::Files(files) => files,
+        Kept::Absent => return Err(foreign("the metadata that vouches for it is missing")),
+        Kept::Foreign(reason) => return Err(foreign(reason)),
+    };
     let (bundle, catalog) = verify_catalog(files, &manifest.bytes, &catalog, root, remembered, limits, now).await?;
     if bundle.name != name {
         return Err(foreign("it is another bundle's"));
     }
     Ok((bundle, catalog))
+}
+
+/// What the registry keeps beside a catalog. Nothing of it is verified.
+pub(super) enum Kept {
+    /// Metadata files by name.
+    Files(MetadataFiles),
+    /// Nothing.
+    Absent,
+    /// Something that was not put there by a load.
+    Foreign(&'static str),
+}
+
+/// The metadata files that are kept beside the catalog with this manifest, within the limits.
+pub(super) async fn kept_metadata(
+    client: &Client,
+    repository: &Repository,
+    catalog: &Digest,
+    limits: &Limits,
+) -> Result<Kept, LoadError> {
+    let metadata = match client.manifest(repository, &ManifestName::Tag(metadata_tag(catalog)?)).await {
+        Ok(metadata) => metadata,
+        Err(error) if error.is_not_found() => return Ok(Kept::Absent),
+        Err(error) => return Err(error.into()),
+    };
+    let Ok(artifact) = serde_json::from_slice::<Artifact>(&metadata.bytes) else {
+        return Ok(Kept::Foreign("its metadata is no artifact"));
+    };
+    if artifact.layers.len() as u64 > limits.root_rotations + ROLES {
+        return Ok(Kept::Foreign("its metadata has too many files"));
+    }
+    let mut files = MetadataFiles::new();
+    for layer in &artifact.layers {
+        let Some(title) = layer.annotations.get(TITLE) else {
+            return Ok(Kept::Foreign("one of its metadata files has no name"));
+        };
+        if layer.media_type != METADATA_FILE || layer.size > limits.metadata_bytes || files.contains_key(title) {
+            return Ok(Kept::Foreign("one of its metadata files is none, is there twice, or is too large"));
+        }
+        files.insert(title.clone(), read_blob(client, repository, layer).await?);
+    }
+    Ok(Kept::Files(files))
 }
 
 pub(super) async fn read_blob(client: &Client, repository: &Repository, layer: &Layer) -> Result<Vec<u8>, LoadError> {

@@ -153,8 +153,20 @@ pub(super) async fn gather(
     limits: &Limits,
     progress: &Progress,
 ) -> Result<Collected, BuildError> {
-    let references = AskRegistries::new(definition, limits);
-    let helpers = Helpers { agent, references: &references, profiles: &Profiles, limits, progress };
+    gather_from(&AskRegistries::new(definition, limits), definition, created, lock, agent, limits, progress).await
+}
+
+/// The same from these registries.
+pub(super) async fn gather_from(
+    references: &AskRegistries,
+    definition: &Definition,
+    created: Timestamp,
+    lock: Option<&BundleLock>,
+    agent: &Path,
+    limits: &Limits,
+    progress: &Progress,
+) -> Result<Collected, BuildError> {
+    let helpers = Helpers { agent, references, profiles: &Profiles, limits, progress };
     collect(definition, created, lock, &helpers).await
 }
 

@@ -54,6 +54,10 @@ impl Source for Far {
         }
         self.below.blob(digest, size).await
     }
+
+    async fn referrers(&self, _subject: &Digest, _limits: &Limits) -> Result<Vec<Referrer>, SourceError> {
+        Ok(Vec::new())
+    }
 }
 
 struct Scene {

@@ -15,7 +15,7 @@ use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog, Cat
 use crate::model::provenance::BundleRef;
 use crate::model::scanner::BUILTIN;
 use crate::trust::metadata::{self, MetadataFiles};
-use crate::trust::remembered::{Candidate, Remembered};
+use crate::trust::remembered::{Candidate, Remembered, Use};
 use crate::trust::root::TrustRoot;
 
 /// All items of a catalog: images, profiles and dependencies.
@@ -55,7 +55,9 @@ pub fn check(catalog: &Catalog) -> Result<(), BundleError> {
         }
     }
     let has = |section: usize, name: &str| sections[section].1.iter().any(|item| item.name == name);
-    if !has(0, GAPSCAN_IMAGE) {
+    check_notices(catalog)?;
+    let only_notices = items(catalog).next().is_none() && !catalog.notices.is_empty();
+    if !only_notices && !has(0, GAPSCAN_IMAGE) {
         return refuse(format!("the image `{GAPSCAN_IMAGE}` is missing"));
     }
     let mut scanners = BTreeSet::new();
@@ -85,6 +87,22 @@ pub fn check(catalog: &Catalog) -> Result<(), BundleError> {
         }
         if profile.controls == 0 || profile.targets.is_empty() {
             return refuse(format!("profile `{name}` has no control or no kind of target, so it could only be green"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses notices that make no sense, and a bundle that revokes itself: nobody could keep what it says.
+fn check_notices(catalog: &Catalog) -> Result<(), BundleError> {
+    let refuse = |reason: String| Err(BundleError::Catalog(reason));
+    if let Some(problem) = super::notice::problems(&catalog.notices).first() {
+        return refuse(problem.clone());
+    }
+    for revocation in &catalog.notices.revocations {
+        let own =
+            revocation.bundle.as_deref() == Some(catalog.name.as_str()) && revocation.version == Some(catalog.version);
+        if own || items(catalog).any(|item| revocation.item == Some(item.digest)) {
+            return refuse("it revokes itself, or an item that is in it".to_owned());
         }
     }
     Ok(())
@@ -181,6 +199,6 @@ pub async fn verify_catalog(
         return Err(BundleError::Catalog(format!("its content {found} is not what is signed")));
     }
     let catalog = parse(catalog, &bundle, contents.created)?;
-    offer.remember()?;
+    offer.remember(&catalog.notices, Use::Again)?;
     Ok((bundle, catalog))
 }

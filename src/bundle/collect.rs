@@ -112,10 +112,11 @@ pub async fn collect(
         version: document.version,
         created,
         classification: document.classification.clone(),
-        images: vec![work.gapscan().await?],
+        images: if document.is_notices_only() { Vec::new() } else { vec![work.gapscan().await?] },
         scanners: Vec::new(),
         profiles: Vec::new(),
         dependencies: Vec::new(),
+        notices: document.notices(),
     };
     for image in &document.images {
         let repository = format!("images/{}", image.name);

@@ -107,6 +107,14 @@ pub enum BundleError {
     /// The catalog is not what it must be.
     #[error("read the catalog: {0}")]
     Catalog(String),
+    /// The content is not what somebody else got from the same lock.
+    #[error("accept the bundle for signing: its content is {found}, and {wanted} was asked for")]
+    OtherContent {
+        /// What was asked for.
+        wanted: Digest,
+        /// What it is.
+        found: Digest,
+    },
     /// The program asked for the proof before it had read everything.
     #[error("finish the bundle: {0} blobs were not read yet")]
     Unread(usize),
@@ -154,6 +162,7 @@ impl Classify for BundleError {
             | Self::TooLarge { .. }
             | Self::Manifest { .. }
             | Self::Layout { .. }
+            | Self::OtherContent { .. }
             | Self::Catalog(_) => ExitClass::Refused,
         }
     }
@@ -168,6 +177,9 @@ impl Classify for BundleError {
             | Self::Trailing { .. }
             | Self::Digest { .. } => {
                 Some("compare the file's SHA-256 with the one on the connected host and copy it again".to_owned())
+            }
+            Self::OtherContent { .. } => {
+                Some("say what differs with `gapscan bundle diff` before anybody signs either".to_owned())
             }
             Self::Io { .. }
             | Self::Contents(_)

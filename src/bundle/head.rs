@@ -19,7 +19,7 @@ use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog};
 use crate::model::provenance::BundleRef;
 use crate::trust::TrustError;
 use crate::trust::metadata::{self, MetadataFiles, VerifiedMetadata};
-use crate::trust::remembered::{Candidate, Offer, Remembered};
+use crate::trust::remembered::{Candidate, Offer, Remembered, Use};
 use crate::trust::root::TrustRoot;
 
 /// The verified beginning of a bundle: metadata, image layout, manifests and catalog.
@@ -281,7 +281,7 @@ impl VerifiedBundle {
     /// # Errors
     /// When a newer version was remembered meanwhile, or the file can't be written.
     pub fn remember(&self) -> Result<(), TrustError> {
-        self.offer.remember()
+        self.offer.remember(&self.catalog.notices, Use::First)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::Span;
 use crate::model::catalog::{Catalog, CatalogDependency, CatalogItem, GAPSCAN_IMAGE};
+use crate::model::notice::Notices;
 use crate::trust::passphrase::PassphraseSource;
 use crate::trust::remembered::Remembered;
 use crate::trust::root::{self, KEYS_FOLDER, RootPlan, TrustRoot};
@@ -38,11 +39,13 @@ pub(crate) struct Sample {
 pub(crate) struct Images {
     source: Memory,
     items: Vec<(String, Descriptor)>,
+    /// What the bundle says about others.
+    pub(crate) notices: Notices,
 }
 
 impl Images {
     pub(crate) fn new() -> Self {
-        Self { source: Memory::default(), items: Vec::new() }
+        Self { source: Memory::default(), items: Vec::new(), notices: Notices::default() }
     }
 
     /// Adds an image whose layers have these bytes, and gives its manifest's descriptor.
@@ -127,6 +130,7 @@ impl Images {
                 .into_iter()
                 .map(|item| CatalogDependency { item, built: None, max_age: None })
                 .collect(),
+            notices: self.notices.clone(),
         }
     }
 
@@ -171,14 +175,21 @@ impl Sample {
 
     /// A bundle of these images, as a file.
     pub(crate) async fn file_of(&self, images: Images, version: u64) -> PathBuf {
+        self.file_by(images, version, &self.signer, &self.root, vec![self.root.bytes().to_vec()]).await
+    }
+
+    /// A bundle of these images that somebody signed under this root and chain, as a file.
+    pub(crate) async fn file_by(
+        &self,
+        images: Images,
+        version: u64,
+        signer: &Signer,
+        root: &TrustRoot,
+        chain: Vec<Vec<u8>>,
+    ) -> PathBuf {
         let assembled = images.assemble(version, self.created).await;
         let path = self.folder.path().join(format!("{NAME}-{version}.tar"));
-        let signing = Signing {
-            signer: &self.signer,
-            root: &self.root,
-            chain: vec![self.root.bytes().to_vec()],
-            valid_for: Span::days(36_500),
-        };
+        let signing = Signing { signer, root, chain, valid_for: Span::days(36_500) };
         let step = Progress::quiet().step("build");
         writer::write_file(&assembled, &signing, &path, &step).await.expect("a bundle");
         path

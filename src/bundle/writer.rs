@@ -21,7 +21,7 @@ use crate::base::progress::Step;
 use crate::base::quantity::{Span, bytes_for_people};
 use crate::trust::TrustError;
 use crate::trust::metadata::{self, SPEC_VERSION, TIMESTAMP_FILE};
-use crate::trust::root::{TrustRoot, expiry, role_name};
+use crate::trust::root::TrustRoot;
 use crate::trust::signer::Signer;
 
 /// What is moved at once.
@@ -211,10 +211,7 @@ async fn write(
 fn sign(assembled: &Assembled, signing: &Signing<'_>) -> Result<(NamedFiles, Timestamp), BuildError> {
     let contents = &assembled.contents;
     let policy = signing.root.policy()?;
-    let until = |role: tough::schema::RoleType| {
-        let most = policy.validity.get(role_name(role)).copied().unwrap_or(signing.valid_for);
-        expiry(contents.created, signing.valid_for.min(most))
-    };
+    let until = |role: tough::schema::RoleType| policy.until(role, contents.created, signing.valid_for);
     use tough::schema::RoleType;
     let version = NonZeroU64::new(contents.version).filter(|v| v.get() <= metadata::MAX_VERSION).ok_or_else(|| {
         BuildError::Definition(format!("use version {}: it must be 1 to {}", contents.version, metadata::MAX_VERSION))

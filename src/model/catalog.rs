@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::notice::Notices;
 use super::scanner::ScannerDocument;
 use super::target::TargetKind;
 use crate::base::digest::Digest;
@@ -37,6 +38,9 @@ pub struct Catalog {
     pub profiles: Vec<CatalogProfile>,
     /// Databases, content, anything else.
     pub dependencies: Vec<CatalogDependency>,
+    /// What it says about other bundles.
+    #[serde(default, skip_serializing_if = "Notices::is_empty")]
+    pub notices: Notices,
 }
 
 /// One OCI image or artifact of the bundle.

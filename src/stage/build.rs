@@ -1,8 +1,11 @@
 //! Building a bundle: the definition's items from registries and folders, pinned, signed and written.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use tough::schema::RoleType;
 
 use super::lock::{gather, lock_path, outdated};
+use super::signing::Keyring;
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
@@ -10,9 +13,9 @@ use crate::base::quantity::bytes_for_people;
 use crate::bundle::definition::Definition;
 use crate::bundle::lock::BundleLock;
 use crate::bundle::writer::{self, BuildError, Signing, Written};
+use crate::trust::cosign;
 use crate::trust::passphrase::PassphraseSource;
-use crate::trust::root::{self, KEYS_FOLDER, TrustRoot};
-use crate::trust::signer::Signer;
+use crate::trust::signer::{Signer, Wanted};
 
 /// What is to be built.
 #[derive(Clone, Debug)]
@@ -27,6 +30,8 @@ pub struct BuildRequest {
     pub root: Option<PathBuf>,
     /// Where the passphrase of the keys comes from.
     pub passphrase: PassphraseSource,
+    /// Which signatures it must have.
+    pub signatures: Wanted,
     /// The binary that becomes gapscan's own image.
     pub agent: PathBuf,
     /// Bounds.
@@ -46,6 +51,10 @@ pub struct Built {
     pub root: Digest,
     /// How many items it has besides the catalog.
     pub items: usize,
+    /// The content digest: the same from the same lock under the same root, whoever signs.
+    pub content: Digest,
+    /// How far targets is signed.
+    pub signed: cosign::Progress,
 }
 
 /// Builds the bundle that `bundle.lock` pins.
@@ -66,23 +75,8 @@ pub async fn build(request: &BuildRequest, progress: &Progress) -> Result<Built,
         return Err(outdated(&path, &["bundle.yaml was changed after it was locked".to_owned()]));
     }
     // Keys first: a passphrase is asked for before the long work, and nothing is collected in vain.
-    if !request.keys.is_dir() {
-        let reason = format!("find keys in `{}`: there is no such folder", request.keys.display());
-        return Err(BuildError::Definition(format!(
-            "{reason}; name the one that `gapscan trust init` made with --keys"
-        )));
-    }
-    let keys = [request.keys.join(KEYS_FOLDER), request.keys.clone()].into_iter().find(|p| p.is_dir());
-    let keys = keys.unwrap_or_else(|| request.keys.clone());
-    let root_path = request.root.clone().unwrap_or_else(|| {
-        let beside = request.keys.join("root.json");
-        if beside.is_file() { beside } else { keys.parent().unwrap_or(Path::new(".")).join("root.json") }
-    });
-    let pinned = TrustRoot::read(&root_path)?;
-    let folder = root_path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let chain = root::read_chain(folder, &pinned, limits.root_rotations)?;
-    let newest = TrustRoot::from_bytes(chain.last().cloned().unwrap_or_default())?;
-    let signer = Signer::open(&keys, newest.root(), &request.passphrase)?;
+    let Keyring { keys, chain, newest } = Keyring::find(&request.keys, request.root.as_deref(), limits)?;
+    let signer = Signer::open_wanting(&keys, newest.root(), &request.passphrase, request.signatures)?;
 
     let collected = gather(&definition, lock.created, Some(&lock), &request.agent, limits, progress).await?;
     let differences = lock.differences(collected.lock());
@@ -90,10 +84,21 @@ pub async fn build(request: &BuildRequest, progress: &Progress) -> Result<Built,
         return Err(outdated(&path, &differences));
     }
     let assembled = collected.assemble(limits).await?;
+    let until = newest.policy()?.until(RoleType::Targets, lock.created, definition.document.valid_for)?;
+    let content = assembled.contents().digest(until).map_err(BuildError::from)?;
     let signing = Signing { signer: &signer, root: &newest, chain, valid_for: definition.document.valid_for };
     let total = assembled.contents().entries().map(|entry| entry.size).sum();
     let step = progress.bytes(format!("write {}", request.output.display()), total);
     let written = writer::write_file(&assembled, &signing, &request.output, &step).await?;
     step.done(bytes_for_people(written.bytes));
-    Ok(Built { written, name: lock.name, version: lock.version, root: newest.fingerprint(), items: lock.items.len() })
+    let (found, threshold) = signer.count(RoleType::Targets);
+    Ok(Built {
+        written,
+        name: lock.name,
+        version: lock.version,
+        root: newest.fingerprint(),
+        items: lock.items.len(),
+        content,
+        signed: cosign::Progress { role: RoleType::Targets, found, threshold },
+    })
 }

@@ -9,6 +9,7 @@ use crate::base::quantity::bytes_for_people;
 use crate::cli::table;
 use crate::stage::build::{BuildRequest, build};
 use crate::trust::passphrase::PassphraseSource;
+use crate::trust::signer::Wanted;
 
 /// Collect, sign and write what bundle.lock pins
 #[derive(Debug, clap::Args)]
@@ -24,6 +25,9 @@ pub(super) struct BuildArgs {
     /// The root, with its chain beside it [default: root.json in the folder of --keys]
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
+    /// Build also where no key of targets is here: all signatures on targets come later, by `gapscan bundle sign`
+    #[arg(long)]
+    sign_later: bool,
     /// The file whose first line is the passphrase of the keys [default: $GAPSCAN_PASSPHRASE, then the terminal]
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
@@ -37,6 +41,7 @@ impl BuildArgs {
             keys: self.keys,
             root: self.root,
             passphrase: PassphraseSource { file: self.passphrase_file },
+            signatures: if self.sign_later { Wanted::BeginWithoutTargets } else { Wanted::Begin },
             agent: self.source.agent()?,
             limits: Limits::default(),
         };
@@ -44,8 +49,13 @@ impl BuildArgs {
         println!("bundle   {} version {} with {}", built.name, built.version, table::count(built.items, "item"));
         println!("file     {} ({})", self.output.display(), bytes_for_people(built.written.bytes));
         println!("digest   {}", built.written.digest);
+        println!("content  {}", built.content);
         println!("root     {}", built.root);
+        println!("spoken   {}", crate::trust::spoken(&built.root));
         println!("expires  {}", built.written.expires);
+        if built.signed.found < built.signed.threshold {
+            eprintln!("{}: enclaves refuse it until `gapscan bundle sign`", built.signed);
+        }
         Ok(ExitClass::Success)
     }
 }

@@ -6,6 +6,7 @@ mod lock;
 mod mapping;
 mod new;
 mod receipt;
+mod sign;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use crate::trust::root::TrustRoot;
 /// What is read from a bundle's file at once.
 const READ_BYTES: usize = 1 << 20;
 
-/// Define, lock, build, verify and look at bundles
+/// Define, lock, build, sign, verify and look at bundles
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -38,6 +39,7 @@ enum Command {
     New(new::NewArgs),
     Lock(lock::LockArgs),
     Build(build::BuildArgs),
+    Sign(sign::SignArgs),
     Verify(verify::VerifyArgs),
     Inspect(inspect::InspectArgs),
     Mapping(mapping::MappingArgs),
@@ -73,6 +75,7 @@ impl Args {
             Command::New(args) => args.run(),
             Command::Lock(args) => args.run(now).await,
             Command::Build(args) => args.run().await,
+            Command::Sign(args) => args.run(now).await,
             Command::Verify(args) => args.run(now).await,
             Command::Inspect(args) => args.run(now).await,
             Command::Mapping(args) => args.run(now).await,

@@ -38,6 +38,7 @@ impl VerifyArgs {
         println!("verified {} version {} ({})", bundle.name, bundle.version, bytes_for_people(verified.bytes()));
         println!("content  {}", bundle.digest);
         println!("root     {}", bundle.root);
+        println!("spoken   {}", crate::trust::spoken(&bundle.root));
         println!("created  {}", verified.created());
         println!("expires  {}", verified.expires());
         Ok(ExitClass::Success)

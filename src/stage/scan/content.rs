@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -74,7 +73,7 @@ impl Content {
     /// When the bundle is not there, does not verify, or has a profile or scanner that can't be used: then nothing of it is.
     pub(crate) async fn of_bundle(
         source: &BundleSource,
-        state: PathBuf,
+        remembered: &Remembered,
         registries: &Registries,
         limits: &Limits,
         now: Timestamp,
@@ -87,14 +86,13 @@ impl Content {
             .parse()
             .map_err(|e: crate::registry::reference::NameError| ScanError::Request(e.to_string()))?;
         let root = TrustRoot::read(&source.root).map_err(|e| failed(e.class(), e.remedy(), e.into()))?;
-        let remembered = Remembered::in_folder(state);
         let client = registries.client(&prefix.registry).map_err(|e| ScanError::Registry {
             host: prefix.registry.to_string(),
             class: e.class(),
             remedy: e.remedy(),
             source: e.into(),
         })?;
-        let (bundle, catalog) = load::read_catalog(&client, &prefix, &source.name, &root, &remembered, limits, now)
+        let (bundle, catalog) = load::read_catalog(&client, &prefix, &source.name, &root, remembered, limits, now)
             .await
             .map_err(|e| failed(e.class(), e.remedy(), e.into()))?;
         let shelf = Shelf { client: &client, prefix: &prefix, catalog: &catalog };

@@ -1,8 +1,8 @@
 //! Files that must not be half written, too large, or readable by others.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::exit::{Classify, ExitClass};
@@ -81,6 +81,27 @@ pub fn read_capped(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let failed = |source| FileError::Write { path: path.to_owned(), source };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = written_beside(path, folder, bytes, mode)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    sync_folder(folder).map_err(failed)
+}
+
+/// Makes a file that must not exist yet, with this mode from its first byte on: whole or not at all, also where the
+/// machine loses power; of several who try at once, one succeeds.
+///
+/// # Errors
+/// When it exists, or can't be written.
+pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let failed = |source| FileError::Write { path: path.to_owned(), source };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = written_beside(path, folder, bytes, mode)?;
+    file.persist_noclobber(path).map_err(|e| failed(e.error))?;
+    sync_folder(folder).map_err(failed)
+}
+
+/// A file in `folder` that is gone when it is dropped, with these bytes on the disk.
+fn written_beside(path: &Path, folder: &Path, bytes: &[u8], mode: u32) -> Result<tempfile::NamedTempFile, FileError> {
+    let failed = |source| FileError::Write { path: path.to_owned(), source };
     let mut file = tempfile::Builder::new()
         .prefix(".gapscan-")
         .permissions(fs::Permissions::from_mode(mode))
@@ -90,18 +111,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileErro
     // The umask may have taken bits from the mode that was asked for.
     file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    sync_folder(folder).map_err(failed)
-}
-
-/// Makes a file that must not exist yet, with this mode from its first byte on.
-///
-/// # Errors
-/// When it exists, or can't be written.
-pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
-    let failed = |source| FileError::Write { path: path.to_owned(), source };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
+    Ok(file)
 }
 
 /// Makes the names in a folder durable.
@@ -123,6 +133,17 @@ mod tests {
         write_atomic(&path, b"one", 0o600).expect("first write");
         write_atomic(&path, b"two", 0o600).expect("second write");
         assert_eq!(fs::read(&path).expect("read"), b"two");
+        assert_eq!(fs::metadata(&path).expect("stat").permissions().mode() & 0o7777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).expect("list").count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_not_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        write_new(&path, b"one", 0o600).expect("first write");
+        assert_eq!(write_new(&path, b"two", 0o600).expect_err("it exists").class(), ExitClass::Usage);
+        assert_eq!(fs::read(&path).expect("read"), b"one");
         assert_eq!(fs::metadata(&path).expect("stat").permissions().mode() & 0o7777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).expect("list").count(), 1, "nothing is left beside it");
     }

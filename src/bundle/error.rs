@@ -107,6 +107,22 @@ pub enum BundleError {
     /// The catalog is not what it must be.
     #[error("read the catalog: {0}")]
     Catalog(String),
+    /// The bundle is for other versions of this program.
+    #[error("use this bundle with gapscan {own}: it asks for {wanted}")]
+    Requires {
+        /// What it asks for.
+        wanted: String,
+        /// This program's version.
+        own: String,
+    },
+    /// The content is not what somebody else got from the same lock.
+    #[error("accept the bundle for signing: its content is {found}, and {wanted} was asked for")]
+    OtherContent {
+        /// What was asked for.
+        wanted: Digest,
+        /// What it is.
+        found: Digest,
+    },
     /// The program asked for the proof before it had read everything.
     #[error("finish the bundle: {0} blobs were not read yet")]
     Unread(usize),
@@ -131,7 +147,9 @@ impl Classify for BundleError {
             | Self::TooLarge { .. }
             | Self::Manifest { .. }
             | Self::Layout { .. }
-            | Self::Catalog(_) => ExitClass::Refused,
+            | Self::Catalog(_)
+            | Self::OtherContent { .. }
+            | Self::Requires { .. } => ExitClass::Refused,
         }
     }
 
@@ -145,6 +163,12 @@ impl Classify for BundleError {
             | Self::Trailing { .. }
             | Self::Digest { .. } => {
                 Some("compare the file's SHA-256 with the one on the connected host and copy it again".to_owned())
+            }
+            Self::Requires { .. } => {
+                Some("use a gapscan of such a version, or a bundle that was made for this one".to_owned())
+            }
+            Self::OtherContent { .. } => {
+                Some("say what differs with `gapscan bundle diff` before anybody signs either".to_owned())
             }
             Self::Io { .. }
             | Self::Contents(_)

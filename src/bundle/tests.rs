@@ -21,7 +21,7 @@ use crate::trust::metadata;
 use crate::trust::remembered::Remembered;
 use crate::trust::root::RootPlan;
 
-fn refused(result: Result<reader::VerifiedBundle, BundleError>, case: &str) -> String {
+pub(super) fn refused(result: Result<reader::VerifiedBundle, BundleError>, case: &str) -> String {
     let error = result.err().unwrap_or_else(|| panic!("{case}: accepted"));
     assert_eq!(error.class(), ExitClass::Refused, "{case}: {error}");
     error.to_string()
@@ -490,7 +490,7 @@ async fn manifests_that_lie_are_refused_although_they_are_signed() {
         ),
     ];
     for (case, index, blobs) in cases {
-        let bytes = sample.relisted(&index, &blobs).await;
+        let bytes = sample.relisted(index, &blobs).await;
         let message = refused(sample.verify(&bytes).await, case);
         assert!(!message.contains("header"), "{case}: only the outer check spoke: {message}");
     }

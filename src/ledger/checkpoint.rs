@@ -72,8 +72,7 @@ impl RunnerKey {
         if path.exists() {
             return Err(failed("there is one already"));
         }
-        // Not `write_new`: a process that is killed here must not leave half a key, which nobody would dare to remove.
-        file::write_atomic(path, pem.as_bytes(), 0o600)
+        file::write_new(path, pem.as_bytes(), 0o600)
             .map_err(|source| LedgerError::File { path: path.to_owned(), source })?;
         Ok(Self { pair, path: path.to_owned() })
     }

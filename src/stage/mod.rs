@@ -3,8 +3,11 @@
 pub mod build;
 pub mod export;
 pub mod load;
+pub mod lock;
 pub mod plan;
 pub mod registries;
 pub mod scan;
 pub mod schedule;
 pub mod serve;
+pub mod signing;
+mod upstream;

@@ -41,6 +41,30 @@ pub enum TrustError {
         /// What is wrong.
         reason: String,
     },
+    /// The file holds no usable public key.
+    #[error("read public key `{}`: {reason}", .path.display())]
+    PublicKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A key that is named can't be told.
+    #[error("find key `{key}`: {reason}")]
+    NoSuchKey {
+        /// As it was named.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The runner's key is not the one that it was.
+    #[error("use the runner's key `{}`: {reason}", .path.display())]
+    RunnerKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// There are not enough keys for a role.
     #[error("sign the {role} metadata: the root asks for {threshold} signature(s) and {found} of its keys are in `{}`", .folder.display())]
     KeysMissing {
@@ -195,6 +219,9 @@ impl Classify for TrustError {
             | Self::NoRoot { .. }
             | Self::KeyExposed { .. }
             | Self::Key { .. }
+            | Self::PublicKey { .. }
+            | Self::NoSuchKey { .. }
+            | Self::RunnerKey { .. }
             | Self::KeysMissing { .. }
             | Self::RootPlan(_) => ExitClass::Usage,
             Self::Metadata { .. }
@@ -239,6 +266,11 @@ impl Classify for TrustError {
                 "name the root.json that `gapscan trust init` made; if this is it, it was damaged: compare its SHA-256 with the original's"
             }
             Self::Key { .. } => "give the passphrase that the keys were made with, or bring the key back from a backup",
+            Self::PublicKey { .. } => "openssl makes one: openssl pkey -in KEY -pubout",
+            Self::NoSuchKey { .. } => "`gapscan trust show` lists the ids of the keys",
+            Self::RunnerKey { .. } => {
+                "bring both halves back from a backup; for a new key remove both, and tell whoever trusts the old one"
+            }
             Self::KeysMissing { .. } => "put the missing key files into the folder that --keys names",
             Self::PassphraseUnfit(_) | Self::RootPlan(_) | Self::Tuf(_) => return None,
         };

@@ -1,6 +1,5 @@
 //! Role keys: ECDSA P-256, in PKCS#8 PEM files, encrypted at rest.
 
-use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,11 +9,12 @@ use p256::ecdsa::{DerSignature, SigningKey};
 use p256::elliptic_curve::Generate;
 use pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
 use tough::schema::decoded::{Decoded, Hex};
-use tough::schema::key::{EcdsaKey, EcdsaScheme, Key};
+use tough::schema::key::Key;
 use zeroize::Zeroizing;
 
 use super::error::TrustError;
 use super::passphrase::Passphrase;
+use super::public;
 use crate::base::file;
 
 /// Bytes of a key file; an encrypted P-256 key takes about 400.
@@ -41,19 +41,18 @@ impl RoleKey {
     }
 
     fn of(key: SigningKey) -> Self {
-        let point = key.verifying_key().to_sec1_point(false);
-        let public = Key::Ecdsa {
-            keyval: EcdsaKey { public: point.as_bytes().to_vec().into(), _extra: HashMap::new() },
-            scheme: EcdsaScheme::EcdsaSha2Nistp256,
-            _extra: HashMap::new(),
-        };
-        let id = public.key_id().expect("a key is strings, which always have a JSON form");
+        let (public, id) = public::of_point(key.verifying_key().to_sec1_point(false).as_bytes());
         Self { key, public, id }
     }
 
     /// The public half as the root lists it.
     pub fn public(&self) -> &Key {
         &self.public
+    }
+
+    /// The public half as the uncompressed point.
+    pub fn point(&self) -> Vec<u8> {
+        self.key.verifying_key().to_sec1_point(false).as_bytes().to_vec()
     }
 
     /// Its TUF key id.

@@ -27,6 +27,7 @@ use url::Url;
 
 use super::error::TrustError;
 use super::key::hex;
+use super::public;
 use super::root::TrustRoot;
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
@@ -51,7 +52,7 @@ pub struct VerifiedMetadata {
     lineage: Digest,
     fingerprint: Digest,
     root_version: u64,
-    root_digest: Digest,
+    root_digests: Vec<Digest>,
     targets: Targets,
     expires: Timestamp,
 }
@@ -79,7 +80,12 @@ impl VerifiedMetadata {
 
     /// The digest of the last root of the chain.
     pub fn root_digest(&self) -> Digest {
-        self.root_digest
+        *self.root_digests.last().expect("a chain that was verified has a root")
+    }
+
+    /// The digests of all roots of the chain, from the first.
+    pub fn root_digests(&self) -> &[Digest] {
+        &self.root_digests
     }
 
     /// The signed list of targets.
@@ -168,7 +174,11 @@ fn in_lower_case(digits: &Decoded<Hex>) -> bool {
     serde_json::to_value(digits).is_ok_and(|text| text == hex(digits))
 }
 
-fn meets_threshold<T: Role + Serialize>(file: &str, role: &Signed<T>, root: &Root) -> Result<(), TrustError> {
+pub(super) fn meets_threshold<T: Role + Serialize>(
+    file: &str,
+    role: &Signed<T>,
+    root: &Root,
+) -> Result<(), TrustError> {
     root.verify_role(role).map_err(|_| {
         let keys = root.roles.get(&T::TYPE);
         TrustError::Threshold {
@@ -191,6 +201,10 @@ pub fn check_root(file: &str, root: &Root) -> Result<(), TrustError> {
     if root.keys.values().any(|key| !matches!(key, Key::Ecdsa { .. } | Key::Ed25519 { .. })) {
         return refuse("it names a key that is neither ECDSA P-256 nor Ed25519".to_owned());
     }
+    // A key in another spelling has another id, and could count twice towards a threshold.
+    if root.keys.values().any(|key| !is_in_one_form(key)) {
+        return refuse("it names a key in another form than the one that gapscan writes".to_owned());
+    }
     for role in [RoleType::Root, RoleType::Targets, RoleType::Snapshot, RoleType::Timestamp] {
         let Some(keys) = root.roles.get(&role) else { return refuse(format!("it has no role {role}")) };
         let mut ids: Vec<&[u8]> = keys.keyids.iter().map(|id| &id[..]).collect();
@@ -206,6 +220,24 @@ pub fn check_root(file: &str, root: &Root) -> Result<(), TrustError> {
     Ok(())
 }
 
+/// Whether a key has no field of its own and its public half is written as this program writes it: PEM with the uncompressed
+/// point for ECDSA P-256, 64 lower-case digits for Ed25519.
+fn is_in_one_form(key: &Key) -> bool {
+    match key {
+        Key::Ecdsa { keyval, _extra, .. } => {
+            let (written, _) = public::of_point(&keyval.public);
+            // 4 is the mark of an uncompressed point (SEC 1, section 2.3.3).
+            keyval.public.len() == 65
+                && keyval.public[0] == 4
+                && serde_json::to_value(key).ok() == serde_json::to_value(written).ok()
+        }
+        Key::Ed25519 { keyval, _extra, .. } => {
+            keyval.public.len() == 32 && _extra.is_empty() && keyval._extra.is_empty() && in_lower_case(&keyval.public)
+        }
+        Key::Rsa { .. } | Key::EcdsaOld { .. } => false,
+    }
+}
+
 /// Verifies a chain of roots `1.root.json`, `2.root.json`, ...: each is signed by its own keys and by those of the one
 /// before, no version is left out, and the pinned root is one of them. Gives the last.
 ///
@@ -215,19 +247,7 @@ pub fn verify_roots(files: &[&[u8]], pinned: &TrustRoot) -> Result<Signed<Root>,
     let mut last: Option<Signed<Root>> = None;
     for (index, bytes) in files.iter().enumerate() {
         let version = index as u64 + 1;
-        let file = root_file(version);
-        let root: Signed<Root> = parse(&file, bytes)?;
-        check_root(&file, &root.signed)?;
-        if root.signed.version.get() != version {
-            let reason = format!("it says that it is version {}", root.signed.version);
-            return Err(TrustError::Metadata { file, reason });
-        }
-        let mut roots = vec![&root.signed];
-        roots.extend(last.as_ref().map(|l| &l.signed));
-        check_signatures(&file, &root, &roots)?;
-        for root_of in roots {
-            meets_threshold(&file, &root, root_of)?;
-        }
+        let root = verify_root(&root_file(version), version, bytes, last.as_ref().map(|l| &l.signed))?;
         if version == pinned.version() && *bytes != pinned.bytes() {
             return Err(TrustError::OtherRoot(format!(
                 "its root {version} has the fingerprint {}, and the pinned one has {}",
@@ -245,6 +265,31 @@ pub fn verify_roots(files: &[&[u8]], pinned: &TrustRoot) -> Result<Signed<Root>,
             pinned.version()
         ))),
     }
+}
+
+/// Verifies that these bytes are the next root after `before`, as [`verify_roots`] does for each step of a chain.
+///
+/// # Errors
+/// When they are not.
+pub(super) fn verify_rotation(before: &Root, bytes: &[u8]) -> Result<Signed<Root>, TrustError> {
+    let file = root_file(before.version.get().saturating_add(1));
+    verify_root(&file, before.version.get().saturating_add(1), bytes, Some(before))
+}
+
+fn verify_root(file: &str, version: u64, bytes: &[u8], before: Option<&Root>) -> Result<Signed<Root>, TrustError> {
+    let root: Signed<Root> = parse(file, bytes)?;
+    check_root(file, &root.signed)?;
+    if root.signed.version.get() != version {
+        let reason = format!("it says that it is version {}", root.signed.version);
+        return Err(TrustError::Metadata { file: file.to_owned(), reason });
+    }
+    let mut roots = vec![&root.signed];
+    roots.extend(before);
+    check_signatures(file, &root, &roots)?;
+    for root_of in roots {
+        meets_threshold(file, &root, root_of)?;
+    }
+    Ok(root)
 }
 
 /// `N.root.json`
@@ -279,16 +324,33 @@ pub fn targets_file(name: &str, snapshot: &[u8]) -> Result<String, TrustError> {
     }
 }
 
-/// Verifies the metadata of a bundle against the pinned root, all of it and nothing besides.
-///
-/// # Errors
-/// When anything is missing, left over, unsigned, expired at `now` or at this machine's time, or not in its one form.
-pub async fn verify(
-    files: MetadataFiles,
+/// How many signatures metadata must have to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signatures {
+    /// As many as the root asks for.
+    Enough,
+    /// Those that are there must be valid; others are still to come.
+    Begun,
+}
+
+/// Metadata that fits together, and whose signatures are valid.
+pub(super) struct Examined {
+    pub(super) root: Root,
+    pub(super) timestamp: Signed<TimestampRole>,
+    pub(super) snapshot: (String, Signed<SnapshotRole>),
+    pub(super) targets: (String, Signed<Targets>),
+    lineage: Digest,
+    root_digests: Vec<Digest>,
+}
+
+/// Looks at everything but what `tough` says.
+pub(super) fn examine(
+    files: &MetadataFiles,
     pinned: &TrustRoot,
     limits: &Limits,
     now: Timestamp,
-) -> Result<VerifiedMetadata, TrustError> {
+    signatures: Signatures,
+) -> Result<Examined, TrustError> {
     let missing = |file: &str| TrustError::Metadata { file: file.to_owned(), reason: "it is missing".to_owned() };
     let get = |file: &str| files.get(file).map(Vec::as_slice).ok_or_else(|| missing(file));
 
@@ -309,9 +371,11 @@ pub async fn verify(
     check_signatures(TIMESTAMP_FILE, &timestamp, &[&root.signed])?;
     check_signatures(&snapshot_name, &snapshot, &[&root.signed])?;
     check_signatures(&targets_name, &targets, &[&root.signed])?;
-    meets_threshold(TIMESTAMP_FILE, &timestamp, &root.signed)?;
-    meets_threshold(&snapshot_name, &snapshot, &root.signed)?;
-    meets_threshold(&targets_name, &targets, &root.signed)?;
+    if signatures == Signatures::Enough {
+        meets_threshold(TIMESTAMP_FILE, &timestamp, &root.signed)?;
+        meets_threshold(&snapshot_name, &snapshot, &root.signed)?;
+        meets_threshold(&targets_name, &targets, &root.signed)?;
+    }
 
     let version = targets.signed.version.get();
     let refuse = |file: &str, reason: String| Err(TrustError::Metadata { file: file.to_owned(), reason });
@@ -341,19 +405,35 @@ pub async fn verify(
             return Err(TrustError::Expired { role, expires, now });
         }
     }
-    load_with_tough(&files, pinned, limits).await?;
-
-    Ok(VerifiedMetadata {
+    Ok(Examined {
         lineage: Digest::of(roots[0]),
-        root_digest: Digest::of(roots[roots.len() - 1]),
+        root_digests: roots.iter().map(Digest::of).collect(),
+        root: root.signed,
+        timestamp,
+        snapshot: (snapshot_name, snapshot),
+        targets: (targets_name, targets),
+    })
+}
+
+/// Verifies the metadata of a bundle against the pinned root, all of it and nothing besides.
+///
+/// # Errors
+/// When anything is missing, left over, unsigned, expired at `now` or at this machine's time, or not in its one form.
+pub async fn verify(
+    files: MetadataFiles,
+    pinned: &TrustRoot,
+    limits: &Limits,
+    now: Timestamp,
+) -> Result<VerifiedMetadata, TrustError> {
+    let Examined { root, timestamp, snapshot: (_, snapshot), targets: (_, targets), lineage, root_digests } =
+        examine(&files, pinned, limits, now, Signatures::Enough)?;
+    load_with_tough(&files, pinned, limits).await?;
+    Ok(VerifiedMetadata {
+        lineage,
+        root_digests,
         fingerprint: pinned.fingerprint(),
-        root_version: root.signed.version.get(),
-        expires: root
-            .signed
-            .expires
-            .min(timestamp.signed.expires)
-            .min(snapshot.signed.expires)
-            .min(targets.signed.expires),
+        root_version: root.version.get(),
+        expires: root.expires.min(timestamp.signed.expires).min(snapshot.signed.expires).min(targets.signed.expires),
         targets: targets.signed,
         files,
     })
@@ -419,6 +499,25 @@ pub fn sign<T: Role + Serialize>(role: T, keys: &[&super::key::RoleKey]) -> Resu
     signatures.sort_by(|a, b| a.keyid[..].cmp(&b.keyid[..]));
     signatures.dedup_by(|a, b| a.keyid == b.keyid);
     Ok(Signed { signed: role, signatures })
+}
+
+/// Adds a signature by this key in its place; one by the same key that is there stays. Says whether it was added.
+pub(super) fn insert_signature<T>(role: &mut Signed<T>, keyid: &Decoded<Hex>, signature: Vec<u8>) -> bool {
+    match role.signatures.binary_search_by(|s| s.keyid[..].cmp(&keyid[..])) {
+        Ok(_) => false,
+        Err(at) => {
+            role.signatures.insert(at, Signature { keyid: keyid.clone(), sig: signature.into() });
+            true
+        }
+    }
+}
+
+/// The exact bytes that signatures of a role are made over: the canonical JSON (OLPC) of `signed`.
+///
+/// # Errors
+/// When it has no such form.
+pub(super) fn payload<T: Role + Serialize>(role: &Signed<T>) -> Result<Vec<u8>, TrustError> {
+    role.signed.canonical_form().map_err(|e| TrustError::Metadata { file: T::TYPE.to_string(), reason: e.to_string() })
 }
 
 #[cfg(test)]

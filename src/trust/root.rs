@@ -18,7 +18,7 @@ use crate::base::file::{self, FileError};
 use crate::base::quantity::Span;
 
 /// The extra field of the root that carries [`RootPolicy`].
-const POLICY_FIELD: &str = "gapscan";
+pub(super) const POLICY_FIELD: &str = "gapscan";
 /// The folder of the role keys, beside the roots.
 pub const KEYS_FOLDER: &str = "keys";
 /// The roles, in the order in which they are shown.
@@ -42,6 +42,17 @@ pub fn role_name(role: RoleType) -> &'static str {
 pub struct RootPolicy {
     /// Role name to the longest validity.
     pub validity: BTreeMap<String, Span>,
+}
+
+impl RootPolicy {
+    /// Until when metadata of a role is valid that was made at `created`, if nothing else asks for longer than `wanted`.
+    ///
+    /// # Errors
+    /// When that is beyond the calendar.
+    pub fn until(&self, role: RoleType, created: Timestamp, wanted: Span) -> Result<Timestamp, TrustError> {
+        let most = self.validity.get(role_name(role)).copied().unwrap_or(wanted);
+        expiry(created, wanted.min(most))
+    }
 }
 
 /// A root that the operator pinned: never taken from a bundle. Its own signatures were checked.

@@ -724,7 +724,7 @@ impl Layout {
         blobs.extend(self.documents.clone());
         blobs.sort();
         blobs.dedup();
-        block(good.sample.relisted(&index, &blobs))
+        block(good.sample.relisted(index, &blobs))
     }
 
     fn attack(&self, good: &Good, what: impl Into<String>, expect: Expect) -> Attack {

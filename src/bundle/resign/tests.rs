@@ -1,0 +1,171 @@
+//! Signatures of two builders under one root.
+
+use std::fs;
+
+use tough::schema::RoleType;
+
+use super::*;
+use crate::base::exit::{Classify, ExitClass};
+use crate::base::progress::Progress;
+use crate::bundle::sample::Sample;
+use crate::trust::TrustError;
+use crate::trust::key::RoleKey;
+use crate::trust::passphrase::PassphraseSource;
+use crate::trust::root::{KEYS_FOLDER, RootPlan};
+use crate::trust::signer::{Signer, Wanted};
+
+/// A root that asks for two signatures on targets, and a bundle that the first of two builders made.
+struct Scene {
+    sample: Sample,
+    bytes: Vec<u8>,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let mut plan = RootPlan::default();
+        plan.keys.insert("targets".to_owned(), 2);
+        plan.threshold.insert("targets".to_owned(), 2);
+        let mut sample = Sample::with_plan(plan);
+        sample.signer = Self::signer(&sample, &["targets-1", "snapshot-1", "timestamp-1"], Wanted::Begin);
+        let bytes = sample.bytes(1).await;
+        Self { sample, bytes }
+    }
+
+    /// A builder who has these keys and no others.
+    fn signer(sample: &Sample, keys: &[&str], wanted: Wanted) -> Signer {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in keys {
+            let name = format!("{name}.pem");
+            fs::copy(sample.folder.path().join(KEYS_FOLDER).join(&name), folder.path().join(&name)).expect("a copy");
+        }
+        Signer::open_wanting(folder.path(), sample.root.root(), &PassphraseSource::default(), wanted).expect("keys")
+    }
+
+    async fn open<'a>(&self, bytes: &'a [u8]) -> Result<Unfinished<&'a [u8]>, BundleError> {
+        Unfinished::open(bytes, &self.sample.root, &Limits::default(), self.sample.now).await
+    }
+
+    async fn check(&self, bytes: &[u8]) -> Result<PartlySigned, BuildError> {
+        self.open(bytes).await?.verify(&Progress::quiet().step("verify")).await
+    }
+
+    /// The bundle with the signatures of this builder.
+    async fn signed(&self, bytes: &[u8], signer: &Signer) -> Vec<u8> {
+        let path = self.sample.folder.path().join("signed.tar");
+        let mut unfinished = self.open(bytes).await.expect("a bundle");
+        unfinished.metadata().sign(signer).expect("signed");
+        let resigned = unfinished.write(&path, &Progress::quiet().step("sign")).await.expect("written");
+        let signed = fs::read(&path).expect("the bundle");
+        assert_eq!((resigned.digest, resigned.bytes), (Digest::of(&signed), signed.len() as u64));
+        assert!(!self.sample.folder.path().join("signed.tar.part").exists());
+        signed
+    }
+
+    fn key(&self, name: &str) -> RoleKey {
+        let path = self.sample.folder.path().join(KEYS_FOLDER).join(format!("{name}.pem"));
+        RoleKey::read(&path, &mut || unreachable!("not asked")).expect("a key")
+    }
+}
+
+#[tokio::test]
+async fn two_builders_sign_one_content_and_only_both_together_are_enough() {
+    let mut scene = Scene::new().await;
+    let refused = scene.sample.verify(&scene.bytes).await.expect_err("one signature is not enough");
+    assert!(matches!(refused, BundleError::Trust(TrustError::Threshold { found: 1, threshold: 2, .. })), "{refused}");
+    let content = scene.open(&scene.bytes).await.expect("a bundle").bundle().digest;
+
+    // The second needs one key alone to sign what the first built.
+    let second = Scene::signer(&scene.sample, &["targets-2"], Wanted::Add);
+    let both = scene.signed(&scene.bytes, &second).await;
+    let verified = scene.sample.verify(&both).await.expect("two signatures");
+    assert_eq!(verified.bundle().digest, content, "the content is the same whoever signs");
+    assert_eq!(scene.signed(&both, &second).await, both, "nobody signs twice");
+
+    // The second builds it from the same lock, and the first signs that: the same bytes come out.
+    let first = Scene::signer(&scene.sample, &["targets-1"], Wanted::Add);
+    scene.sample.signer = Scene::signer(&scene.sample, &["targets-2", "snapshot-1", "timestamp-1"], Wanted::Begin);
+    let other = scene.sample.bytes(1).await;
+    assert_ne!(other, scene.bytes);
+    assert_eq!(scene.open(&other).await.expect("a bundle").bundle().digest, content);
+    assert_eq!(scene.signed(&other, &first).await, both);
+    // None at all may be there when it is built.
+    scene.sample.signer = Scene::signer(&scene.sample, &["snapshot-1", "timestamp-1"], Wanted::BeginWithoutTargets);
+    let unsigned = scene.sample.bytes(1).await;
+    assert!(scene.sample.verify(&unsigned).await.is_err());
+    let one = scene.signed(&unsigned, &first).await;
+    assert_eq!(scene.signed(&one, &second).await, both);
+}
+
+#[tokio::test]
+async fn nothing_is_signed_that_a_reader_would_refuse() {
+    let scene = Scene::new().await;
+    scene.check(&scene.bytes).await.expect("it is good");
+    for at in (0..scene.bytes.len()).filter(|at| at % 131 == 0) {
+        let mut changed = scene.bytes.clone();
+        changed[at] ^= if at % 2 == 0 { 0x20 } else { 1 << (at % 8) };
+        let error = scene.check(&changed).await.err().unwrap_or_else(|| panic!("byte {at} was changed"));
+        assert_eq!(error.class(), ExitClass::Refused, "byte {at}: {error}");
+    }
+    for at in (0..scene.bytes.len()).step_by(512) {
+        assert!(scene.check(&scene.bytes[..at]).await.is_err(), "cut at {at}");
+    }
+    assert!(scene.check(&[&scene.bytes[..], &[0]].concat()).await.is_err(), "a byte after the end");
+    let other = Sample::new();
+    let foreign = Unfinished::open(&scene.bytes[..], &other.root, &Limits::default(), scene.sample.now).await;
+    assert!(matches!(foreign.err(), Some(BundleError::Trust(TrustError::OtherRoot(_)))), "another root");
+    let late = "2200-01-01T00:00:00Z".parse().expect("a time");
+    let expired = Unfinished::open(&scene.bytes[..], &scene.sample.root, &Limits::default(), late).await;
+    assert!(matches!(expired.err(), Some(BundleError::Trust(TrustError::Expired { .. }))));
+}
+
+#[tokio::test]
+async fn a_file_is_replaced_only_by_a_whole_bundle() {
+    let scene = Scene::new().await;
+    let path = scene.sample.folder.path().join("bundle.tar");
+    let second = Scene::signer(&scene.sample, &["targets-2"], Wanted::Add);
+    let mut damaged = scene.bytes.clone();
+    let last = damaged.len() - 1024 - 512;
+    damaged[last] ^= 1;
+    for (bytes, good) in [(&damaged, false), (&scene.bytes, true)] {
+        fs::write(&path, bytes).expect("write");
+        let file = tokio::fs::File::open(&path).await.expect("a file");
+        let mut unfinished =
+            Unfinished::open(file, &scene.sample.root, &Limits::default(), scene.sample.now).await.expect("its head");
+        unfinished.metadata().sign(&second).expect("signed");
+        let written = unfinished.write(&path, &Progress::quiet().step("sign")).await;
+        assert_eq!(written.is_ok(), good);
+        assert_eq!(fs::read(&path).expect("a file") == *bytes, !good);
+        assert!(!scene.sample.folder.path().join("bundle.tar.part").exists());
+    }
+    scene.sample.verify(&fs::read(&path).expect("a file")).await.expect("a whole bundle");
+}
+
+#[tokio::test]
+async fn a_signature_from_elsewhere_is_taken_only_where_it_fits() {
+    let scene = Scene::new().await;
+    let mut unfinished = scene.open(&scene.bytes).await.expect("a bundle");
+    let metadata = unfinished.metadata();
+    let (second, snapshot, root) = (scene.key("targets-2"), scene.key("snapshot-1"), scene.key("root-1"));
+    let targets = metadata.payload(RoleType::Targets).expect("bytes");
+    let other = metadata.payload(RoleType::Snapshot).expect("bytes");
+    assert!(metadata.payload(RoleType::Root).is_err());
+    let good = second.sign(&targets);
+    for (case, key, signature) in [
+        ("over another role", second.id_hex(), second.sign(&other)),
+        ("by another key", second.id_hex(), snapshot.sign(&targets)),
+        ("by a key of another role", snapshot.id_hex(), snapshot.sign(&targets)),
+        ("by a root key", root.id_hex(), root.sign(&targets)),
+        ("by a stranger", RoleKey::generate().id_hex(), RoleKey::generate().sign(&targets)),
+        ("empty", second.id_hex(), Vec::new()),
+        ("with a byte after it", second.id_hex(), [&good[..], &[0]].concat()),
+    ] {
+        // The snapshot's key has signed already, so that a signature of its own adds nothing.
+        let added = metadata.add(&key, &signature);
+        assert!(added.as_ref().map_or(true, Vec::is_empty), "{case}: {added:?}");
+    }
+    assert_eq!(metadata.add(&second.id_hex()[..8], &good).expect("it fits").len(), 1);
+    assert!(metadata.progress().iter().all(|role| role.found == role.threshold));
+    let path = scene.sample.folder.path().join("signed.tar");
+    unfinished.write(&path, &Progress::quiet().step("sign")).await.expect("written");
+    scene.sample.verify(&fs::read(path).expect("a file")).await.expect("a whole bundle");
+}

@@ -8,6 +8,7 @@ mod archive;
 mod attack;
 mod bundle;
 mod metadata;
+mod property;
 mod reader;
 mod state;
 mod table;

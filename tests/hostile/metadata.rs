@@ -417,7 +417,7 @@ cases! {
             with("a repository that is a path", Expect::Says("Layout", "can't be a repository"), |index| {
                 index["manifests"][1]["annotations"][oci::REF_NAME] = json!("../a");
             }),
-            with("no repository", Expect::Says("Layout", "can't be a repository"), |index| {
+            with("no repository", Expect::Says("Layout", "is in no repository"), |index| {
                 index["manifests"][1]["annotations"] = json!({});
             }),
             with("two items in one repository", Expect::Says("Layout", "two items"), |index| {
@@ -621,7 +621,7 @@ fn index_of(children: &[Descriptor]) -> Vec<u8> {
 }
 
 /// The content of a bundle that is signed as it is, whatever it is: what a signer may be made to sign.
-struct Layout {
+pub(crate) struct Layout {
     /// Repository, media type and body.
     items: Vec<(String, &'static str, Vec<u8>)>,
     /// Documents that only others name.
@@ -629,18 +629,21 @@ struct Layout {
     catalog: bool,
     digest: Option<String>,
     change_index: Option<fn(&mut Value)>,
+    /// Instead of the one that follows from the items.
+    pub(crate) whole_index: Option<Value>,
     change_catalog: Option<fn(&mut Value)>,
 }
 
 impl Layout {
     /// With the image that every bundle has.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut layout = Self {
             items: Vec::new(),
             documents: Vec::new(),
             catalog: true,
             digest: None,
             change_index: None,
+            whole_index: None,
             change_catalog: None,
         };
         layout.image("images/gapscan", |_| {});
@@ -656,7 +659,7 @@ impl Layout {
     }
 
     /// Adds an image after `change` to its manifest.
-    fn image(&mut self, repository: &str, change: impl FnOnce(&mut Value)) -> Descriptor {
+    pub(crate) fn image(&mut self, repository: &str, change: impl FnOnce(&mut Value)) -> Descriptor {
         let mut image = json!({
             "schemaVersion": 2, "mediaType": oci::MANIFEST, "annotations": {"for": repository},
             "config": Descriptor::of(oci::CONFIG, &Self::config()),
@@ -677,7 +680,13 @@ impl Layout {
         descriptor
     }
 
-    fn bytes(&self, good: &Good) -> Vec<u8> {
+    /// The index that follows from the items.
+    pub(crate) fn index_json(&self, good: &Good) -> Value {
+        let mut parts = Parts::of(&self.bytes(good));
+        serde_json::from_slice(parts.at("index.json")).expect("JSON")
+    }
+
+    pub(crate) fn bytes(&self, good: &Good) -> Vec<u8> {
         let listed = |(repository, media_type, body): &(String, &'static str, Vec<u8>)| {
             json!({
                 "name": repository.rsplit('/').next(), "repository": repository, "source": "made for a test",
@@ -719,6 +728,9 @@ impl Layout {
         let mut index = json!({"schemaVersion": 2, "mediaType": oci::INDEX, "manifests": manifests});
         if let Some(change) = self.change_index {
             change(&mut index);
+        }
+        if let Some(whole) = &self.whole_index {
+            index = whole.clone();
         }
         blobs.extend(items.into_iter().map(|(_, media_type, body)| (media_type, body)));
         blobs.extend(self.documents.clone());

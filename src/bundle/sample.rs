@@ -1,13 +1,15 @@
 //! Small real bundles for tests: made, signed and written the way that the command does it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tough::schema::{Metafile, Signed, Snapshot as SnapshotRole, Targets, Timestamp as TimestampRole};
 
+use super::BundleError;
 use super::assembly::{Assembled, Assembly};
-use super::error::BundleError;
+use super::contents::{Contents, Entry};
 use super::oci::{self, Descriptor};
 use super::reader::{BundleReader, VerifiedBundle};
 use super::source::{Memory, Source};
@@ -18,6 +20,7 @@ use crate::base::progress::Progress;
 use crate::base::quantity::Span;
 use crate::model::catalog::{Catalog, CatalogDependency, CatalogItem, GAPSCAN_IMAGE, OnOld, Requires};
 use crate::model::notice::Notices;
+use crate::trust::metadata;
 use crate::trust::passphrase::PassphraseSource;
 use crate::trust::remembered::Remembered;
 use crate::trust::root::{self, KEYS_FOLDER, RootPlan, TrustRoot};
@@ -243,7 +246,9 @@ impl Sample {
         chain: Vec<Vec<u8>>,
     ) -> PathBuf {
         let assembled = images.assemble(version, self.created).await;
-        let path = self.folder.path().join(format!("{NAME}-{version}.tar"));
+        // A folder of its own, so that tests which share a sample do not meet.
+        let within = tempfile::tempdir_in(self.folder.path()).expect("a folder").keep();
+        let path = within.join(format!("{NAME}-{version}.tar"));
         let signing = Signing { signer, root, chain, valid_for: Span::days(36_500) };
         let step = Progress::quiet().step("build");
         writer::write(&assembled, &signing, &Writing { path: &path, cut: Cut::Whole, cache: None, step: &step })
@@ -274,6 +279,58 @@ impl Sample {
             blob.skip().await?;
         }
         reader.finish().await
+    }
+
+    /// Signs anew after `change` has had its way with the list of targets and the other entries: what an attacker inside
+    /// the signer's house could send, or a signer by mistake. Every outer check passes.
+    pub(crate) fn resigned(&self, parts: &mut Parts, change: impl FnOnce(&mut Targets)) {
+        let targets: Signed<Targets> =
+            metadata::parse("t", parts.at("targets.json")).expect("the sample's own metadata");
+        let mut targets = targets.signed;
+        change(&mut targets);
+        let (version, expires) = (targets.version, targets.expires);
+        let meta = |name: &str| {
+            let file = Metafile { length: None, hashes: None, version, _extra: HashMap::new() };
+            HashMap::from([(name.to_owned(), file)])
+        };
+        let mut snapshot = SnapshotRole::new("1.0.0".to_owned(), version, expires);
+        snapshot.meta = meta("targets.json");
+        let mut timestamp = TimestampRole::new("1.0.0".to_owned(), version, expires);
+        timestamp.meta = meta("snapshot.json");
+        *parts.at("timestamp.json") = metadata::to_bytes(&self.signer.sign(timestamp).expect("keys"));
+        *parts.at("snapshot.json") = metadata::to_bytes(&self.signer.sign(snapshot).expect("keys"));
+        *parts.at("targets.json") = metadata::to_bytes(&self.signer.sign(targets).expect("keys"));
+        for (name, _) in &mut parts.0 {
+            for role in ["snapshot", "targets"] {
+                if name.ends_with(&format!("{role}.json")) {
+                    *name = format!("metadata/{version}.{role}.json");
+                }
+            }
+        }
+    }
+
+    /// A bundle with these entries and a list of targets that fits them exactly.
+    pub(crate) async fn relisted(&self, index: serde_json::Value, blobs: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let mut parts = Parts::of(&self.bytes(1).await);
+        let index = serde_json::to_vec(&index).expect("JSON");
+        let entries = blobs
+            .iter()
+            .map(|(media_type, bytes)| Entry::blob(Digest::of(bytes), bytes.len() as u64, *media_type))
+            .collect();
+        let contents = Contents::new(NAME.to_owned(), 1, self.created, &index, entries);
+        parts.0.retain(|(name, _)| name.starts_with("metadata/"));
+        for entry in contents.entries() {
+            let bytes = match entry.name.as_str() {
+                "oci-layout" => oci::LAYOUT.to_vec(),
+                "index.json" => index.clone(),
+                _ => blobs.iter().find(|(_, b)| Digest::of(b) == entry.digest).expect("listed").1.clone(),
+            };
+            parts.0.push((entry.name.clone(), bytes));
+        }
+        self.resigned(&mut parts, |targets| {
+            *targets = contents.to_targets(targets.expires).expect("targets");
+        });
+        parts.join()
     }
 }
 

@@ -5,10 +5,9 @@ use std::num::NonZeroU64;
 
 use serde_json::json;
 use tokio::io::AsyncReadExt;
-use tough::schema::{Hashes, Metafile, Signed, Snapshot as SnapshotRole, Targets, Timestamp as TimestampRole};
+use tough::schema::{Hashes, Signed, Targets, Timestamp as TimestampRole};
 use tough::schema::{RoleType, Target};
 
-use super::contents::{Contents, Entry};
 use super::oci::{self, Descriptor, REF_NAME};
 use super::reader::BundleReader;
 use super::sample::{Images, NAME, Parts, Sample};
@@ -21,61 +20,6 @@ use crate::trust::TrustError;
 use crate::trust::metadata;
 use crate::trust::remembered::Remembered;
 use crate::trust::root::RootPlan;
-
-impl Sample {
-    /// Signs anew after `change` has had its way with the list of targets and the other entries: what an attacker inside
-    /// the signer's house could send, or a signer by mistake. Every outer check passes.
-    fn resigned(&self, parts: &mut Parts, change: impl FnOnce(&mut Targets)) {
-        let targets_name = parts.names().into_iter().find(|n| n.ends_with("targets.json")).expect("targets");
-        let mut targets: Signed<Targets> =
-            metadata::parse("t", parts.at("targets.json")).expect("the sample's own metadata");
-        change(&mut targets.signed);
-        let version = targets.signed.version;
-        let expires = targets.signed.expires;
-        let targets = metadata::to_bytes(&self.signer.sign(targets.signed).expect("keys"));
-        let meta = |name: &str, bytes: &[u8]| {
-            let hashes = Hashes { sha256: Digest::of(bytes).bytes().to_vec().into(), _extra: HashMap::new() };
-            let file =
-                Metafile { length: Some(bytes.len() as u64), hashes: Some(hashes), version, _extra: HashMap::new() };
-            HashMap::from([(name.to_owned(), file)])
-        };
-        let mut snapshot = SnapshotRole::new("1.0.0".to_owned(), version, expires);
-        snapshot.meta = meta("targets.json", &targets);
-        let snapshot = metadata::to_bytes(&self.signer.sign(snapshot).expect("keys"));
-        let mut timestamp = TimestampRole::new("1.0.0".to_owned(), version, expires);
-        timestamp.meta = meta("snapshot.json", &snapshot);
-        *parts.at("timestamp.json") = metadata::to_bytes(&self.signer.sign(timestamp).expect("keys"));
-        *parts.at("snapshot.json") = snapshot;
-        let at = parts.0.iter().position(|(n, _)| *n == targets_name).expect("targets");
-        parts.0[at] = (format!("metadata/{version}.targets.json"), targets);
-        let at = parts.0.iter().position(|(n, _)| n.ends_with("snapshot.json")).expect("snapshot");
-        parts.0[at].0 = format!("metadata/{version}.snapshot.json");
-    }
-
-    /// A bundle with these entries and a list of targets that fits them exactly.
-    pub(super) async fn relisted(&self, index: serde_json::Value, blobs: &[(&str, Vec<u8>)]) -> Vec<u8> {
-        let mut parts = Parts::of(&self.bytes(1).await);
-        let index = serde_json::to_vec(&index).expect("JSON");
-        let entries = blobs
-            .iter()
-            .map(|(media_type, bytes)| Entry::blob(Digest::of(bytes), bytes.len() as u64, *media_type))
-            .collect();
-        let contents = Contents::new(NAME.to_owned(), 1, self.created, &index, entries);
-        parts.0.retain(|(name, _)| name.starts_with("metadata/"));
-        for entry in contents.entries() {
-            let bytes = match entry.name.as_str() {
-                "oci-layout" => oci::LAYOUT.to_vec(),
-                "index.json" => index.clone(),
-                _ => blobs.iter().find(|(_, b)| Digest::of(b) == entry.digest).expect("listed").1.clone(),
-            };
-            parts.0.push((entry.name.clone(), bytes));
-        }
-        self.resigned(&mut parts, |targets| {
-            *targets = contents.to_targets(targets.expires).expect("targets");
-        });
-        parts.join()
-    }
-}
 
 pub(super) fn refused(result: Result<reader::VerifiedBundle, BundleError>, case: &str) -> String {
     let error = result.err().unwrap_or_else(|| panic!("{case}: accepted"));

@@ -400,7 +400,8 @@ pub(super) fn examine(
         if spec_version != SPEC_VERSION {
             return refuse(role, format!("it must follow TUF {SPEC_VERSION}"));
         }
-        if now > expires {
+        // Its life ends with that very second (TUF 5.3.10: the time of expiry must be higher).
+        if now >= expires {
             return Err(TrustError::Expired { role, expires, now });
         }
     }

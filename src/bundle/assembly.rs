@@ -9,7 +9,7 @@ use super::catalog;
 use super::contents::{Contents, Entry};
 use super::error::BundleError;
 use super::graph::Graph;
-use super::oci::{self, BundleIndex, Descriptor, Manifest, REF_NAME};
+use super::oci::{self, BundleIndex, COMPANION_OF, COMPANION_TAG, Descriptor, Manifest, REF_NAME};
 use super::source::{Memory, Source};
 use super::writer::BuildError;
 use crate::base::digest::Digest;
@@ -19,7 +19,8 @@ use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog};
 /// The items of a bundle that is being built.
 pub struct Assembly {
     limits: Limits,
-    index: BTreeMap<String, Descriptor>,
+    /// By repository, companions after the item, then by digest: the order of `index.json`.
+    index: BTreeMap<(String, bool, Digest), Descriptor>,
     documents: BTreeMap<Digest, (String, Bytes)>,
     blobs: BTreeMap<Digest, (u64, String, Arc<dyn Source>)>,
 }
@@ -55,16 +56,51 @@ impl Assembly {
         descriptor: &Descriptor,
         source: &Arc<dyn Source>,
     ) -> Result<(), BuildError> {
+        self.collect(descriptor, source).await?;
+        let annotations = BTreeMap::from([(REF_NAME.to_owned(), repository.to_owned())]);
+        self.list(repository, false, descriptor, annotations);
+        Ok(())
+    }
+
+    /// Adds a signature, SBOM or the like of the item in this repository, with the tag that it is found by if it has one.
+    ///
+    /// # Errors
+    /// As [`Assembly::add`].
+    pub async fn add_companion(
+        &mut self,
+        repository: &str,
+        descriptor: &Descriptor,
+        tag: Option<&str>,
+        source: &Arc<dyn Source>,
+    ) -> Result<(), BuildError> {
+        self.collect(descriptor, source).await?;
+        let mut annotations = BTreeMap::from([(COMPANION_OF.to_owned(), repository.to_owned())]);
+        annotations.extend(tag.map(|tag| (COMPANION_TAG.to_owned(), tag.to_owned())));
+        self.list(repository, true, descriptor, annotations);
+        Ok(())
+    }
+
+    fn list(
+        &mut self,
+        repository: &str,
+        companion: bool,
+        descriptor: &Descriptor,
+        annotations: BTreeMap<String, String>,
+    ) {
+        let named = Descriptor { annotations, platform: None, ..descriptor.clone() };
+        self.index.insert((repository.to_owned(), companion, descriptor.digest), named);
+    }
+
+    async fn collect(&mut self, descriptor: &Descriptor, source: &Arc<dyn Source>) -> Result<(), BuildError> {
         let mut todo = vec![descriptor.clone()];
         while let Some(next) = todo.pop() {
             todo.extend(self.add_manifest(&next, source).await?);
+            if self.documents.len() > self.limits.manifests {
+                let found = self.documents.len() as u64;
+                let what = "the number of manifests".to_owned();
+                return Err(BundleError::TooLarge { what, found, limit: self.limits.manifests as u64 }.into());
+            }
         }
-        let named = Descriptor {
-            annotations: BTreeMap::from([(REF_NAME.to_owned(), repository.to_owned())]),
-            platform: None,
-            ..descriptor.clone()
-        };
-        self.index.insert(repository.to_owned(), named);
         Ok(())
     }
 
@@ -86,8 +122,8 @@ impl Assembly {
             .map_err(|reason| BundleError::Manifest { digest, reason })?;
         self.documents.insert(digest, (descriptor.media_type.clone(), bytes));
         match manifest {
-            Manifest::Index { manifests } => Ok(manifests),
-            Manifest::Image { config, layers } => {
+            Manifest::Index { manifests, .. } => Ok(manifests),
+            Manifest::Image { config, layers, .. } => {
                 for blob in std::iter::once(config).chain(layers) {
                     if blob.size > self.limits.blob_bytes {
                         return Err(BuildError::BlobTooLarge { digest: blob.digest, bytes: blob.size });
@@ -150,10 +186,5 @@ impl Assembly {
         catalog::check_items(catalog, graph.index())?;
         let blobs = self.blobs.into_iter().map(|(digest, (_, _, source))| (digest, source)).collect();
         Ok(Assembled { contents, index, documents, blobs })
-    }
-
-    /// What index.json will say of this repository.
-    pub fn descriptor(&self, repository: &str) -> Option<&Descriptor> {
-        self.index.get(repository)
     }
 }

@@ -11,20 +11,21 @@ use super::oci::{self, Manifest};
 use super::scanner;
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
-use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog, CatalogItem, GAPSCAN_IMAGE};
+use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog, CatalogItem, GAPSCAN_IMAGE, Requires};
 use crate::model::provenance::BundleRef;
 use crate::model::scanner::BUILTIN;
 use crate::trust::metadata::{self, MetadataFiles};
 use crate::trust::remembered::{Candidate, Remembered, Use};
 use crate::trust::root::TrustRoot;
 
-/// All items of a catalog: images, profiles and dependencies.
+/// All items of a catalog: images, profiles, dependencies and charts.
 pub fn items(catalog: &Catalog) -> impl Iterator<Item = &CatalogItem> {
     catalog
         .images
         .iter()
         .chain(catalog.profiles.iter().map(|p| &p.item))
         .chain(catalog.dependencies.iter().map(|d| &d.item))
+        .chain(catalog.charts.iter().map(|c| &c.item))
 }
 
 /// Refuses a catalog whose parts do not fit together: names that are none or are there twice, repositories other than
@@ -38,6 +39,7 @@ pub fn check(catalog: &Catalog) -> Result<(), BundleError> {
         ("images", catalog.images.iter().collect::<Vec<_>>()),
         ("profiles", catalog.profiles.iter().map(|p| &p.item).collect()),
         ("dependencies", catalog.dependencies.iter().map(|d| &d.item).collect()),
+        ("charts", catalog.charts.iter().map(|c| &c.item).collect()),
     ];
     let mut names = BTreeSet::new();
     for (section, items) in &sections {
@@ -89,6 +91,14 @@ pub fn check(catalog: &Catalog) -> Result<(), BundleError> {
             return refuse(format!("profile `{name}` has no control or no kind of target, so it could only be green"));
         }
     }
+    for chart in &catalog.charts {
+        // It becomes a tag, which must be none that gapscan gives itself.
+        if semver::Version::parse(&chart.version).is_err() || chart.version.len() > 128 {
+            let (name, version) =
+                (crate::base::text::brief(&chart.item.name), crate::base::text::brief(&chart.version));
+            return refuse(format!("chart `{name}` has the version `{version}`, which is no SemVer"));
+        }
+    }
     Ok(())
 }
 
@@ -108,12 +118,67 @@ fn check_notices(catalog: &Catalog) -> Result<(), BundleError> {
     Ok(())
 }
 
+/// Refuses a catalog that asks for another version of gapscan than `own`.
+///
+/// # Errors
+/// When it does, or asks in a form that can't be read.
+fn check_requires(requires: &Requires, own: &str) -> Result<(), BundleError> {
+    let Some(wanted) = &requires.gapscan else { return Ok(()) };
+    let shown = crate::base::text::brief(wanted);
+    let wanted = semver::VersionReq::parse(wanted)
+        .map_err(|e| BundleError::Catalog(format!("`{shown}` asks for no versions of gapscan: {e}")))?;
+    let version = semver::Version::parse(own).map_err(|e| BundleError::Catalog(e.to_string()))?;
+    // A pre-release counts as the release that it is to become.
+    let released = semver::Version::new(version.major, version.minor, version.patch);
+    match wanted.matches(&version) || wanted.matches(&released) {
+        true => Ok(()),
+        false => Err(BundleError::Requires { wanted: shown, own: own.to_owned() }),
+    }
+}
+
+/// The first field of `found` that `known` has not, with its path. What is there without a value says nothing.
+fn unknown_field(found: &serde_json::Value, known: &serde_json::Value, path: &str) -> Option<String> {
+    use serde_json::Value;
+    match (found, known) {
+        (Value::Object(found), Value::Object(known)) => found.iter().find_map(|(name, value)| {
+            let path = format!("{path}/{}", crate::base::text::brief(name));
+            match known.get(name) {
+                Some(known) => unknown_field(value, known, &path),
+                None if value.is_null() => None,
+                None => Some(path),
+            }
+        }),
+        (Value::Array(found), Value::Array(known)) => {
+            found.iter().zip(known).enumerate().find_map(|(at, (f, k))| unknown_field(f, k, &format!("{path}/{at}")))
+        }
+        _ => None,
+    }
+}
+
 /// Parses a catalog of the bundle `bundle`, which was made at `created`.
 ///
 /// # Errors
 /// When it is no catalog, is another bundle's, or [`check`] refuses it.
 pub(super) fn parse(bytes: &[u8], bundle: &BundleRef, created: Timestamp) -> Result<Catalog, BundleError> {
-    let catalog: Catalog = serde_json::from_slice(bytes).map_err(|e| BundleError::Catalog(e.to_string()))?;
+    // Asked first, and of nothing else: what a newer program put into it may be beyond this one.
+    #[derive(serde::Deserialize)]
+    struct First {
+        #[serde(default)]
+        requires: Requires,
+    }
+    let wrong = |e: serde_json::Error| BundleError::Catalog(e.to_string());
+    let first: First = serde_json::from_slice(bytes).map_err(wrong)?;
+    check_requires(&first.requires, env!("CARGO_PKG_VERSION"))?;
+    let catalog: Catalog = serde_json::from_slice(bytes).map_err(wrong)?;
+    // A field that is passed over may be one that narrows what may be done, as an age policy does.
+    let found = serde_json::from_slice(bytes).map_err(wrong)?;
+    let known = serde_json::to_value(&catalog).map_err(wrong)?;
+    if let Some(field) = unknown_field(&found, &known, "") {
+        return Err(BundleError::Catalog(format!(
+            "this gapscan ({}) does not know its field `{field}`; a newer one made the bundle",
+            env!("CARGO_PKG_VERSION")
+        )));
+    }
     if catalog.name != bundle.name || catalog.version != bundle.version || catalog.created != created {
         return Err(BundleError::Catalog("it belongs to another bundle".to_owned()));
     }

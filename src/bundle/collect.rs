@@ -26,7 +26,7 @@ use crate::base::document::{self, ApiVersion};
 use crate::base::exit::ExitClass;
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
-use crate::model::catalog::{Catalog, CatalogDependency, CatalogItem, CatalogProfile, GAPSCAN_IMAGE};
+use crate::model::catalog::{Catalog, CatalogDependency, CatalogItem, CatalogProfile, GAPSCAN_IMAGE, OnOld, Requires};
 use crate::model::scanner::ScannerDocument;
 
 /// Bytes of an XCCDF data stream; the largest of the SCAP Security Guide have some 50 MB.
@@ -117,6 +117,8 @@ pub async fn collect(
         profiles: Vec::new(),
         dependencies: Vec::new(),
         notices: document.notices(),
+        charts: Vec::new(),
+        requires: Requires::default(),
     };
     for image in &document.images {
         let repository = format!("images/{}", image.name);
@@ -185,6 +187,8 @@ impl Work<'_> {
             media_type: item.media_type.clone(),
             digest: item.digest,
             size: item.size,
+            licences: Vec::new(),
+            verified: None,
         };
         self.items.push(item);
         self.sources.push((descriptor, source));
@@ -309,6 +313,6 @@ impl Work<'_> {
                 item
             }
         };
-        Ok(CatalogDependency { item, built: dependency.built, max_age: dependency.max_age })
+        Ok(CatalogDependency { item, built: dependency.built, max_age: dependency.max_age, on_old: OnOld::Refuse })
     }
 }

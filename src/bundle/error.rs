@@ -107,6 +107,14 @@ pub enum BundleError {
     /// The catalog is not what it must be.
     #[error("read the catalog: {0}")]
     Catalog(String),
+    /// The bundle is for other versions of this program.
+    #[error("use this bundle with gapscan {own}: it asks for {wanted}")]
+    Requires {
+        /// What it asks for.
+        wanted: String,
+        /// This program's version.
+        own: String,
+    },
     /// The content is not what somebody else got from the same lock.
     #[error("accept the bundle for signing: its content is {found}, and {wanted} was asked for")]
     OtherContent {
@@ -139,8 +147,9 @@ impl Classify for BundleError {
             | Self::TooLarge { .. }
             | Self::Manifest { .. }
             | Self::Layout { .. }
+            | Self::Catalog(_)
             | Self::OtherContent { .. }
-            | Self::Catalog(_) => ExitClass::Refused,
+            | Self::Requires { .. } => ExitClass::Refused,
         }
     }
 
@@ -154,6 +163,9 @@ impl Classify for BundleError {
             | Self::Trailing { .. }
             | Self::Digest { .. } => {
                 Some("compare the file's SHA-256 with the one on the connected host and copy it again".to_owned())
+            }
+            Self::Requires { .. } => {
+                Some("use a gapscan of such a version, or a bundle that was made for this one".to_owned())
             }
             Self::OtherContent { .. } => {
                 Some("say what differs with `gapscan bundle diff` before anybody signs either".to_owned())

@@ -4,7 +4,9 @@
 //! than in the descriptor ([`oci::Manifest::parse`]); a descriptor that lies about size or media type, names what is not
 //! signed, or a signed blob that nothing needs ([`Graph::build`]); a cycle or deep nesting (the walk's depth is bounded; a
 //! cycle would need a SHA-256 collision and would end at the depth); a million children (each must be a document of the
-//! bundle, whose number is bounded); two items in one repository, a repository that is a path ([`Graph::build`]).
+//! bundle, whose number is bounded); two items in one repository, a repository that is a path ([`Graph::build`]); a companion
+//! that is about nothing in its repository, about itself, or about another companion that is about it, a tag that could move
+//! another one (`Walk::companions`: only what hangs on an item is accepted, and only by the tag of what it is about).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +15,7 @@ use bytes::Bytes;
 use super::contents::{Contents, INDEX_JSON};
 use super::error::BundleError;
 use super::name::is_repository;
-use super::oci::{self, BundleIndex, Descriptor, Manifest, REF_NAME};
+use super::oci::{self, BundleIndex, COMPANION_OF, COMPANION_TAG, Descriptor, Manifest, REF_NAME};
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 
@@ -41,12 +43,38 @@ pub struct PushManifest {
     pub bytes: Bytes,
     /// The repositories that need it, sorted.
     pub repositories: Vec<String>,
+    /// What it is about, where it names a subject. The subject of a companion is in the bundle; that of an item need not be.
+    /// Where the registry has no referrers API, whoever pushes it has to list it under the tag of its subject
+    /// (distribution-spec 1.1, "Referrers Tag Schema").
+    pub subject: Option<Digest>,
+    /// What such a list says of it.
+    pub artifact_type: Option<String>,
+    /// Its annotations, which such a list repeats.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A signature, SBOM, attestation or the like: it is loaded into the repository of the item that it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Companion {
+    /// The repository, below the prefix.
+    pub repository: String,
+    /// The digest of its manifest or index.
+    pub digest: Digest,
+    /// The media type of its manifest or index.
+    pub media_type: String,
+    /// The length of its manifest or index in bytes.
+    pub size: u64,
+    /// The tag that it is found by, where it is not found by its subject.
+    pub tag: Option<String>,
+    /// Its kind, as `application/vnd.dev.cosign.simplesigning.v1+json`.
+    pub artifact_type: Option<String>,
 }
 
 /// The documents of a bundle, checked and connected.
 #[derive(Clone, Debug)]
 pub struct Graph {
     index: BTreeMap<String, Descriptor>,
+    companions: Vec<Companion>,
     manifests: Vec<PushManifest>,
     parsed: BTreeMap<Digest, Manifest>,
     blobs: BTreeMap<Digest, BTreeSet<String>>,
@@ -69,13 +97,21 @@ impl Graph {
             return Err(refuse("it is no OCI image index".to_owned()));
         }
         let mut items: BTreeMap<String, Descriptor> = BTreeMap::new();
+        let mut loose: Vec<(String, Descriptor)> = Vec::new();
+        let mut before: Option<Place> = None;
         for descriptor in index.manifests {
-            let repository = descriptor.annotations.get(REF_NAME).cloned().unwrap_or_default();
-            if !is_repository(&repository) {
-                return Err(refuse(format!("`{}` can't be a repository", crate::base::text::brief(&repository))));
-            }
-            if items.insert(repository.clone(), descriptor).is_some() {
+            let place = place(&descriptor).map_err(refuse)?;
+            let (repository, companion, _) = place.clone();
+            if !companion && items.contains_key(&repository) {
                 return Err(refuse(format!("two items are in the repository `{repository}`")));
+            }
+            if before.replace(place.clone()).is_some_and(|before| before >= place) {
+                return Err(refuse(format!("{} of `{repository}` is not where it belongs", descriptor.digest)));
+            }
+            if companion {
+                loose.push((repository, descriptor));
+            } else {
+                items.insert(repository, descriptor);
             }
         }
 
@@ -87,30 +123,54 @@ impl Graph {
             types: BTreeMap::new(),
             repositories: BTreeMap::new(),
             order: Vec::new(),
+            fresh: Vec::new(),
             blobs: BTreeMap::new(),
         };
         for (repository, descriptor) in &items {
             walk.visit(repository, descriptor, 0)?;
         }
+        let companions = walk.companions(loose)?;
         walk.check_complete()?;
         let Walk { parsed, types, repositories, order, mut blobs, .. } = walk;
         // The catalog is held with the manifests and is a blob all the same.
         let manifests = order
             .into_iter()
-            .map(|digest| PushManifest {
-                digest,
-                media_type: types[&digest].clone(),
-                bytes: documents[&digest].clone(),
-                repositories: repositories[&digest].iter().cloned().collect(),
+            .map(|digest| {
+                let about = parsed[&digest].about();
+                PushManifest {
+                    digest,
+                    media_type: types[&digest].clone(),
+                    bytes: documents[&digest].clone(),
+                    repositories: repositories[&digest].iter().cloned().collect(),
+                    subject: about.subject.as_ref().map(|subject| subject.digest),
+                    artifact_type: about.artifact_type.clone(),
+                    annotations: about.annotations.clone(),
+                }
             })
             .collect();
         let blobs = std::mem::take(&mut blobs).into_iter().map(|(digest, (repositories, _))| (digest, repositories));
-        Ok(Self { index: items, manifests, parsed, blobs: blobs.collect() })
+        Ok(Self { index: items, companions, manifests, parsed, blobs: blobs.collect() })
     }
 
     /// The items by repository.
     pub fn index(&self) -> &BTreeMap<String, Descriptor> {
         &self.index
+    }
+
+    /// What travels with the items, by repository.
+    pub fn companions(&self) -> &[Companion] {
+        &self.companions
+    }
+
+    /// All blobs that an item's repository needs, with their lengths: manifests, configurations and layers, its
+    /// companions' among them.
+    pub fn bytes_of(&self, repository: &str, contents: &Contents) -> u64 {
+        let entries = contents.documents.iter().chain(&contents.blobs);
+        let there = entries.chain(contents.base_blobs.iter().map(|blob| &blob.entry)).filter(|entry| {
+            let as_manifest = || self.manifests.iter().any(|m| m.digest == entry.digest && m.needed_in(repository));
+            self.blobs.get(&entry.digest).is_some_and(|r| r.contains(repository)) || as_manifest()
+        });
+        there.map(|entry| entry.size).sum()
     }
 
     /// All manifests, children before the indexes that name them.
@@ -129,6 +189,45 @@ impl Graph {
     }
 }
 
+impl PushManifest {
+    fn needed_in(&self, repository: &str) -> bool {
+        self.repositories.binary_search_by(|r| r.as_str().cmp(repository)).is_ok()
+    }
+}
+
+/// Where a descriptor stands in `index.json`: repository, whether it is a companion, digest.
+type Place = (String, bool, Digest);
+
+fn place(descriptor: &Descriptor) -> Result<Place, String> {
+    let annotations = &descriptor.annotations;
+    let (repository, companion) = match (annotations.get(REF_NAME), annotations.get(COMPANION_OF)) {
+        (Some(repository), None) if !annotations.contains_key(COMPANION_TAG) => (repository, false),
+        (None, Some(repository)) => (repository, true),
+        (None, None) => return Err(format!("{} is in no repository", descriptor.digest)),
+        (Some(_), _) => return Err(format!("{} is an item and a companion at once", descriptor.digest)),
+    };
+    if !is_repository(repository) {
+        return Err(format!("`{}` can't be a repository", crate::base::text::brief(repository)));
+    }
+    Ok((repository.clone(), companion, descriptor.digest))
+}
+
+/// The manifest that something with this tag is about: `sha256-HEX.sig`, `.att` or `.sbom`, as cosign writes them.
+pub fn tag_subject(tag: &str) -> Option<Digest> {
+    let (hex, kind) = tag.strip_prefix("sha256-")?.split_once('.')?;
+    let known = matches!(kind, "sig" | "att" | "sbom");
+    // The digest's own spelling is compared, so that only lower-case digits pass.
+    let digest: Digest = format!("sha256:{hex}").parse().ok()?;
+    (known && digest.hex() == hex).then_some(digest)
+}
+
+fn not_about(repository: &str, digest: Digest) -> BundleError {
+    BundleError::Manifest {
+        digest,
+        reason: format!("it is said to be a companion and is about nothing in `{repository}`"),
+    }
+}
+
 struct Walk<'a> {
     contents: &'a Contents,
     documents: &'a BTreeMap<Digest, Bytes>,
@@ -137,6 +236,8 @@ struct Walk<'a> {
     types: BTreeMap<Digest, String>,
     repositories: BTreeMap<Digest, BTreeSet<String>>,
     order: Vec<Digest>,
+    /// Manifests that were found and whose companions were not looked for yet, with their repositories.
+    fresh: Vec<(String, Digest)>,
     /// Which repositories need a blob, and the smallest of the media types that it is called.
     blobs: BTreeMap<Digest, (BTreeSet<String>, String)>,
 }
@@ -163,13 +264,14 @@ impl Walk<'_> {
         }
         self.same_type(digest, &descriptor.media_type)?;
         self.repositories.entry(digest).or_default().insert(repository.to_owned());
+        self.fresh.push((repository.to_owned(), digest));
         match self.parsed[&digest].clone() {
-            Manifest::Index { manifests } => {
+            Manifest::Index { manifests, .. } => {
                 for child in &manifests {
                     self.visit(repository, child, depth + 1)?;
                 }
             }
-            Manifest::Image { config, layers } => {
+            Manifest::Image { config, layers, .. } => {
                 for blob in std::iter::once(&config).chain(&layers) {
                     self.blob(digest, repository, blob)?;
                 }
@@ -179,6 +281,49 @@ impl Walk<'_> {
             self.order.push(digest);
         }
         Ok(())
+    }
+
+    /// Takes in the companions of what is there, and those of companions. What is left over is about nothing.
+    fn companions(&mut self, loose: Vec<(String, Descriptor)>) -> Result<Vec<Companion>, BundleError> {
+        let mut waiting: BTreeMap<(String, Digest), Vec<Descriptor>> = BTreeMap::new();
+        for (repository, descriptor) in loose {
+            let subject = self.subject(&repository, &descriptor)?;
+            waiting.entry((repository, subject)).or_default().push(descriptor);
+        }
+        let mut accepted = Vec::new();
+        while let Some((repository, subject)) = self.fresh.pop() {
+            let Some(((repository, _), about_it)) = waiting.remove_entry(&(repository, subject)) else { continue };
+            for descriptor in about_it {
+                self.visit(&repository, &descriptor, 0)?;
+                accepted.push(Companion {
+                    repository: repository.clone(),
+                    digest: descriptor.digest,
+                    tag: descriptor.annotations.get(COMPANION_TAG).cloned(),
+                    artifact_type: self.parsed[&descriptor.digest].about().artifact_type.clone(),
+                    media_type: descriptor.media_type,
+                    size: descriptor.size,
+                });
+            }
+        }
+        if let Some(((repository, _), left)) = waiting.first_key_value() {
+            return Err(not_about(repository, left[0].digest));
+        }
+        accepted.sort_by(|a, b| (&a.repository, a.digest).cmp(&(&b.repository, b.digest)));
+        Ok(accepted)
+    }
+
+    /// What a companion says that it is about: by its tag where it has one.
+    fn subject(&self, repository: &str, descriptor: &Descriptor) -> Result<Digest, BundleError> {
+        let digest = descriptor.digest;
+        let refuse = |reason: String| BundleError::Manifest { digest, reason };
+        if let Some(tag) = descriptor.annotations.get(COMPANION_TAG) {
+            let tag_problem = || refuse(format!("`{}` is no tag of a companion", crate::base::text::brief(tag)));
+            return tag_subject(tag).ok_or_else(tag_problem);
+        }
+        let bytes = self.documents.get(&digest).ok_or_else(|| refuse("it is not in the bundle".to_owned()))?;
+        let manifest = Manifest::parse(&descriptor.media_type, bytes).map_err(refuse)?;
+        let subject = manifest.about().subject.as_ref().map(|subject| subject.digest);
+        subject.ok_or_else(|| not_about(repository, digest))
     }
 
     fn same_type(&self, digest: Digest, media_type: &str) -> Result<(), BundleError> {

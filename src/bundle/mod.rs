@@ -3,10 +3,12 @@
 pub mod agent;
 pub mod archive;
 pub mod assembly;
+pub mod cache;
 pub mod catalog;
 pub mod collect;
 pub mod contents;
 pub mod definition;
+pub mod delta;
 mod error;
 pub mod graph;
 pub mod image_file;
@@ -23,10 +25,14 @@ pub mod reader;
 pub mod resign;
 pub mod scanner;
 pub mod source;
+pub mod split;
+pub mod sums;
 pub mod writer;
 
 pub use error::BundleError;
 
+#[cfg(test)]
+mod companion_tests;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]

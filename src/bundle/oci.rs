@@ -26,6 +26,12 @@ pub const LAYOUT_HEADER: &str = "application/vnd.oci.layout.header.v1+json";
 pub const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The annotation of `index.json` that names an item.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The annotation of `index.json` that names the item whose companion a manifest is, by its repository.
+pub const COMPANION_OF: &str = "io.gapscan.repository";
+/// The annotation of `index.json` with the tag of a companion that is found by it.
+pub const COMPANION_TAG: &str = "io.gapscan.tag";
+/// The annotation that names a licence (image-spec, annotations.md): an SPDX expression.
+pub const LICENCES: &str = "org.opencontainers.image.licenses";
 
 /// What a manifest's media type says that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,12 +104,27 @@ pub enum Manifest {
         config: Descriptor,
         /// The layers, the lowest first.
         layers: Vec<Descriptor>,
+        /// What it says about itself.
+        about: About,
     },
     /// It names other manifests.
     Index {
         /// These.
         manifests: Vec<Descriptor>,
+        /// What it says about itself.
+        about: About,
     },
+}
+
+/// What a manifest says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// What it is about, where it is a signature, an SBOM or the like (image-spec 1.1, `subject`).
+    pub subject: Option<Descriptor>,
+    /// Its kind, as a list of referrers tells it: `artifactType`, or else the media type of an image's configuration.
+    pub artifact_type: Option<String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -114,6 +135,9 @@ struct Raw {
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
+    subject: Option<Descriptor>,
+    artifact_type: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
     // Only their presence counts: with them the document could be read as a schema 1 manifest.
     fs_layers: Option<serde_json::Value>,
     history: Option<serde_json::Value>,
@@ -145,15 +169,33 @@ impl Manifest {
         if raw.fs_layers.is_some() || raw.history.is_some() {
             return Err("it could also be read as a schema 1 manifest".to_owned());
         }
-        match (kind, raw) {
-            (ManifestKind::Image, Raw { config: Some(config), layers: Some(layers), manifests: None, .. }) => {
-                Ok(Self::Image { config, layers })
+        let Raw { config, layers, manifests, subject, artifact_type, annotations, .. } = raw;
+        // Docker's documents know no subject: a registry would not list them as about something.
+        let oci = media_type == MANIFEST || media_type == INDEX;
+        let mut about = About {
+            subject: subject.filter(|_| oci),
+            artifact_type: artifact_type.filter(|_| oci),
+            annotations: annotations.unwrap_or_default(),
+        };
+        match (kind, config, layers, manifests) {
+            (ManifestKind::Image, Some(config), Some(layers), None) => {
+                if about.artifact_type.is_none() {
+                    about.artifact_type = Some(config.media_type.clone());
+                }
+                Ok(Self::Image { config, layers, about })
             }
-            (ManifestKind::Index, Raw { config: None, layers: None, manifests: Some(manifests), .. }) => {
-                Ok(Self::Index { manifests })
-            }
-            (ManifestKind::Image, _) => Err("an image has `config` and `layers` and no `manifests`".to_owned()),
-            (ManifestKind::Index, _) => Err("an index has `manifests` and neither `config` nor `layers`".to_owned()),
+            (ManifestKind::Index, None, None, Some(manifests)) => Ok(Self::Index { manifests, about }),
+            (ManifestKind::Image, ..) => Err("an image has `config` and `layers` and no `manifests`".to_owned()),
+            (ManifestKind::Index, ..) => Err("an index has `manifests` and neither `config` nor `layers`".to_owned()),
+        }
+    }
+}
+
+impl Manifest {
+    /// What it says about itself.
+    pub fn about(&self) -> &About {
+        match self {
+            Self::Image { about, .. } | Self::Index { about, .. } => about,
         }
     }
 }
@@ -166,7 +208,8 @@ pub struct BundleIndex {
     pub schema_version: u64,
     /// [`INDEX`]
     pub media_type: String,
-    /// One for each item; the annotation [`REF_NAME`] is the item's repository.
+    /// One for each item, whose repository is the annotation [`REF_NAME`], and for each companion of one, whose
+    /// repository is the annotation [`COMPANION_OF`]. By repository, items before companions, then by digest.
     pub manifests: Vec<Descriptor>,
 }
 

@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 
 use super::made;
 use super::oci::{self, Descriptor, Manifest, ManifestKind, Platform};
-use super::source::{BlobStream, Memory, Source, SourceError};
+use super::source::{BlobStream, Distance, Memory, Source, SourceError};
 use crate::base::digest::Digest;
 use crate::base::exit::ExitClass;
 use crate::base::limits::Limits;
@@ -52,7 +52,7 @@ pub async fn choose(
             }
             return Ok(Chosen { descriptor: plain(descriptor), index: None, source });
         }
-        Manifest::Index { manifests } => name_platforms(manifests, &source, limits).await?,
+        Manifest::Index { manifests, .. } => name_platforms(manifests, &source, limits).await?,
     };
     let mut found = Vec::new();
     for wanted in platforms {
@@ -163,6 +163,10 @@ struct Over {
 
 #[async_trait]
 impl Source for Over {
+    fn distance(&self) -> Distance {
+        self.below.distance()
+    }
+
     async fn manifest(&self, digest: &Digest, limit: u64) -> Result<Bytes, SourceError> {
         if *digest == self.digest {
             self.memory.manifest(digest, limit).await

@@ -25,7 +25,7 @@ use super::archive;
 use super::catalog;
 use super::contents::{BaseBlob, BaseRef, Contents, content_digest};
 use super::error::BundleError;
-use super::graph::{Graph, Item, PushManifest};
+use super::graph::{Companion, Graph, Item, PushManifest};
 use super::input::Input;
 use super::oci;
 use crate::base::digest::{Digest, Hasher};
@@ -88,8 +88,9 @@ pub struct BlobReader<'a, R> {
 pub struct Tag {
     /// The repository, below the prefix.
     pub repository: String,
-    /// The tag: `NAME.VERSION` of the bundle, and `NAME` for the catalog of its newest version. A bundle's name has no
-    /// dot, so that the two never collide.
+    /// The tag: `NAME.VERSION` of the bundle, and `NAME` for its newest version. A bundle's name has no dot, so that the two
+    /// never collide. A chart has the tag of its own version besides, by which Helm asks for it: it has two dots or more.
+    /// A companion that is found by a tag has that one.
     pub tag: String,
     /// The digest of the manifest or index.
     pub digest: Digest,
@@ -266,6 +267,16 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
             .collect()
     }
 
+    /// Signatures, SBOMs and the like that travel with the items, by repository.
+    pub fn companions(&self) -> &[Companion] {
+        self.graph.companions()
+    }
+
+    /// How many bytes this repository needs: manifests, configurations and layers, those of companions among them.
+    pub fn bytes_of(&self, repository: &str) -> u64 {
+        self.graph.bytes_of(repository, &self.contents)
+    }
+
     /// All manifests in the order in which they can be pushed: children before the indexes that name them.
     pub fn manifests(&self) -> &[PushManifest] {
         self.graph.manifests()
@@ -332,7 +343,7 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
         }
         let catalog_manifest = self.graph.index()[CATALOG_REPOSITORY].digest;
         Ok(VerifiedBundle {
-            tags: tags(&self.bundle, &self.items()),
+            tags: tags(&self.bundle, &self.items(), &self.catalog, self.graph.companions()),
             bundle: self.bundle,
             created: self.contents.created,
             catalog: self.catalog,
@@ -472,7 +483,7 @@ fn find_catalog(
     Ok((catalog::parse(bytes, bundle, created)?, bytes.clone()))
 }
 
-fn tags(bundle: &BundleRef, items: &[Item]) -> Vec<Tag> {
+fn tags(bundle: &BundleRef, items: &[Item], catalog: &Catalog, companions: &[Companion]) -> Vec<Tag> {
     let of = |item: &Item, tag: String| Tag {
         repository: item.repository.clone(),
         tag,
@@ -481,9 +492,23 @@ fn tags(bundle: &BundleRef, items: &[Item]) -> Vec<Tag> {
         size: item.size,
     };
     let versioned = format!("{}.{}", bundle.name, bundle.version);
+    // Companions first: whoever finds an item by its tag and asks for its signature must find that, too.
+    let found_by_tag = companions.iter().filter_map(|companion| {
+        Some(Tag {
+            repository: companion.repository.clone(),
+            tag: companion.tag.clone()?,
+            digest: companion.digest,
+            media_type: companion.media_type.clone(),
+            size: companion.size,
+        })
+    });
+    let charts = catalog.charts.iter().filter_map(|chart| {
+        let item = items.iter().find(|item| item.repository == chart.item.repository)?;
+        Some(of(item, chart.tag()))
+    });
     let (catalog, others): (Vec<&Item>, Vec<&Item>) = items.iter().partition(|i| i.repository == CATALOG_REPOSITORY);
     // The name alone is the newest version that was loaded; the catalog under that name is what a run begins with.
     let ordered = || others.iter().chain(&catalog);
     let versions = ordered().map(|item| of(item, versioned.clone()));
-    versions.chain(ordered().map(|item| of(item, bundle.name.clone()))).collect()
+    found_by_tag.chain(charts).chain(versions).chain(ordered().map(|item| of(item, bundle.name.clone()))).collect()
 }

@@ -11,12 +11,12 @@ use super::error::BundleError;
 use super::oci::{self, Descriptor};
 use super::reader::{BundleReader, VerifiedBundle};
 use super::source::{Memory, Source};
-use super::writer::{self, Signing};
+use super::writer::{self, Cut, Signing, Writing};
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::Span;
-use crate::model::catalog::{Catalog, CatalogDependency, CatalogItem, GAPSCAN_IMAGE};
+use crate::model::catalog::{Catalog, CatalogDependency, CatalogItem, GAPSCAN_IMAGE, OnOld, Requires};
 use crate::model::notice::Notices;
 use crate::trust::passphrase::PassphraseSource;
 use crate::trust::remembered::Remembered;
@@ -39,13 +39,14 @@ pub(crate) struct Sample {
 pub(crate) struct Images {
     source: Memory,
     items: Vec<(String, Descriptor)>,
+    companions: Vec<(String, Descriptor, Option<String>)>,
     /// What the bundle says about others.
     pub(crate) notices: Notices,
 }
 
 impl Images {
     pub(crate) fn new() -> Self {
-        Self { source: Memory::default(), items: Vec::new(), notices: Notices::default() }
+        Self { source: Memory::default(), items: Vec::new(), companions: Vec::new(), notices: Notices::default() }
     }
 
     /// Adds an image whose layers have these bytes, and gives its manifest's descriptor.
@@ -86,6 +87,33 @@ impl Images {
         self.items.push((repository.to_owned(), descriptor));
     }
 
+    /// An artifact with an empty configuration and one layer, about `subject`.
+    pub(crate) fn artifact(&mut self, content: &[u8], subject: Option<&Descriptor>) -> Descriptor {
+        let kind = "application/vnd.example.signature";
+        let mut manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": oci::MANIFEST, "artifactType": kind,
+            "config": Descriptor::of(oci::EMPTY, b"{}"),
+            "layers": [Descriptor::of(kind, content)],
+            "annotations": { "made": "by a test" },
+        });
+        if let Some(subject) = subject {
+            manifest["subject"] = serde_json::json!(subject);
+        }
+        self.source.insert(b"{}".as_slice());
+        self.source.insert(content.to_vec());
+        self.document(oci::MANIFEST, serde_json::to_vec(&manifest).expect("JSON"))
+    }
+
+    /// Lets something travel with the item of this repository.
+    pub(crate) fn companion(&mut self, repository: &str, descriptor: Descriptor, tag: Option<&str>) {
+        self.companions.push((repository.to_owned(), descriptor, tag.map(str::to_owned)));
+    }
+
+    /// The item of this repository.
+    pub(crate) fn descriptor(&self, repository: &str) -> Descriptor {
+        self.items.iter().find(|(name, _)| name == repository).expect("an item").1.clone()
+    }
+
     /// Four images (two share a layer, one is an index) and a dependency; some layers are empty or fill whole blocks.
     pub(crate) fn usual() -> Self {
         let mut images = Self::new();
@@ -115,6 +143,8 @@ impl Images {
                     media_type: d.media_type.clone(),
                     digest: d.digest,
                     size: d.size,
+                    licences: Vec::new(),
+                    verified: None,
                 })
                 .collect::<Vec<_>>()
         };
@@ -128,18 +158,33 @@ impl Images {
             profiles: Vec::new(),
             dependencies: of("dependencies/")
                 .into_iter()
-                .map(|item| CatalogDependency { item, built: None, max_age: None })
+                .map(|item| CatalogDependency { item, built: None, max_age: None, on_old: OnOld::Refuse })
                 .collect(),
+            charts: Vec::new(),
+            requires: Requires::default(),
             notices: self.notices.clone(),
         }
     }
 
     pub(crate) async fn assemble(self, version: u64, created: Timestamp) -> Assembled {
+        self.assemble_from(version, created, |memory| Arc::new(memory)).await
+    }
+
+    /// The same from a source that is made of what they have.
+    pub(crate) async fn assemble_from(
+        self,
+        version: u64,
+        created: Timestamp,
+        source: impl FnOnce(Memory) -> Arc<dyn Source>,
+    ) -> Assembled {
         let catalog = self.catalog(version, created);
         let mut assembly = Assembly::new(&Limits::default());
-        let source: Arc<dyn Source> = Arc::new(self.source);
+        let source = source(self.source);
         for (repository, descriptor) in &self.items {
             assembly.add(repository, descriptor, &source).await.expect("an item");
+        }
+        for (repository, descriptor, tag) in &self.companions {
+            assembly.add_companion(repository, descriptor, tag.as_deref(), &source).await.expect("a companion");
         }
         assembly.finish(&catalog).await.expect("a whole bundle")
     }
@@ -168,6 +213,16 @@ impl Sample {
         Remembered::in_folder(self.folder.path().join("state"))
     }
 
+    /// How its bundles are signed.
+    pub(crate) fn signing(&self) -> Signing<'_> {
+        Signing {
+            signer: &self.signer,
+            root: &self.root,
+            chain: vec![self.root.bytes().to_vec()],
+            valid_for: Span::days(36_500),
+        }
+    }
+
     /// The usual bundle in this version, as a file.
     pub(crate) async fn file(&self, version: u64) -> PathBuf {
         self.file_of(Images::usual(), version).await
@@ -191,7 +246,9 @@ impl Sample {
         let path = self.folder.path().join(format!("{NAME}-{version}.tar"));
         let signing = Signing { signer, root, chain, valid_for: Span::days(36_500) };
         let step = Progress::quiet().step("build");
-        writer::write_file(&assembled, &signing, &path, &step).await.expect("a bundle");
+        writer::write(&assembled, &signing, &Writing { path: &path, cut: Cut::Whole, cache: None, step: &step })
+            .await
+            .expect("a bundle");
         path
     }
 

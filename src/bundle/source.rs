@@ -16,9 +16,23 @@ use crate::base::limits::Limits;
 /// The bytes of a blob, not verified yet.
 pub type BlobStream = Box<dyn AsyncRead + Send + Unpin>;
 
+/// How far away content is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distance {
+    /// On this machine.
+    Here,
+    /// Beyond a network: it is not fetched again where it can be had here.
+    Away,
+}
+
 /// Gives content by digest. What it gives is verified by whoever asked.
 #[async_trait]
 pub trait Source: Send + Sync {
+    /// How far away the blobs are.
+    fn distance(&self) -> Distance {
+        Distance::Here
+    }
+
     /// A manifest or index of at most `limit` bytes.
     async fn manifest(&self, digest: &Digest, limit: u64) -> Result<Bytes, SourceError>;
 

@@ -53,7 +53,7 @@ impl Sample {
     }
 
     /// A bundle with these entries and a list of targets that fits them exactly.
-    async fn relisted(&self, index: serde_json::Value, blobs: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    pub(super) async fn relisted(&self, index: serde_json::Value, blobs: &[(&str, Vec<u8>)]) -> Vec<u8> {
         let mut parts = Parts::of(&self.bytes(1).await);
         let index = serde_json::to_vec(&index).expect("JSON");
         let entries = blobs
@@ -77,7 +77,7 @@ impl Sample {
     }
 }
 
-fn refused(result: Result<reader::VerifiedBundle, BundleError>, case: &str) -> String {
+pub(super) fn refused(result: Result<reader::VerifiedBundle, BundleError>, case: &str) -> String {
     let error = result.err().unwrap_or_else(|| panic!("{case}: accepted"));
     assert_eq!(error.class(), ExitClass::Refused, "{case}: {error}");
     error.to_string()

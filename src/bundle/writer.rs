@@ -1,117 +1,42 @@
 //! Signing and writing a bundle: the same assembled content and the same keys give the same bytes.
+//!
+//! The metadata says where each blob will lie, so all of them are brought to their places at once, in whatever order they
+//! come: nothing is written twice, and no second copy is made anywhere. Three who read behind and ahead of each other share
+//! the work: blobs are hashed while they are written (`fill`), the archive is hashed behind them (`follow`), and the
+//! disk is kept busy meanwhile.
 
-use std::collections::HashMap;
-use std::num::NonZeroU64;
+mod error;
+mod fill;
+mod follow;
+mod output;
+mod plan;
+mod signed;
+mod tide;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
-use tough::schema::{Metafile, Snapshot as SnapshotRole, Timestamp as TimestampRole};
+use tokio::task::spawn_blocking;
 
-use super::archive;
+use self::fill::{Filling, joined};
+use self::output::Output;
+use self::plan::Plan;
+use self::tide::Tide;
 use super::assembly::Assembled;
-use super::contents::{Entry, METADATA};
-use super::error::BundleError;
-use super::oci;
-use super::source::SourceError;
-use crate::base::digest::{Digest, Hasher};
-use crate::base::exit::{Classify, ExitClass};
-use crate::base::file::{self, FileError};
+use super::cache::Cache;
+use super::sums::{self, Sum, SumsFiles};
+use crate::base::digest::Digest;
 use crate::base::progress::Step;
-use crate::base::quantity::{Span, bytes_for_people};
-use crate::trust::TrustError;
-use crate::trust::metadata::{self, SPEC_VERSION, TIMESTAMP_FILE};
+use crate::base::quantity::Span;
 use crate::trust::root::TrustRoot;
 use crate::trust::signer::Signer;
 
+pub use self::error::BuildError;
+pub use self::output::Cut;
+
 /// What is moved at once.
-const CHUNK_BYTES: usize = 256 << 10;
-
-/// Metadata files with their names, in the order of the archive.
-type NamedFiles = Vec<(String, Vec<u8>)>;
-
-/// Why a bundle is not built.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// A source does not give something.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// What was assembled is no bundle.
-    #[error(transparent)]
-    Bundle(#[from] BundleError),
-    /// Keys or roots can't be used.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// A file can't be read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// Content is not what was locked.
-    #[error("collect {what}: its digest is {found}, and {expected} is locked")]
-    Changed {
-        /// What.
-        what: String,
-        /// The locked digest.
-        expected: Digest,
-        /// What was found.
-        found: Digest,
-    },
-    /// A blob ends before or goes on after its length.
-    #[error("collect {digest}: it has not the {expected} bytes that its manifest says")]
-    Length {
-        /// Which.
-        digest: Digest,
-        /// How many it must have.
-        expected: u64,
-    },
-    /// A blob has no place in the archive.
-    #[error("collect {digest}: it has {}, and an archive entry ends at 8 GiB", bytes_for_people(*.bytes))]
-    BlobTooLarge {
-        /// Which.
-        digest: Digest,
-        /// Its length.
-        bytes: u64,
-    },
-    /// Writing failed.
-    #[error("write `{}`", .path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The definition or the lock asks for something that can't be.
-    #[error("{0}")]
-    Definition(String),
-}
-
-impl Classify for BuildError {
-    fn class(&self) -> ExitClass {
-        match self {
-            Self::Source(error) => error.class(),
-            Self::Bundle(error) => error.class(),
-            Self::Trust(error) => error.class(),
-            Self::File(error) => error.class(),
-            Self::Changed { .. } | Self::Length { .. } => ExitClass::Refused,
-            Self::BlobTooLarge { .. } | Self::Definition(_) => ExitClass::Usage,
-            Self::Write { .. } => ExitClass::Unreachable,
-        }
-    }
-
-    fn remedy(&self) -> Option<String> {
-        match self {
-            Self::Source(error) => error.remedy(),
-            Self::Bundle(error) => error.remedy(),
-            Self::Trust(error) => error.remedy(),
-            Self::File(error) => error.remedy(),
-            Self::Changed { .. } | Self::Length { .. } => {
-                Some("if the change is wanted, run `gapscan bundle lock` again".to_owned())
-            }
-            Self::BlobTooLarge { .. } => Some("build the image with smaller layers".to_owned()),
-            Self::Write { .. } | Self::Definition(_) => None,
-        }
-    }
-}
+const PIECE_BYTES: usize = 256 << 10;
 
 /// How a bundle is signed.
 pub struct Signing<'a> {
@@ -125,15 +50,46 @@ pub struct Signing<'a> {
     pub valid_for: Span,
 }
 
+/// Where a bundle is written, and how.
+pub struct Writing<'a> {
+    /// The archive. Its parts and sums lie beside it.
+    pub path: &'a Path,
+    /// In one file, in parts, or one of the parts again.
+    pub cut: Cut,
+    /// Where blobs may be on this machine.
+    pub cache: Option<&'a Arc<Cache>>,
+    /// Who is told how far it is.
+    pub step: &'a Step,
+}
+
 /// What was written.
 #[derive(Clone, Debug)]
 pub struct Written {
     /// The length of the archive in bytes.
     pub bytes: u64,
-    /// The digest of the archive.
-    pub digest: Digest,
+    /// The digest of the archive; not known where one part alone was made.
+    pub digest: Option<Digest>,
+    /// The files that were written, in the order of the archive: the archive itself, or its parts.
+    pub files: Vec<Sum>,
+    /// The sums beside them; none are written with one part alone.
+    pub sums: Option<SumsFiles>,
+    /// What became of a part that was made alone.
+    pub compared: Option<Compared>,
+    /// Bytes that came from registries.
+    pub fetched_bytes: u64,
+    /// Bytes that came from bundles that were built before.
+    pub reused_bytes: u64,
     /// When the first of its metadata expires.
     pub expires: Timestamp,
+}
+
+/// Whether a part that was made alone is known to fit the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// The sums beside it name its digest.
+    Same,
+    /// There are no sums beside it that name it.
+    Unknown,
 }
 
 /// The same time without its fraction: TUF metadata carries whole seconds.
@@ -141,167 +97,137 @@ pub fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).expect("a time without its fraction is a time")
 }
 
-/// Writes the bundle to `path`: first to `path.part`, which is renamed when all was verified, synced and closed, and
+/// Dropped before all is done, it lets those who wait for bytes go, and takes away what was written.
+struct Attempt {
+    output: Arc<Output>,
+    tide: Arc<Tide>,
+}
+
+impl Attempt {
+    fn shared(&self) -> (Arc<Output>, Arc<Tide>) {
+        (Arc::clone(&self.output), Arc::clone(&self.tide))
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.tide.abandon();
+        self.output.give_up();
+    }
+}
+
+/// Writes a bundle: first under other names (`OUT.part`), which are changed when all was verified, synced and closed, and
 /// removed when anything fails.
 ///
 /// # Errors
-/// When content is not what was locked, keys are missing, or writing fails.
+/// When content is not what was locked, keys are missing, there is no room, or writing fails.
 ///
 /// # Cancel safety
-/// A cancelled write may leave `path.part`, never `path`.
-pub async fn write_file(
-    assembled: &Assembled,
-    signing: &Signing<'_>,
-    path: &Path,
-    step: &Step,
-) -> Result<Written, BuildError> {
-    let failed = |source| BuildError::Write { path: path.to_owned(), source };
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let attempt = async {
-        let mut file = tokio::fs::File::create(&part).await.map_err(failed)?;
-        file.set_max_buf_size(1 << 20);
-        let mut out = BufWriter::with_capacity(1 << 20, file);
-        let written = write(assembled, signing, &mut out, path, step).await?;
-        out.flush().await.map_err(failed)?;
-        out.into_inner().sync_all().await.map_err(failed)?;
-        tokio::fs::rename(&part, path).await.map_err(failed)?;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        file::sync_folder(folder).map_err(failed)?;
-        Ok(written)
+/// A cancelled write leaves nothing. A killed one may leave `OUT.part`, which the next one replaces; never `OUT`.
+pub async fn write(assembled: &Assembled, signing: &Signing<'_>, writing: &Writing<'_>) -> Result<Written, BuildError> {
+    let (metadata, expires) = signed::sign(&assembled.contents, signing)?;
+    let plan = Plan::new(assembled, metadata)?;
+    let output = Arc::new(Output::create(writing.path, writing.cut, plan.total())?);
+    let spans = plan.slots.iter().map(|slot| slot.span.clone());
+    let tide = Arc::new(Tide::new(plan.head_span(), spans, plan.end_span()));
+    for (index, slot) in plan.slots.iter().enumerate().filter(|(_, slot)| !output.wants(&slot.span)) {
+        tide.reach(index, slot.span.end);
+    }
+    let attempt = Attempt { output, tide };
+    let output = &attempt.output;
+
+    let (known, head, end, begin) = (plan.known()?, plan.head_span(), plan.end_span(), Arc::clone(output));
+    let begun = spawn_blocking(move || -> Result<(), BuildError> {
+        for (at, bytes) in &known {
+            begin.write_at(*at, bytes)?;
+        }
+        begin.complete(&head)?;
+        begin.complete(&end)
+    });
+    joined(output, begun).await??;
+
+    let (followed, flushed) = (attempt.shared(), attempt.shared());
+    let following = spawn_blocking(move || follow::follow(&followed.0, &followed.1));
+    let flushing = spawn_blocking(move || follow::flush(&flushed.0, &flushed.1));
+    let filling = Filling {
+        plan: &plan,
+        sources: &assembled.blobs,
+        output,
+        tide: &attempt.tide,
+        cache: writing.cache,
+        step: writing.step,
     };
-    let result = attempt.await;
-    if result.is_err() {
-        // What failed is told already; a part that can't be removed is still no bundle.
-        let _ = tokio::fs::remove_file(&part).await;
+    let came = filling.run().await;
+    if came.is_err() {
+        attempt.tide.abandon();
     }
-    result
-}
+    // Both are waited for before any error is told.
+    let (followed, flushed) = (joined(output, following).await, joined(output, flushing).await);
+    let came = came?;
+    flushed??;
+    let digests = followed??.ok_or_else(|| output.failed(std::io::Error::other("the digests were given up")))?;
 
-async fn write(
-    assembled: &Assembled,
-    signing: &Signing<'_>,
-    out: &mut (impl AsyncWrite + Unpin),
-    path: &Path,
-    step: &Step,
-) -> Result<Written, BuildError> {
-    let (files, expires) = sign(assembled, signing)?;
-    let mut out = Output { out, hasher: Hasher::new(), path, step };
-    for (name, bytes) in &files {
-        out.whole(&format!("{METADATA}{name}"), bytes).await?;
-    }
-    out.whole(&assembled.contents.layout.name, oci::LAYOUT).await?;
-    out.whole(&assembled.contents.index.name, &assembled.index).await?;
-    for entry in &assembled.contents.documents {
-        out.whole(&entry.name, &assembled.documents[&entry.digest]).await?;
-    }
-    for entry in &assembled.contents.blobs {
-        let source = &assembled.blobs[&entry.digest];
-        let stream = source.blob(&entry.digest, entry.size).await?;
-        out.stream(entry, stream).await?;
-    }
-    out.bytes(&archive::END).await?;
-    let bytes = out.hasher.length();
-    Ok(Written { bytes, digest: out.hasher.finish(), expires })
-}
-
-/// The signed metadata files in their order in the archive, and when the first expires. All times follow from the
-/// creation, so that a second builder signs the same.
-fn sign(assembled: &Assembled, signing: &Signing<'_>) -> Result<(NamedFiles, Timestamp), BuildError> {
-    let contents = &assembled.contents;
-    let policy = signing.root.policy()?;
-    let until = |role: tough::schema::RoleType| policy.until(role, contents.created, signing.valid_for);
-    use tough::schema::RoleType;
-    let version = NonZeroU64::new(contents.version).filter(|v| v.get() <= metadata::MAX_VERSION).ok_or_else(|| {
-        BuildError::Definition(format!("use version {}: it must be 1 to {}", contents.version, metadata::MAX_VERSION))
-    })?;
-    // Neither length nor hash: a second person may add a signature to a file that another one speaks of. What is signed
-    // is pinned all the same, for every version is remembered with its content.
-    let meta = |name: &str| {
-        HashMap::from([(name.to_owned(), Metafile { length: None, hashes: None, version, _extra: HashMap::new() })])
+    let targets = output.targets().iter();
+    let files: Vec<Sum> =
+        targets.zip(digests.files).map(|(target, digest)| Sum { path: target.path.clone(), digest }).collect();
+    let mut written = Written {
+        bytes: plan.total(),
+        digest: digests.whole.filter(|_| !matches!(writing.cut, Cut::Part(..))),
+        files,
+        sums: None,
+        compared: None,
+        fetched_bytes: came.fetched,
+        reused_bytes: came.reused,
+        expires,
     };
-    let signer = signing.signer;
-    let targets_until = until(RoleType::Targets)?;
-    let targets = metadata::to_bytes(&signer.sign(contents.to_targets(targets_until)?)?);
-    let mut snapshot = SnapshotRole::new(SPEC_VERSION.to_owned(), version, until(RoleType::Snapshot)?);
-    snapshot.meta = meta("targets.json");
-    let mut expires = targets_until.min(snapshot.expires);
-    let snapshot = metadata::to_bytes(&signer.sign(snapshot)?);
-    let mut timestamp = TimestampRole::new(SPEC_VERSION.to_owned(), version, until(RoleType::Timestamp)?);
-    timestamp.meta = meta("snapshot.json");
-    expires = expires.min(timestamp.expires);
-    let timestamp = metadata::to_bytes(&signer.sign(timestamp)?);
-
-    let mut files: NamedFiles =
-        signing.chain.iter().enumerate().map(|(i, bytes)| (metadata::root_file(i as u64 + 1), bytes.clone())).collect();
-    files.push((TIMESTAMP_FILE.to_owned(), timestamp));
-    files.push((format!("{version}.snapshot.json"), snapshot));
-    files.push((format!("{version}.targets.json"), targets));
-    Ok((files, expires))
+    match written.digest {
+        Some(digest) => finish_all(output, &mut written, digest, signing, writing)?,
+        None => finish_part(output, &mut written, writing)?,
+    }
+    if let Some(cache) = writing.cache.filter(|_| written.digest.is_some()) {
+        let paths: Vec<PathBuf> = written.files.iter().map(|file| file.path.clone()).collect();
+        if let Err(error) = cache.record(&paths, &assembled.contents, plan.head_span().end) {
+            tracing::debug!(%error, "the next build can't use what this one downloaded");
+        }
+    }
+    Ok(written)
 }
 
-struct Output<'a, W> {
-    out: &'a mut W,
-    hasher: Hasher,
-    path: &'a Path,
-    step: &'a Step,
+fn finish_all(
+    output: &Output,
+    written: &mut Written,
+    digest: Digest,
+    signing: &Signing<'_>,
+    writing: &Writing<'_>,
+) -> Result<(), BuildError> {
+    let paths: Vec<PathBuf> = written.files.iter().map(|file| file.path.clone()).collect();
+    let leftovers = sums::leftovers(writing.path, &paths);
+    // Sums that are wrong are never beside a bundle, only none for a moment.
+    output.commit(|| Ok(sums::remove(writing.path)?))?;
+    for path in leftovers {
+        std::fs::remove_file(&path).map_err(|source| BuildError::Write { path, source })?;
+    }
+    let mut lines = vec![Sum { path: writing.path.to_owned(), digest }];
+    if writing.cut != Cut::Whole {
+        lines.extend(written.files.iter().cloned());
+    }
+    written.sums = Some(sums::write(writing.path, &lines, Some(signing.signer))?);
+    Ok(())
 }
 
-impl<W: AsyncWrite + Unpin> Output<'_, W> {
-    async fn bytes(&mut self, bytes: &[u8]) -> Result<(), BuildError> {
-        self.hasher.update(bytes);
-        self.step.advance(bytes.len() as u64);
-        let failed = |source| BuildError::Write { path: self.path.to_owned(), source };
-        self.out.write_all(bytes).await.map_err(failed)
-    }
-
-    async fn header(&mut self, name: &str, size: u64) -> Result<(), BuildError> {
-        let header = archive::header(name, size).ok_or_else(|| BundleError::TooLarge {
-            what: format!("`{name}`"),
-            found: size,
-            limit: archive::MAX_SIZE,
-        })?;
-        self.bytes(&header).await
-    }
-
-    async fn pad(&mut self, size: u64) -> Result<(), BuildError> {
-        let zeros = [0; archive::BLOCK];
-        self.bytes(&zeros[..archive::padding(size)]).await
-    }
-
-    async fn whole(&mut self, name: &str, bytes: &[u8]) -> Result<(), BuildError> {
-        self.header(name, bytes.len() as u64).await?;
-        self.bytes(bytes).await?;
-        self.pad(bytes.len() as u64).await
-    }
-
-    async fn stream(&mut self, entry: &Entry, stream: super::source::BlobStream) -> Result<(), BuildError> {
-        self.header(&entry.name, entry.size).await?;
-        let mut hasher = Hasher::new();
-        let mut buffer = vec![0; CHUNK_BYTES];
-        // One byte more than there may be, so that a longer blob is seen.
-        let mut stream = stream.take(entry.size + 1);
-        loop {
-            let count = stream.read(&mut buffer).await.map_err(|e| {
-                SourceError::new(ExitClass::Unreachable, format!("read {} from its source", entry.digest)).because(e)
-            })?;
-            if count == 0 {
-                break;
+/// A part that was made alone must be the one that the others were made with.
+fn finish_part(output: &Output, written: &mut Written, writing: &Writing<'_>) -> Result<(), BuildError> {
+    for file in &written.files {
+        written.compared = Some(match sums::expected(writing.path, &file.path) {
+            None => Compared::Unknown,
+            Some(expected) if expected == file.digest => Compared::Same,
+            Some(expected) => {
+                return Err(BuildError::OtherPart { path: file.path.clone(), expected, found: file.digest });
             }
-            hasher.update(&buffer[..count]);
-            if hasher.length() > entry.size {
-                return Err(BuildError::Length { digest: entry.digest, expected: entry.size });
-            }
-            self.bytes(&buffer[..count]).await?;
-        }
-        if hasher.length() != entry.size {
-            return Err(BuildError::Length { digest: entry.digest, expected: entry.size });
-        }
-        let found = hasher.finish();
-        if found != entry.digest {
-            return Err(BuildError::Changed { what: entry.name.clone(), expected: entry.digest, found });
-        }
-        self.pad(entry.size).await
+        });
     }
+    output.commit(|| Ok(()))
 }
+
+#[cfg(test)]
+mod tests;

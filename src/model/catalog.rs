@@ -41,6 +41,28 @@ pub struct Catalog {
     /// What it says about other bundles.
     #[serde(default, skip_serializing_if = "Notices::is_empty")]
     pub notices: Notices,
+    /// Helm charts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub charts: Vec<CatalogChart>,
+    /// Which programs may use the bundle. Looked at before anything else of the catalog is.
+    #[serde(default, skip_serializing_if = "Requires::is_empty")]
+    pub requires: Requires,
+}
+
+/// Which programs may use a bundle.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Requires {
+    /// Versions of gapscan, as `>=0.1.0, <0.3.0` (the form of Cargo's version requirements).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gapscan: Option<String>,
+}
+
+impl Requires {
+    /// Whether it asks for nothing.
+    pub fn is_empty(&self) -> bool {
+        self.gapscan.is_none()
+    }
 }
 
 /// One OCI image or artifact of the bundle.
@@ -59,6 +81,27 @@ pub struct CatalogItem {
     pub digest: Digest,
     /// The length of its manifest or index in bytes.
     pub size: u64,
+    /// Its licences, as SPDX expressions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licences: Vec<String>,
+    /// The upstream signature that was verified when it was collected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<UpstreamSignature>,
+}
+
+/// A signature of whoever made an item, verified by the bundler with a key that the definition names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpstreamSignature {
+    /// The SHA-256 of the key's SubjectPublicKeyInfo (DER), as `openssl pkey -pubin -outform DER | sha256sum` gives it.
+    pub key: Digest,
+    /// What was signed: the item, or the index that it was chosen from.
+    pub subject: Digest,
+    /// The manifest that holds the signature.
+    pub signature: Digest,
+    /// The name that the signer gave to what was signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
 }
 
 /// One profile of the bundle: an image of one uncompressed tar layer, which can be mounted as an image volume. The layer
@@ -88,10 +131,62 @@ pub struct CatalogDependency {
     /// The image or artifact.
     #[serde(flatten)]
     pub item: CatalogItem,
-    /// When its content was built, as the definition of the bundle says.
+    /// When its content was built: what the content itself says, where it says it, or else the definition of the bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub built: Option<Timestamp>,
     /// How old it may be when it is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Span>,
+    /// What happens when it is older.
+    #[serde(default, skip_serializing_if = "OnOld::is_refuse")]
+    pub on_old: OnOld,
+}
+
+/// What happens to a scan whose database is older than it may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnOld {
+    /// Nothing that it says counts: the controls are not evaluated.
+    #[default]
+    Refuse,
+    /// Its verdicts count, with a note that says how old it is.
+    Warn,
+}
+
+impl OnOld {
+    /// Whether it is [`OnOld::Refuse`].
+    pub fn is_refuse(&self) -> bool {
+        *self == Self::Refuse
+    }
+
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Warn => "warn",
+        }
+    }
+}
+
+/// One Helm chart of the bundle.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CatalogChart {
+    /// The artifact.
+    #[serde(flatten)]
+    pub item: CatalogItem,
+    /// The chart's own name.
+    pub chart: String,
+    /// The chart's own version (SemVer 2).
+    pub version: String,
+    /// The version of what it installs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_version: Option<String>,
+}
+
+impl CatalogChart {
+    /// The tag by which Helm asks for it: its version, with `_` for the `+` that no tag may have.
+    pub fn tag(&self) -> String {
+        self.version.replace('+', "_")
+    }
 }

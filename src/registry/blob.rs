@@ -41,13 +41,34 @@ impl AsyncRead for BlobReader {
     }
 }
 
+/// The bytes of a blob: as many as its descriptor says, taken up again where a connection broke, and not hashed. Whoever
+/// reads them compares the digest.
+pub struct UnverifiedBlob {
+    inner: StreamReader<BoxStream<'static, io::Result<Bytes>>, Bytes>,
+}
+
+impl fmt::Debug for UnverifiedBlob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnverifiedBlob").finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for UnverifiedBlob {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
 struct Pull {
     client: Client,
     action: Action,
     repository: Repository,
     digest: Digest,
     size: u64,
-    hasher: Hasher,
+    /// How far it was read.
+    read: u64,
+    /// `None` where the caller compares the digest.
+    hasher: Option<Hasher>,
     body: Option<BoxStream<'static, reqwest::Result<Bytes>>>,
     resumes: usize,
     failures_in_a_row: usize,
@@ -59,33 +80,57 @@ impl Client {
     /// # Errors
     /// When there is none, or the registry can't be asked. What goes wrong later is an error of the reader.
     pub async fn blob(&self, repository: &Repository, digest: &Digest, size: u64) -> Result<BlobReader, RegistryError> {
-        let mut pull = Pull {
+        let pull = self.pull(repository, digest, size, Some(Hasher::new()));
+        Ok(BlobReader { inner: StreamReader::new(pull.pieces().await?) })
+    }
+
+    /// The same for a caller who hashes what it reads anyway: the stream verifies the length alone.
+    ///
+    /// # Errors
+    /// As [`Client::blob`].
+    pub async fn unverified_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<UnverifiedBlob, RegistryError> {
+        let pull = self.pull(repository, digest, size, None);
+        Ok(UnverifiedBlob { inner: StreamReader::new(pull.pieces().await?) })
+    }
+
+    fn pull(&self, repository: &Repository, digest: &Digest, size: u64, hasher: Option<Hasher>) -> Pull {
+        Pull {
             client: self.clone(),
             action: self.action("pull blob", digest, "from", repository),
             repository: repository.clone(),
             digest: *digest,
             size,
-            hasher: Hasher::new(),
+            read: 0,
+            hasher,
             body: None,
             resumes: 0,
             failures_in_a_row: 0,
-        };
-        pull.connect().await?;
-        let pieces = stream::try_unfold(pull, |mut pull| async move {
+        }
+    }
+}
+
+impl Pull {
+    /// Connects, and gives what comes.
+    async fn pieces(mut self) -> Result<BoxStream<'static, io::Result<Bytes>>, RegistryError> {
+        self.connect().await?;
+        let pieces = stream::try_unfold(self, |mut pull| async move {
             match pull.next().await {
                 Ok(piece) => Ok(piece.map(|piece| (piece, pull))),
                 Err(error) => Err(io::Error::other(error)),
             }
         });
-        Ok(BlobReader { inner: StreamReader::new(pieces.boxed()) })
+        Ok(pieces.boxed())
     }
-}
 
-impl Pull {
     /// Opens the body at the place that was reached.
     async fn connect(&mut self) -> Result<(), RegistryError> {
         let client = self.client.clone();
-        let offset = self.hasher.length();
+        let offset = self.read;
         let url = client.url(&format!("{}/blobs/{}", self.repository, self.digest));
         let expected = [StatusCode::OK, StatusCode::PARTIAL_CONTENT];
         let scope = Client::pull_scope(&self.repository);
@@ -130,16 +175,18 @@ impl Pull {
                 Ok(Some(Ok(piece))) if piece.is_empty() => continue,
                 Ok(Some(Ok(piece))) => {
                     self.failures_in_a_row = 0;
-                    self.hasher.update(&piece);
-                    let found = self.hasher.length();
+                    if let Some(hasher) = &mut self.hasher {
+                        hasher.update(&piece);
+                    }
+                    self.read += piece.len() as u64;
+                    let found = self.read;
                     if found > self.size {
                         return Err(RegistryError::Size { action: self.action.clone(), expected: self.size, found });
                     }
                     return Ok(Some(piece));
                 }
-                Ok(None) if self.hasher.length() == self.size => {
-                    let found = self.hasher.clone().finish();
-                    if found != self.digest {
+                Ok(None) if self.read == self.size => {
+                    if let Some(found) = self.hasher.take().map(Hasher::finish).filter(|found| *found != self.digest) {
                         return Err(RegistryError::Digest {
                             action: self.action.clone(),
                             expected: self.digest,
@@ -149,7 +196,7 @@ impl Pull {
                     return Ok(None);
                 }
                 Ok(None) => {
-                    let found = self.hasher.length();
+                    let found = self.read;
                     RegistryError::Size { action: self.action.clone(), expected: self.size, found }
                 }
                 Ok(Some(Err(source))) => {
@@ -162,7 +209,7 @@ impl Pull {
             if self.resumes > RESUMES || self.failures_in_a_row > self.client.inner.retry.repeats {
                 return Err(failure);
             }
-            tracing::debug!(error = %failure, at = self.hasher.length(), "taking up a blob again");
+            tracing::debug!(error = %failure, at = self.read, "taking up a blob again");
             tokio::time::sleep(self.client.inner.retry.first_pause).await;
             self.body = None;
         }

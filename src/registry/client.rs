@@ -430,7 +430,7 @@ pub(super) fn claimed_digest(response: &reqwest::Response) -> Option<Digest> {
 }
 
 /// The address of the next page (RFC 8288, `rel="next"`).
-fn next_page(link: &str) -> Option<&str> {
+pub(super) fn next_page(link: &str) -> Option<&str> {
     link.split(',').find_map(|link| {
         let (address, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
         parameters.split(';').any(|p| matches!(p.trim(), "rel=\"next\"" | "rel=next")).then_some(address)

@@ -7,6 +7,7 @@ pub mod credentials;
 mod error;
 mod http;
 pub mod reference;
+mod referrers;
 pub mod serve;
 mod source;
 #[cfg(test)]
@@ -18,4 +19,5 @@ pub use client::{Client, ClientConfig, ManifestBody, Mount, Retry, Transport};
 pub use credentials::Credentials;
 pub use error::{Action, RegistryError};
 pub use reference::{Authority, ManifestName, Prefix, Reference, Repository, Tag};
+pub use referrers::Referrer;
 pub use upload::Upload;

@@ -1,6 +1,7 @@
 //! Building a bundle: the definition's items from registries and folders, pinned, signed and written.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tough::schema::RoleType;
 
@@ -10,11 +11,14 @@ use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::bytes_for_people;
+use crate::bundle::cache::Cache;
 use crate::bundle::definition::Definition;
+use crate::bundle::delta::{DeltaBase, LeftOut, Wanted as BaseWanted};
 use crate::bundle::lock::BundleLock;
-use crate::bundle::writer::{self, BuildError, Signing, Written};
+use crate::bundle::writer::{self, BuildError, Cut, Signing, Writing, Written};
 use crate::trust::cosign;
 use crate::trust::passphrase::PassphraseSource;
+use crate::trust::root::TrustRoot;
 use crate::trust::signer::{Signer, Wanted};
 
 /// What is to be built.
@@ -34,8 +38,23 @@ pub struct BuildRequest {
     pub signatures: Wanted,
     /// The binary that becomes gapscan's own image.
     pub agent: PathBuf,
+    /// Whether it is cut into parts.
+    pub cut: Cut,
+    /// What it is a delta against; the whole bundle is built without one.
+    pub base: Option<BaseRequest>,
+    /// The folder that remembers where downloaded content lies; without one everything is downloaded.
+    pub cache: Option<PathBuf>,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// The bundle that a registry has already.
+#[derive(Clone, Debug)]
+pub struct BaseRequest {
+    /// The receipt of its load.
+    pub receipt: PathBuf,
+    /// The public key of the runner that loaded it, in PEM.
+    pub key: PathBuf,
 }
 
 /// A bundle that was built.
@@ -55,6 +74,8 @@ pub struct Built {
     pub content: Digest,
     /// How far targets is signed.
     pub signed: cosign::Progress,
+    /// What a delta leaves out.
+    pub left_out: Option<LeftOut>,
 }
 
 /// Builds the bundle that `bundle.lock` pins.
@@ -77,6 +98,16 @@ pub async fn build(request: &BuildRequest, progress: &Progress) -> Result<Built,
     // Keys first: a passphrase is asked for before the long work, and nothing is collected in vain.
     let Keyring { keys, chain, newest } = Keyring::find(&request.keys, request.root.as_deref(), limits)?;
     let signer = Signer::open_wanting(&keys, newest.root(), &request.passphrase, request.signatures)?;
+    let base = match &request.base {
+        Some(base) => {
+            let roots = chain.iter().map(|root| Ok(TrustRoot::from_bytes(root.clone())?.fingerprint()));
+            let roots: Vec<Digest> = roots.collect::<Result<_, BuildError>>()?;
+            let wanted = BaseWanted { name: &lock.name, version: lock.version, roots: &roots };
+            Some(DeltaBase::read(&base.receipt, &base.key, wanted)?)
+        }
+        None => None,
+    };
+    let cache = request.cache.as_deref().map(|folder| Arc::new(Cache::open(folder)));
 
     let collected = gather(&definition, lock.created, Some(&lock), &request.agent, limits, progress).await?;
     let differences = lock.differences(collected.lock());
@@ -86,10 +117,18 @@ pub async fn build(request: &BuildRequest, progress: &Progress) -> Result<Built,
     let assembled = collected.assemble(limits).await?;
     let until = newest.policy()?.until(RoleType::Targets, lock.created, definition.document.valid_for)?;
     let content = assembled.contents().digest(until).map_err(BuildError::from)?;
+    let (assembled, left_out) = match &base {
+        Some(base) => {
+            let (assembled, left_out) = assembled.against(base);
+            (assembled, Some(left_out))
+        }
+        None => (assembled, None),
+    };
     let signing = Signing { signer: &signer, root: &newest, chain, valid_for: definition.document.valid_for };
     let total = assembled.contents().entries().map(|entry| entry.size).sum();
     let step = progress.bytes(format!("write {}", request.output.display()), total);
-    let written = writer::write_file(&assembled, &signing, &request.output, &step).await?;
+    let writing = Writing { path: &request.output, cut: request.cut, cache: cache.as_ref(), step: &step };
+    let written = writer::write(&assembled, &signing, &writing).await?;
     step.done(bytes_for_people(written.bytes));
     let (found, threshold) = signer.count(RoleType::Targets);
     Ok(Built {
@@ -100,5 +139,6 @@ pub async fn build(request: &BuildRequest, progress: &Progress) -> Result<Built,
         items: lock.items.len(),
         content,
         signed: cosign::Progress { role: RoleType::Targets, found, threshold },
+        left_out,
     })
 }

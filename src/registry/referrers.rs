@@ -1,0 +1,109 @@
+//! Reading what a registry has about a manifest: signatures, SBOMs, attestations (distribution-spec 1.1, "Listing
+//! Referrers").
+//!
+//! What a registry may do to us, and where it ends: a list without end, pages on another host, huge answers (all bounded
+//! here); a list that names what is not about the subject (whoever uses it reads the manifests, verified by digest, and
+//! looks).
+
+use reqwest::header::ACCEPT;
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+
+use super::client::{Client, next_page};
+use super::error::RegistryError;
+use super::http::{read_capped, text_header};
+use super::reference::{ManifestName, Repository, Tag};
+use crate::base::digest::Digest;
+
+/// An OCI image index.
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Referrers of one manifest; more is a registry that never ends its list.
+const REFERRERS: usize = 10_000;
+
+/// A manifest that is said to be about another one.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Referrer {
+    /// The media type of its manifest.
+    pub media_type: String,
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// The length of its manifest in bytes.
+    pub size: u64,
+}
+
+#[derive(Deserialize)]
+struct List {
+    /// Some registries write `null` for none.
+    #[serde(default)]
+    manifests: Option<Vec<Referrer>>,
+}
+
+impl Client {
+    /// What the registry lists as being about this manifest, by its referrers API, or under the tag `sha256-HEX` where it has
+    /// none. Sorted by digest.
+    ///
+    /// # Errors
+    /// When the registry can't be asked, or its answer is no such list.
+    pub async fn referrers(&self, repository: &Repository, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
+        let action = self.action("list what is about", digest, "in", repository);
+        let protocol = |reason: &str| RegistryError::Protocol { action: action.clone(), reason: reason.to_owned() };
+        let mut found = Vec::new();
+        let mut url = self.url(&format!("{repository}/referrers/{digest}"));
+        loop {
+            // Registries without the API say so in different words.
+            let expected = [
+                StatusCode::OK,
+                StatusCode::NOT_FOUND,
+                StatusCode::BAD_REQUEST,
+                StatusCode::METHOD_NOT_ALLOWED,
+                StatusCode::NOT_IMPLEMENTED,
+            ];
+            let scope = Self::pull_scope(repository);
+            let dress = |request: reqwest::RequestBuilder| request.header(ACCEPT, INDEX);
+            let response = self.ask(&action, &scope, &expected, Method::GET, url.clone(), dress).await?;
+            if response.status() != StatusCode::OK {
+                return self.referrers_by_tag(repository, digest).await;
+            }
+            let next = text_header(response.headers(), "link").and_then(next_page).map(str::to_owned);
+            let bytes = read_capped(response, self.inner.limits.manifest_bytes, &action, &self.inner.limits).await?;
+            let list: List = serde_json::from_slice(&bytes).map_err(|_| protocol("the answer is no OCI index"))?;
+            let page = list.manifests.unwrap_or_default();
+            let empty = page.is_empty();
+            found.extend(page);
+            match next {
+                Some(next) if !empty && found.len() <= REFERRERS => {
+                    url = url.join(&next).map_err(|_| protocol("the next page has no address"))?;
+                    if url.origin() != self.inner.origin.origin() {
+                        return Err(protocol("the next page is on another host"));
+                    }
+                }
+                Some(_) => return Err(protocol("the list has no end")),
+                None => return Ok(sorted(found)),
+            }
+        }
+    }
+
+    async fn referrers_by_tag(&self, repository: &Repository, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
+        let tag: Tag = format!("sha256-{}", digest.hex()).parse()?;
+        match self.manifest(repository, &ManifestName::Tag(tag)).await {
+            // Nothing keeps anybody from giving this tag to something else.
+            Ok(body) if body.media_type != INDEX => Ok(Vec::new()),
+            Ok(body) => {
+                let list: List = serde_json::from_slice(&body.bytes).map_err(|_| RegistryError::Protocol {
+                    action: self.action("list what is about", digest, "in", repository),
+                    reason: "what is under its tag is no OCI index".to_owned(),
+                })?;
+                Ok(sorted(list.manifests.unwrap_or_default()))
+            }
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn sorted(mut found: Vec<Referrer>) -> Vec<Referrer> {
+    found.sort_by_key(|referrer| referrer.digest);
+    found.dedup_by_key(|referrer| referrer.digest);
+    found
+}

@@ -20,6 +20,7 @@ use super::error::BundleError;
 use super::graph::Graph;
 use super::input::Input;
 use super::oci;
+use super::sums;
 use super::writer::BuildError;
 use crate::base::digest::{Digest, Hasher};
 use crate::base::file;
@@ -133,6 +134,8 @@ impl<R: AsyncRead + Unpin + Send> Unfinished<R> {
             self.copy(&mut out, step).await?;
             out.out.flush().await.map_err(failed)?;
             out.out.into_inner().sync_all().await.map_err(failed)?;
+            // The sums of what was there are wrong from now on.
+            sums::remove(path)?;
             tokio::fs::rename(&part, path).await.map_err(failed)?;
             let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             file::sync_folder(folder).map_err(failed)?;

@@ -61,17 +61,18 @@ fn text(sums: &[Sum]) -> String {
     sums.iter().map(line).collect()
 }
 
-/// Writes the sums of the bundle `archive` and a detached signature over them for each targets key of `signer`. What an
-/// earlier bundle of this name left of both is removed or replaced.
+/// Writes the sums of the bundle `archive` and a detached signature over them for each targets key of `signer`, where there
+/// is one. What an earlier bundle of this name left of both is removed or replaced.
 ///
 /// # Errors
 /// When a file can't be written.
-pub fn write(archive: &Path, sums: &[Sum], signer: &Signer) -> Result<SumsFiles, FileError> {
+pub fn write(archive: &Path, sums: &[Sum], signer: Option<&Signer>) -> Result<SumsFiles, FileError> {
     remove(archive)?;
     let path = sums_path(archive);
     let text = text(sums);
     let mut signatures = Vec::new();
-    for (key, signature) in signer.sign_detached(RoleType::Targets, text.as_bytes()) {
+    let signed = signer.map(|signer| signer.sign_detached(RoleType::Targets, text.as_bytes()));
+    for (key, signature) in signed.unwrap_or_default() {
         let file = beside(&path, &format!(".{}.sig", &key[..KEY_DIGITS]));
         file::write_atomic(&file, &signature, 0o644)?;
         signatures.push(file);

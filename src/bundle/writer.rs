@@ -211,7 +211,7 @@ fn finish_all(
     if writing.cut != Cut::Whole {
         lines.extend(written.files.iter().cloned());
     }
-    written.sums = Some(sums::write(writing.path, &lines, signing.signer)?);
+    written.sums = Some(sums::write(writing.path, &lines, Some(signing.signer))?);
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use crate::base::progress::Progress;
 use crate::base::quantity::bytes_for_people;
 use crate::bundle::BundleError;
 use crate::bundle::resign::{Resigned, Unfinished};
+use crate::bundle::sums::{self, Sum};
 use crate::bundle::writer::BuildError;
 use crate::model::provenance::BundleRef;
 use crate::trust::cosign::{self, Added};
@@ -118,11 +119,15 @@ pub async fn sign(request: &SignRequest, progress: &Progress, now: Timestamp) ->
         let signature = file::read_capped(path, SIGNATURE_BYTES)?;
         added.extend(unfinished.metadata().add(key, &signature)?);
     }
-    if let Some(keyring) = &keyring {
-        let root = unfinished.metadata().root().clone();
-        let signer = Signer::open_wanting(&keyring.keys, &root, &request.passphrase, Wanted::Add)?;
-        added.extend(unfinished.metadata().sign(&signer)?);
-    }
+    let signer = match &keyring {
+        Some(keyring) => {
+            let root = unfinished.metadata().root().clone();
+            let signer = Signer::open_wanting(&keyring.keys, &root, &request.passphrase, Wanted::Add)?;
+            added.extend(unfinished.metadata().sign(&signer)?);
+            Some(signer)
+        }
+        None => None,
+    };
     let bundle = unfinished.bundle().clone();
     let signed = unfinished.metadata().clone();
     if signed.progress().iter().all(|role| role.found >= role.threshold) {
@@ -139,6 +144,7 @@ pub async fn sign(request: &SignRequest, progress: &Progress, now: Timestamp) ->
     } else {
         let resigned = unfinished.write(path, &step).await?;
         step.done(bytes_for_people(resigned.bytes));
+        sums::write(path, &[Sum { path: path.clone(), digest: resigned.digest }], signer.as_ref())?;
         Some((path.clone(), resigned))
     };
     Ok(SignedBundle { bundle, added, progress: signed.progress(), written })

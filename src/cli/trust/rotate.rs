@@ -141,7 +141,7 @@ impl RotateArgs {
 }
 
 fn describe(pending: &PendingRoot) {
-    println!("root {} changes this:", pending.root().version);
+    println!("next root, version {}, changes this:", pending.root().version);
     for line in pending.changes() {
         println!("  {line}");
     }

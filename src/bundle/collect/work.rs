@@ -35,12 +35,15 @@ use crate::model::catalog::{
 /// Bytes of an XCCDF data stream; the largest of the SCAP Security Guide have some 50 MB.
 const BENCHMARK_BYTES: u64 = 512 << 20;
 
+/// The manifest or index of an item, and where its content comes from.
+type Sourced = (Descriptor, Arc<dyn Source>);
+
 pub(super) struct Work<'a> {
     definition: &'a Definition,
     lock: Option<&'a BundleLock>,
     helpers: &'a Helpers<'a>,
     items: Vec<LockedItem>,
-    sources: Vec<(Descriptor, Arc<dyn Source>)>,
+    sources: Vec<Sourced>,
 }
 
 /// What a definition says of something that upstream has.
@@ -76,7 +79,7 @@ impl<'a> Work<'a> {
         Self { definition, lock, helpers, items: Vec::new(), sources: Vec::new() }
     }
 
-    pub(super) fn done(self) -> (Vec<LockedItem>, Vec<(Descriptor, Arc<dyn Source>)>) {
+    pub(super) fn done(self) -> (Vec<LockedItem>, Vec<Sourced>) {
         (self.items, self.sources)
     }
 

@@ -141,6 +141,7 @@ impl BundleError {
             | Self::Layout { .. }
             | Self::Catalog(_)
             | Self::Unread(_)
+            | Self::OtherContent { .. }
             | Self::Dead => None,
         }
     }

@@ -9,7 +9,7 @@ use tough::schema::{Metafile, Signed, Snapshot as SnapshotRole, Targets, Timesta
 
 use super::BundleError;
 use super::assembly::{Assembled, Assembly};
-use super::contents::{Contents, Entry};
+use super::contents::{BaseRef, Contents, Entry};
 use super::oci::{self, Descriptor};
 use super::reader::{BundleReader, VerifiedBundle};
 use super::source::{Memory, Source};
@@ -255,6 +255,28 @@ impl Sample {
             .await
             .expect("a bundle");
         path
+    }
+
+    /// A bundle of these images as a delta against `base`, without the blobs of `there` (which repository has them).
+    pub(crate) async fn delta_of(
+        &self,
+        images: Images,
+        version: u64,
+        base: BaseRef,
+        there: &BTreeMap<Digest, String>,
+    ) -> Vec<u8> {
+        let mut assembled = images.assemble(version, self.created).await;
+        assembled.contents = assembled.contents.leave_out(base, there);
+        let path = self.folder.path().join(format!("{NAME}-{version}.delta.tar"));
+        let signing = Signing {
+            signer: &self.signer,
+            root: &self.root,
+            chain: vec![self.root.bytes().to_vec()],
+            valid_for: Span::days(36_500),
+        };
+        let step = Progress::quiet().step("build");
+        writer::write_file(&assembled, &signing, &path, &step).await.expect("a bundle");
+        std::fs::read(path).expect("the bundle")
     }
 
     /// The usual bundle in this version, as bytes.

@@ -23,6 +23,7 @@ use crate::base::file::FileError;
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::bundle::read_at::OneFile;
+use crate::ledger::LedgerReader;
 use crate::model::receipt::{LoadReceipt, RECEIPT_KIND, ReadBack};
 use crate::registry::{Prefix, Sessions};
 use crate::stage::load::dry_run::Rehearsal;
@@ -30,8 +31,8 @@ use crate::stage::load::piped::piped;
 use crate::stage::load::receipt::{runner, write_receipt};
 use crate::stage::load::{Load, LoadError, LoadedBundle};
 use crate::stage::plan::RegistryAccess;
-use crate::stage::registries;
-use crate::trust::remembered::Remembered;
+use crate::stage::{registries, seen};
+use crate::trust::remembered::{OnLoss, Remembered};
 use crate::trust::root::TrustRoot;
 use crate::trust::runner::RUNNER_PUBLIC_KEY;
 
@@ -63,6 +64,12 @@ pub(super) struct Args {
     /// The folder that remembers which versions were seen, so that no older one is accepted; receipts are in it, too
     #[arg(long, value_name = "DIR", default_value = "gapscan-state", help_heading = REGISTRY)]
     state: PathBuf,
+    /// Compare the state with this ledger first: whoever removes the state, or puts back an older copy of it, is noticed
+    #[arg(long, value_name = "FILE", help_heading = REGISTRY)]
+    ledger: Option<PathBuf>,
+    /// Where the state knows less than the ledger, go by the ledger
+    #[arg(long, requires = "ledger", help_heading = REGISTRY)]
+    state_from_ledger: bool,
     /// Blobs, manifests or tags that may be under way at the same time
     #[arg(long, value_name = "N", default_value = "4")]
     jobs: NonZeroUsize,
@@ -104,7 +111,7 @@ impl Args {
         let root = TrustRoot::read(&self.root)?;
         let access = RegistryAccess { chunk_bytes: self.chunk_size, ..self.connect.access() };
         let client = registries::client(&self.registry.registry, &access, &limits)?;
-        let remembered = Remembered::in_folder(&self.state);
+        let remembered = self.remembered()?;
         let sessions = Sessions::in_folder(self.state.join("uploads"));
         let progress = if self.quiet { Progress::quiet() } else { Progress::stderr() };
         // Before a long stream begins, whether there is anybody to send it to.
@@ -138,6 +145,12 @@ impl Args {
             self.leave_receipt(&loaded, source, &progress)?;
         }
         Ok(ExitClass::Success)
+    }
+
+    fn remembered(&self) -> Outcome<Remembered> {
+        let Some(ledger) = &self.ledger else { return Ok(Remembered::in_folder(&self.state)) };
+        let on_loss = if self.state_from_ledger { OnLoss::Adopt } else { OnLoss::Refuse };
+        Ok(seen::remembered(&self.state, &LedgerReader::open(ledger)?, on_loss)?)
     }
 
     fn leave_receipt(&self, loaded: &LoadedBundle, source: &Source, progress: &Progress) -> Outcome<()> {

@@ -1,3 +1,5 @@
+mod transport;
+
 use std::path::PathBuf;
 
 use axum::response::Response;

@@ -148,6 +148,8 @@ impl BundleError {
             | Self::Manifest { .. }
             | Self::Layout { .. }
             | Self::Catalog(_)
+            | Self::Requires { .. }
+            | Self::OtherContent { .. }
             | Self::Unread(_)
             | Self::Dead => None,
         }

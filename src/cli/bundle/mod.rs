@@ -5,8 +5,8 @@ mod inspect;
 mod lock;
 mod mapping;
 mod new;
-mod sign;
 mod receipt;
+mod sign;
 mod verify;
 
 use std::path::{Path, PathBuf};

@@ -114,6 +114,24 @@ fn written_beside(path: &Path, folder: &Path, bytes: &[u8], mode: u32) -> Result
     Ok(file)
 }
 
+/// Makes a folder with all that lead to it, and makes their names durable: what is written into it later is not lost with
+/// it where the machine loses power.
+///
+/// # Errors
+/// When a folder can't be made or synced.
+pub fn make_folder(folder: &Path) -> Result<(), FileError> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_folder(parent)?;
+    let failed = |source| FileError::Write { path: folder.to_owned(), source };
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        other => other.and_then(|()| sync_folder(parent)).map_err(failed),
+    }
+}
+
 /// Makes the names in a folder durable.
 ///
 /// # Errors

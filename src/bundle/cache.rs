@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -15,8 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
 
 use super::contents::Contents;
+use super::source::BlobStream;
 use crate::base::digest::{Digest, Hasher};
 use crate::base::file;
 
@@ -103,6 +105,23 @@ impl Read for Stored {
             return Ok(count);
         }
         Ok(0)
+    }
+}
+
+impl Stored {
+    /// The same for those who read without blocking.
+    ///
+    /// # Errors
+    /// When a file can't be positioned.
+    pub fn into_stream(mut self) -> io::Result<BlobStream> {
+        let mut stream: BlobStream = Box::new(tokio::io::empty());
+        while let Some((mut file, span)) = self.pieces.pop() {
+            file.seek(SeekFrom::Start(span.start))?;
+            let mut file = tokio::fs::File::from_std(file);
+            file.set_max_buf_size(READ_BYTES);
+            stream = Box::new(stream.chain(file.take(span.end - span.start)));
+        }
+        Ok(stream)
     }
 }
 

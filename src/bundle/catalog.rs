@@ -15,7 +15,7 @@ use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog, Cat
 use crate::model::provenance::BundleRef;
 use crate::model::scanner::BUILTIN;
 use crate::trust::metadata::{self, MetadataFiles};
-use crate::trust::remembered::{Candidate, Remembered};
+use crate::trust::remembered::{Candidate, Remembered, Use};
 use crate::trust::root::TrustRoot;
 
 /// All items of a catalog: images, profiles, dependencies and charts.
@@ -57,7 +57,9 @@ pub fn check(catalog: &Catalog) -> Result<(), BundleError> {
         }
     }
     let has = |section: usize, name: &str| sections[section].1.iter().any(|item| item.name == name);
-    if !has(0, GAPSCAN_IMAGE) {
+    check_notices(catalog)?;
+    let only_notices = items(catalog).next().is_none() && !catalog.notices.is_empty();
+    if !only_notices && !has(0, GAPSCAN_IMAGE) {
         return refuse(format!("the image `{GAPSCAN_IMAGE}` is missing"));
     }
     let mut scanners = BTreeSet::new();
@@ -135,6 +137,22 @@ fn unknown_field(found: &serde_json::Value, known: &serde_json::Value, path: &st
         }
         _ => None,
     }
+}
+
+/// Refuses notices that make no sense, and a bundle that revokes itself: nobody could keep what it says.
+fn check_notices(catalog: &Catalog) -> Result<(), BundleError> {
+    let refuse = |reason: String| Err(BundleError::Catalog(reason));
+    if let Some(problem) = super::notice::problems(&catalog.notices).first() {
+        return refuse(problem.clone());
+    }
+    for revocation in &catalog.notices.revocations {
+        let own =
+            revocation.bundle.as_deref() == Some(catalog.name.as_str()) && revocation.version == Some(catalog.version);
+        if own || items(catalog).any(|item| revocation.item == Some(item.digest)) {
+            return refuse("it revokes itself, or an item that is in it".to_owned());
+        }
+    }
+    Ok(())
 }
 
 /// Parses a catalog of the bundle `bundle`, which was made at `created`.
@@ -246,6 +264,59 @@ pub async fn verify_catalog(
         return Err(BundleError::Catalog(format!("its content {found} is not what is signed")));
     }
     let catalog = parse(catalog, &bundle, contents.created)?;
-    offer.remember()?;
+    offer.remember(&catalog.notices, Use::Again)?;
     Ok((bundle, catalog))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requires(gapscan: &str) -> Requires {
+        Requires { gapscan: Some(gapscan.to_owned()) }
+    }
+
+    #[test]
+    fn a_bundle_for_another_gapscan_is_refused_with_both_versions() {
+        check_requires(&Requires::default(), "0.1.0").expect("it asks for nothing");
+        for (wanted, own) in [(">=0.1, <0.3", "0.2.9"), ("=0.1.0", "0.1.0"), (">=0.2.0", "0.2.0-rc.1")] {
+            check_requires(&requires(wanted), own).expect(wanted);
+        }
+        for (wanted, own) in [(">=0.2", "0.1.9"), ("<0.3", "0.3.0"), (">=0.2.0", "0.1.0-rc.1")] {
+            let error = check_requires(&requires(wanted), own).expect_err(wanted);
+            assert!(matches!(error, BundleError::Requires { .. }), "{error}");
+            assert!(error.to_string().contains(wanted) && error.to_string().contains(own), "{error}");
+        }
+        assert!(check_requires(&requires("newest"), "0.1.0").is_err());
+    }
+
+    #[test]
+    fn what_a_newer_program_put_in_is_not_passed_over() {
+        let created: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let image = serde_json::json!({
+            "name": GAPSCAN_IMAGE, "repository": "images/gapscan", "source": "s", "mediaType": oci::MANIFEST,
+            "digest": Digest::of("x"), "size": 1,
+        });
+        let catalog = serde_json::json!({
+            "name": "b", "version": 1, "created": created, "images": [image], "scanners": [], "profiles": [],
+            "dependencies": [],
+        });
+        let root = Digest::of("root");
+        let bundle = BundleRef { name: "b".to_owned(), version: 1, digest: root, root };
+        let parse = |value: &serde_json::Value| parse(value.to_string().as_bytes(), &bundle, created);
+        // As the first gapscan wrote it: without what came later.
+        parse(&catalog).expect("an old catalog");
+        for (pointer, field) in [("", "embargo"), ("/images/0", "quarantine")] {
+            let mut newer = catalog.clone();
+            newer.pointer_mut(pointer).expect("a place")[field] = serde_json::json!("until tomorrow");
+            let error = parse(&newer).expect_err(field).to_string();
+            assert!(error.contains(&format!("{pointer}/{field}")), "{error}");
+            // Where it says which program it is for, that is what the reader hears.
+            newer["requires"] = serde_json::json!({ "gapscan": ">=99" });
+            assert!(matches!(parse(&newer), Err(BundleError::Requires { .. })));
+        }
+        let mut unclear = catalog;
+        unclear["requires"] = serde_json::json!({ "planet": "earth" });
+        assert!(parse(&unclear).is_err());
+    }
 }

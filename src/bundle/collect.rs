@@ -112,12 +112,13 @@ pub async fn collect(
         version: document.version,
         created,
         classification: document.classification.clone(),
-        images: vec![work.gapscan().await?],
+        images: if document.is_notices_only() { Vec::new() } else { vec![work.gapscan().await?] },
         scanners: Vec::new(),
         profiles: Vec::new(),
         dependencies: Vec::new(),
         charts: Vec::new(),
         requires: document.requires.clone(),
+        notices: document.notices(),
     };
     for image in &document.images {
         catalog.images.push(work.image(image).await?);
@@ -157,3 +158,6 @@ pub async fn collect(
     super::catalog::check(&catalog)?;
     Ok(Collected { lock, catalog, items: sources })
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,27 +115,30 @@ fn grype(path: &Path) -> Result<Option<Timestamp>, SourceError> {
         SourceError::new(ExitClass::Usage, format!("read the Grype database `{}`", path.display())).because(e)
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(path, flags).map_err(failed)?;
-    database.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;").map_err(failed)?;
-    let tables: u64 = database
-        .query_row(
-            "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'db_metadata' \
-             AND sql NOT LIKE '%VIRTUAL%' AND sql NOT LIKE '%GENERATED%'",
-            [],
-            |row| row.get(0),
-        )
-        .map_err(failed)?;
+    match Connection::open_with_flags(path, flags).and_then(|database| build_timestamp(&database)) {
+        Ok(text) => Ok(text.as_deref().and_then(go_time)),
+        // What is no SQLite file says nothing. Whether it is of use, the scanner will say; how old it is, nobody can.
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn build_timestamp(database: &Connection) -> rusqlite::Result<Option<String>> {
+    database.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")?;
+    let tables: u64 = database.query_row(
+        "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'db_metadata' \
+         AND sql NOT LIKE '%VIRTUAL%' AND sql NOT LIKE '%GENERATED%'",
+        [],
+        |row| row.get(0),
+    )?;
     if tables != 1 {
         return Ok(None);
     }
-    let text: String =
-        match database.query_row("SELECT CAST(build_timestamp AS TEXT) FROM db_metadata LIMIT 1", [], |row| row.get(0))
-        {
-            Ok(text) => text,
-            Err(rusqlite::Error::QueryReturnedNoRows) => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-    Ok(go_time(&text))
+    let asked = "SELECT CAST(build_timestamp AS TEXT) FROM db_metadata LIMIT 1";
+    match database.query_row(asked, [], |row| row.get(0)) {
+        Err(rusqlite::Error::QueryReturnedNoRows) => Ok(None),
+        answer => answer,
+    }
 }
 
 /// A time as Go's SQLite drivers write it: `2026-01-02 03:04:05+00:00`, or with a `T`.
@@ -261,7 +264,8 @@ mod tests {
             assert_eq!(date("d", &found, None, false).is_ok(), fits, "{text}");
         }
         fs::write(path("other/vulnerability.db"), b"this is no database at all").expect("a file");
-        assert!(on_disk(&path("other")).is_err());
+        let found = on_disk(&path("other")).expect("something");
+        assert_eq!(found[0].built, Some(time("2026-03-01T00:00:00Z")), "schema 5 says it beside");
         fs::remove_file(path("other/vulnerability.db")).expect("remove");
         let hostile = Connection::open(path("other/vulnerability.db")).expect("SQLite");
         hostile

@@ -17,6 +17,7 @@ use crate::base::limits::Limits;
 use crate::base::quantity::Span;
 use crate::base::text::brief;
 use crate::model::catalog::{GAPSCAN_IMAGE, OnOld, Requires};
+use crate::model::notice::{Notices, Permit, Revocation};
 use crate::trust::metadata::MAX_VERSION;
 
 /// A `kind: Bundle` document. Paths in it are relative to its folder.
@@ -64,6 +65,29 @@ pub struct BundleDocument {
     /// Helm charts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub charts: Vec<ChartEntry>,
+    /// What may not be used any more: `bundle` with `version` or `content`, or `item`, and a `reason`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revocations: Vec<Revocation>,
+    /// Older versions that may be loaded again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permits: Vec<Permit>,
+}
+
+impl BundleDocument {
+    /// What the bundle says about others.
+    pub fn notices(&self) -> Notices {
+        Notices { revocations: self.revocations.clone(), permits: self.permits.clone() }
+    }
+
+    /// Whether it has notices and no items: then not even gapscan's own image is in it.
+    pub fn is_notices_only(&self) -> bool {
+        let empty = self.images.is_empty()
+            && self.scanners.is_empty()
+            && self.profiles.is_empty()
+            && self.dependencies.is_empty()
+            && self.charts.is_empty();
+        empty && !self.notices().is_empty()
+    }
 }
 
 impl Document for BundleDocument {
@@ -465,6 +489,7 @@ impl BundleDocument {
                 problems.push(format!("two items have the name `{}`", brief(name)));
             }
         }
+        problems.extend(super::notice::problems(&self.notices()));
         for image in &self.images {
             if matches!(image.from, From::File(_) | From::Folder(_)) {
                 problems.push(format!("image `{}` must come from a registry or an image layout", brief(&image.name)));

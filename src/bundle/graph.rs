@@ -162,15 +162,19 @@ impl Graph {
         &self.companions
     }
 
-    /// All blobs that an item's repository needs, with their lengths: manifests, configurations and layers, its
-    /// companions' among them.
-    pub fn bytes_of(&self, repository: &str, contents: &Contents) -> u64 {
+    /// The bytes that each repository needs: manifests, configurations and layers, those of companions among them.
+    pub fn sizes(&self, contents: &Contents) -> BTreeMap<String, u64> {
+        let mut sizes = BTreeMap::new();
+        let mut add = |repository: &String, size: u64| *sizes.entry(repository.clone()).or_insert(0) += size;
+        for manifest in &self.manifests {
+            manifest.repositories.iter().for_each(|repository| add(repository, manifest.bytes.len() as u64));
+        }
         let entries = contents.documents.iter().chain(&contents.blobs);
-        let there = entries.chain(contents.base_blobs.iter().map(|blob| &blob.entry)).filter(|entry| {
-            let as_manifest = || self.manifests.iter().any(|m| m.digest == entry.digest && m.needed_in(repository));
-            self.blobs.get(&entry.digest).is_some_and(|r| r.contains(repository)) || as_manifest()
-        });
-        there.map(|entry| entry.size).sum()
+        for entry in entries.chain(contents.base_blobs.iter().map(|blob| &blob.entry)) {
+            let repositories = self.blobs.get(&entry.digest).into_iter().flatten();
+            repositories.for_each(|repository| add(repository, entry.size));
+        }
+        sizes
     }
 
     /// All manifests, children before the indexes that name them.
@@ -186,12 +190,6 @@ impl Graph {
     /// A manifest of the bundle, parsed.
     pub fn manifest(&self, digest: &Digest) -> Option<&Manifest> {
         self.parsed.get(digest)
-    }
-}
-
-impl PushManifest {
-    fn needed_in(&self, repository: &str) -> bool {
-        self.repositories.binary_search_by(|r| r.as_str().cmp(repository)).is_ok()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog};
 use crate::model::provenance::BundleRef;
 use crate::trust::TrustError;
 use crate::trust::metadata::{self, MetadataFiles, VerifiedMetadata};
-use crate::trust::remembered::{Candidate, Offer, Remembered};
+use crate::trust::remembered::{Candidate, Offer, Remembered, Use};
 use crate::trust::root::TrustRoot;
 
 /// The verified beginning of a bundle: metadata, image layout, manifests and catalog.
@@ -158,9 +158,14 @@ impl Head {
         self.graph.companions()
     }
 
-    /// How many bytes this repository needs: manifests, configurations and layers, those of companions among them.
-    pub fn bytes_of(&self, repository: &str) -> u64 {
-        self.graph.bytes_of(repository, &self.contents)
+    /// The bytes that each repository needs, those of companions among them; blobs that several need count for each.
+    pub fn sizes(&self) -> BTreeMap<String, u64> {
+        self.graph.sizes(&self.contents)
+    }
+
+    /// A manifest of the bundle, parsed.
+    pub fn manifest(&self, digest: &Digest) -> Option<&oci::Manifest> {
+        self.graph.manifest(digest)
     }
 
     /// All manifests in the order in which they can be pushed: children before the indexes that name them.
@@ -287,12 +292,13 @@ impl VerifiedBundle {
         &self.unread
     }
 
-    /// Remembers the version, so that no older one is accepted any more. To be called before any tag moves.
+    /// Remembers the version, so that no older one is accepted any more, and what it says about others. To be called before
+    /// any tag moves.
     ///
     /// # Errors
     /// When a newer version was remembered meanwhile, or the file can't be written.
     pub fn remember(&self) -> Result<(), TrustError> {
-        self.offer.remember()
+        self.offer.remember(&self.catalog.notices, Use::First)
     }
 }
 

@@ -38,6 +38,11 @@ impl Media {
         &self.name
     }
 
+    /// The places that were named.
+    pub fn places(&self) -> &[PathBuf] {
+        &self.places
+    }
+
     /// Looks here, too, from now on.
     pub fn add(&mut self, place: PathBuf) {
         self.places.push(place);

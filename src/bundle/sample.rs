@@ -17,6 +17,7 @@ use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::Span;
 use crate::model::catalog::{Catalog, CatalogDependency, CatalogItem, GAPSCAN_IMAGE, OnOld, Requires};
+use crate::model::notice::Notices;
 use crate::trust::passphrase::PassphraseSource;
 use crate::trust::remembered::Remembered;
 use crate::trust::root::{self, KEYS_FOLDER, RootPlan, TrustRoot};
@@ -39,11 +40,13 @@ pub(crate) struct Images {
     source: Memory,
     items: Vec<(String, Descriptor)>,
     companions: Vec<(String, Descriptor, Option<String>)>,
+    /// What the bundle says about others.
+    pub(crate) notices: Notices,
 }
 
 impl Images {
     pub(crate) fn new() -> Self {
-        Self { source: Memory::default(), items: Vec::new(), companions: Vec::new() }
+        Self { source: Memory::default(), items: Vec::new(), companions: Vec::new(), notices: Notices::default() }
     }
 
     /// Adds an image whose layers have these bytes, and gives its manifest's descriptor.
@@ -159,6 +162,7 @@ impl Images {
                 .collect(),
             charts: Vec::new(),
             requires: Requires::default(),
+            notices: self.notices.clone(),
         }
     }
 
@@ -226,9 +230,21 @@ impl Sample {
 
     /// A bundle of these images, as a file.
     pub(crate) async fn file_of(&self, images: Images, version: u64) -> PathBuf {
+        self.file_by(images, version, &self.signer, &self.root, vec![self.root.bytes().to_vec()]).await
+    }
+
+    /// A bundle of these images that somebody signed under this root and chain, as a file.
+    pub(crate) async fn file_by(
+        &self,
+        images: Images,
+        version: u64,
+        signer: &Signer,
+        root: &TrustRoot,
+        chain: Vec<Vec<u8>>,
+    ) -> PathBuf {
         let assembled = images.assemble(version, self.created).await;
         let path = self.folder.path().join(format!("{NAME}-{version}.tar"));
-        let signing = self.signing();
+        let signing = Signing { signer, root, chain, valid_for: Span::days(36_500) };
         let step = Progress::quiet().step("build");
         writer::write(&assembled, &signing, &Writing { path: &path, cut: Cut::Whole, cache: None, step: &step })
             .await

@@ -36,7 +36,7 @@ pub use self::error::BuildError;
 pub use self::output::Cut;
 
 /// What is moved at once.
-const PIECE_BYTES: usize = 256 << 10;
+const PIECE_BYTES: usize = 128 << 10;
 
 /// How a bundle is signed.
 pub struct Signing<'a> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, ValueEnum};
 use jiff::Timestamp;
 
-use super::access::AccessArgs;
+use super::access::{AccessArgs, REGISTRY};
 use super::table::Format;
 use super::{signal, summary};
 use crate::base::exit::{ExitClass, Failure, Outcome};
@@ -22,6 +22,7 @@ use crate::model::target::TargetSpec;
 use crate::registry::Reference;
 use crate::stage::plan::{Access, ClusterAccess, Plan, Policy, Selection, Unenforced};
 use crate::stage::scan::{RunSummary, ScanError, ScanRequest, Stopping, scan};
+use crate::trust::remembered::OnLoss;
 
 /// Scan targets once, now, and record every result in the ledger
 ///
@@ -51,6 +52,10 @@ pub(crate) struct Args {
     profile: Vec<String>,
     #[command(flatten)]
     access: AccessArgs,
+    /// Go on where the folder of --state was lost: what the ledger has results of counts as seen. Load all bundles with
+    /// revocations again, which the ledger does not know
+    #[arg(long, help_heading = REGISTRY)]
+    state_from_ledger: bool,
     /// What happens where network policies are not proven to be enforced
     #[arg(long, value_enum, value_name = "ACTION", help_heading = "Cluster", default_value_t = Unenforced::Refuse)]
     unenforced_network: Unenforced,
@@ -150,6 +155,7 @@ impl Args {
             _ => None,
         });
         let mut access = self.access.access(images);
+        let on_loss = if self.state_from_ledger { OnLoss::Adopt } else { OnLoss::Refuse };
         let Some(file) = &self.file else {
             let selection = Selection {
                 targets: self.targets.clone(),
@@ -172,7 +178,7 @@ impl Args {
                 parallel: usize::from(self.parallel),
                 ..Policy::default()
             };
-            let request = ScanRequest { trigger: Trigger::Manual, selection, access: access.clone(), policy };
+            let request = ScanRequest { trigger: Trigger::Manual, selection, access: access.clone(), policy, on_loss };
             return Ok((access, vec![request]));
         };
         let plan = Plan::load(file, &Limits::default())?;
@@ -182,6 +188,7 @@ impl Args {
             selection: selection.clone(),
             access: access.clone(),
             policy: plan.policy.clone(),
+            on_loss,
         };
         let requests = plan.scans.iter().map(|s| request(&s.selection)).collect();
         Ok((access, requests))

@@ -1,6 +1,6 @@
 //! Reading a ledger.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -16,6 +16,7 @@ use crate::base::digest::Digest;
 use crate::model::coverage::Coverage;
 use crate::model::outcome::Status;
 use crate::model::profile::{Profile, ProfileRef};
+use crate::model::provenance::BundleRef;
 use crate::model::record::{Event, ExpectedTask, RunId, RunStart, TaskRecord};
 
 /// A ledger to read from. It sees what was committed before each call, also while another process writes.
@@ -204,6 +205,28 @@ impl LedgerReader {
                 .collect::<rusqlite::Result<Vec<_>>>()
         };
         read().map_err(self.failed("compare results"))
+    }
+
+    /// The bundles that the last results by each engine and profile come from, each with the time of the last one. What was
+    /// used last is among them, and with it the highest version, for nobody goes back without a permit.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn bundles(&self) -> Result<Vec<(BundleRef, Timestamp)>, LedgerError> {
+        let sql = "SELECT max(seq) FROM task GROUP BY engine, profile_digest ORDER BY 1";
+        let tasks = self.tasks(sql, []).map_err(self.failed("list the bundles of results"))?;
+        let mut latest: HashMap<BundleRef, Timestamp> = HashMap::new();
+        for task in tasks {
+            if let Some(bundle) = task.provenance.bundle {
+                let at = latest.entry(bundle).or_insert(task.provenance.finished);
+                *at = task.provenance.finished.max(*at);
+            }
+        }
+        let mut bundles: Vec<_> = latest.into_iter().collect();
+        bundles.sort_by(|(a, _), (b, _)| {
+            (&a.name, a.version, a.digest, a.root).cmp(&(&b.name, b.version, b.digest, b.root))
+        });
+        Ok(bundles)
     }
 
     /// All events, the oldest first.

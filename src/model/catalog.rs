@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::notice::Notices;
 use super::scanner::ScannerDocument;
 use super::target::TargetKind;
 use crate::base::digest::Digest;
@@ -43,6 +44,9 @@ pub struct Catalog {
     /// Which programs may use the bundle. Looked at before anything else of the catalog is.
     #[serde(default, skip_serializing_if = "Requires::is_empty")]
     pub requires: Requires,
+    /// What it says about other bundles.
+    #[serde(default, skip_serializing_if = "Notices::is_empty")]
+    pub notices: Notices,
 }
 
 /// Which programs may use a bundle.

@@ -5,6 +5,7 @@ pub mod control;
 pub mod coverage;
 pub mod evidence;
 pub mod finding;
+pub mod notice;
 pub mod outcome;
 pub mod profile;
 pub mod provenance;

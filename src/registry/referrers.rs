@@ -107,3 +107,91 @@ fn sorted(mut found: Vec<Referrer>) -> Vec<Referrer> {
     found.dedup_by_key(|referrer| referrer.digest);
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::response::Response;
+    use serde_json::json;
+
+    use super::*;
+    use crate::registry::testing::{Between, client, plain, status};
+
+    fn entry(text: &str) -> serde_json::Value {
+        json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": Digest::of(text), "size": 1 })
+    }
+
+    fn answer(list: &[serde_json::Value], link: Option<&str>) -> Response {
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": list });
+        let response = Response::builder().header("content-type", INDEX);
+        let response = link.into_iter().fold(response, |response, link| response.header("link", link));
+        response.body(Body::from(index.to_string())).expect("an answer")
+    }
+
+    async fn ask(server: &Between) -> Result<Vec<Digest>, RegistryError> {
+        let repository = "a/b".parse().expect("a repository");
+        let found = client(plain(server.address)).referrers(&repository, &Digest::of("subject")).await?;
+        Ok(found.into_iter().map(|referrer| referrer.digest).collect())
+    }
+
+    fn sorted_digests(texts: &[&str]) -> Vec<Digest> {
+        let mut digests: Vec<Digest> = texts.iter().map(Digest::of).collect();
+        digests.sort();
+        digests
+    }
+
+    #[tokio::test]
+    async fn all_pages_of_the_list_are_read() {
+        let paged = Between::start(None, |seen, _| {
+            assert!(seen.path.ends_with(&format!("/v2/a/b/referrers/{}", Digest::of("subject"))), "{}", seen.path);
+            Some(match seen.query.as_str() {
+                "" => answer(&[entry("1"), entry("2")], Some("</v2/a/b/referrers/{d}?n=2>; rel=\"next\"")),
+                _ => status(500),
+            })
+        })
+        .await;
+        assert!(ask(&paged).await.is_err(), "a page that is missing is not passed over");
+        let paged = Between::start(None, |seen, _| {
+            let next = format!("<{}?n=2>; rel=\"next\"", seen.path);
+            Some(match seen.query.as_str() {
+                "" => answer(&[entry("1"), entry("2")], Some(&next)),
+                _ => answer(&[entry("2"), entry("3")], None),
+            })
+        })
+        .await;
+        assert_eq!(ask(&paged).await.expect("a list"), sorted_digests(&["1", "2", "3"]));
+    }
+
+    #[tokio::test]
+    async fn without_the_api_the_tag_of_the_subject_has_the_list() {
+        for code in [404, 400, 405, 501] {
+            let tag = format!("/v2/a/b/manifests/sha256-{}", Digest::of("subject").hex());
+            let tagged = Between::start(None, move |seen, _| {
+                Some(if seen.path == tag { answer(&[entry("1")], None) } else { status(code) })
+            })
+            .await;
+            assert_eq!(ask(&tagged).await.expect("a list"), sorted_digests(&["1"]), "{code}");
+        }
+        let none = Between::start(None, |_, _| Some(status(404))).await;
+        assert_eq!(ask(&none).await.expect("an empty list"), []);
+    }
+
+    #[tokio::test]
+    async fn hostile_lists_end() {
+        let far =
+            Between::start(None, |_, _| Some(answer(&[entry("1")], Some("<http://other.example/>; rel=\"next\""))))
+                .await;
+        assert!(ask(&far).await.expect_err("another host").to_string().contains("another host"));
+        let endless = Between::start(None, |seen, before| {
+            let next = format!("<{}?n={before}>; rel=\"next\"", seen.path);
+            let page: Vec<_> = (0..2000).map(|at| entry(&format!("{before} {at}"))).collect();
+            Some(answer(&page, Some(&next)))
+        })
+        .await;
+        assert!(ask(&endless).await.expect_err("endless").to_string().contains("no end"));
+        let garbage = Between::start(None, |_, _| Some(Response::new(Body::from("<html>")))).await;
+        assert!(ask(&garbage).await.is_err());
+        let forbidden = Between::start(None, |_, _| Some(status(403))).await;
+        assert!(ask(&forbidden).await.is_err(), "what may not be asked is not none");
+    }
+}

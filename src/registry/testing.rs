@@ -38,15 +38,9 @@ pub(crate) fn client(config: ClientConfig) -> Client {
 
 /// The embedded registry over plain HTTP in this folder.
 pub(crate) async fn embedded(folder: &Path) -> RunningServer {
-    Server::start(ServeConfig {
-        data: folder.to_owned(),
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        tls: Tls::PlainHttp,
-        credentials: None,
-        limits: Limits::default(),
-    })
-    .await
-    .expect("a registry")
+    Server::start(ServeConfig::new(folder, "127.0.0.1:0".parse().expect("an address"), Tls::PlainHttp))
+        .await
+        .expect("a registry")
 }
 
 /// Debian's docker-registry over plain HTTP.

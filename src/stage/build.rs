@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use tough::schema::RoleType;
 
-use super::lock::{gather, lock_path, outdated};
+use super::lock::{gather_from, lock_path, outdated};
 use super::signing::Keyring;
+use super::upstream::AskRegistries;
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
@@ -109,7 +110,9 @@ pub async fn build(request: &BuildRequest, progress: &Progress) -> Result<Built,
     };
     let cache = request.cache.as_deref().map(|folder| Arc::new(Cache::open(folder)));
 
-    let collected = gather(&definition, lock.created, Some(&lock), &request.agent, limits, progress).await?;
+    let references = AskRegistries::new(&definition, limits).reusing(cache.clone());
+    let collected =
+        gather_from(&references, &definition, lock.created, Some(&lock), &request.agent, limits, progress).await?;
     let differences = lock.differences(collected.lock());
     if !differences.is_empty() {
         return Err(outdated(&path, &differences));

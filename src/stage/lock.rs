@@ -9,9 +9,10 @@ use super::upstream::AskRegistries;
 use crate::base::exit::ExitClass;
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
+use crate::base::text::brief;
 use crate::bundle::collect::{Collected, Helpers, collect};
 use crate::bundle::definition::Definition;
-use crate::bundle::lock::BundleLock;
+use crate::bundle::lock::{BundleLock, Change};
 use crate::bundle::profile::ProfileResolver;
 use crate::bundle::source::SourceError;
 use crate::bundle::writer::BuildError;
@@ -28,6 +29,8 @@ pub const LOCK_FILE: &str = "bundle.lock";
 pub struct LockRequest {
     /// `bundle.yaml`
     pub definition: PathBuf,
+    /// What may move.
+    pub update: Update,
     /// The time that the bundle counts as created.
     pub created: Timestamp,
     /// The binary that becomes gapscan's own image.
@@ -36,24 +39,104 @@ pub struct LockRequest {
     pub limits: Limits,
 }
 
-/// Pins everything that a definition asks for and writes `bundle.lock` beside it. Gives its path and content.
+/// What may move when there is a lock already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// Everything.
+    All,
+    /// The items of these names, and what is new or asked for otherwise. Everything else keeps its pins.
+    Only(Vec<String>),
+}
+
+/// A lock that was written.
+#[derive(Clone, Debug)]
+pub struct Locked {
+    /// The file.
+    pub path: PathBuf,
+    /// What it says.
+    pub lock: BundleLock,
+    /// What is other than in the lock before; nothing where there was none.
+    pub changes: Vec<Change>,
+}
+
+/// Pins what a definition asks for and writes `bundle.lock` beside it.
 ///
 /// # Errors
-/// When something can't be had, or can't be in a bundle.
-pub async fn lock(request: &LockRequest, progress: &Progress) -> Result<(PathBuf, BundleLock), BuildError> {
+/// When something can't be had, can't be in a bundle or used offline later, or would have to move and may not.
+pub async fn lock(request: &LockRequest, progress: &Progress) -> Result<Locked, BuildError> {
     let definition = Definition::read(&request.definition, &request.limits)?;
-    let collected = gather(&definition, request.created, None, &request.agent, &request.limits, progress).await?;
+    let path = lock_path(&request.definition);
+    let before = match (path.exists(), &request.update) {
+        (true, _) => Some(BundleLock::read(&path, &request.limits)?),
+        (false, Update::All) => None,
+        (false, Update::Only(_)) => {
+            let reason = format!("update `{}`: there is none; run `gapscan bundle lock` first", path.display());
+            return Err(BuildError::Definition(reason));
+        }
+    };
+    let pins = match (&before, &request.update) {
+        (Some(before), Update::Only(names)) => Some(keep(before, &definition, names)?),
+        _ => None,
+    };
+    let collected =
+        gather(&definition, request.created, pins.as_ref(), &request.agent, &request.limits, progress).await?;
     // A definition that can be locked can be built: the parts are put together here already.
     collected.assemble(&request.limits).await?;
-    let path = lock_path(&request.definition);
-    collected.lock().write(&path)?;
-    Ok((path, collected.lock().clone()))
+    let lock = collected.lock().clone();
+    let changes = before.map_or(Vec::new(), |before| before.changes(&lock));
+    if let Update::Only(names) = &request.update {
+        let moved: Vec<String> = changes
+            .iter()
+            .filter(|change| change.asked_the_same && !names.iter().any(|name| is_named(&change.what, name)))
+            .map(Change::to_string)
+            .collect();
+        if !moved.is_empty() {
+            return Err(BuildError::Definition(format!(
+                "keep what is not to be updated:\n  {}\n  name it too, or run `gapscan bundle lock` for everything",
+                moved.join("\n  ")
+            )));
+        }
+    }
+    lock.write(&path)?;
+    Ok(Locked { path, lock, changes })
+}
+
+/// The lock without what is to move.
+fn keep(before: &BundleLock, definition: &Definition, names: &[String]) -> Result<BundleLock, BuildError> {
+    let document = &definition.document;
+    let mut known: Vec<String> = before.items.iter().map(|item| item.repository.clone()).collect();
+    known.extend(document.images.iter().map(|item| format!("images/{}", item.name)));
+    known.extend(document.dependencies.iter().map(|item| format!("dependencies/{}", item.name)));
+    known.extend(document.charts.iter().map(|item| format!("charts/{}", item.name)));
+    known.extend(document.scanners.iter().map(|path| path.display().to_string()));
+    known.sort();
+    known.dedup();
+    let unknown: Vec<String> = names
+        .iter()
+        .filter(|name| !known.iter().any(|item| is_named(item, name)))
+        .map(|name| format!("`{}`", brief(name)))
+        .collect();
+    if !unknown.is_empty() {
+        let (unknown, known) = (unknown.join(", "), known.join(", "));
+        return Err(BuildError::Definition(format!("update {unknown}: there is no such item; there are {known}")));
+    }
+    let mut pins = before.clone();
+    pins.items.retain(|item| !names.iter().any(|name| is_named(&item.repository, name)));
+    Ok(pins)
+}
+
+/// Whether a person who writes `name` means this repository or file: by all of it, by its last part, or by that without
+/// `.yaml`.
+fn is_named(what: &str, name: &str) -> bool {
+    let last = what.rsplit('/').next().unwrap_or(what);
+    let stem = last.rsplit_once('.').map_or(last, |(stem, _)| stem);
+    [what, last, stem].contains(&name)
 }
 
 pub(super) fn outdated(lock: &Path, differences: &[String]) -> BuildError {
     let lines = differences.join("\n  ");
     BuildError::Definition(format!(
-        "build what `{}` pins:\n  {lines}\n  if this is wanted, run `gapscan bundle lock` again",
+        "build what `{}` pins:\n  {lines}\n  if this is wanted, run `gapscan bundle lock` again, or `gapscan bundle lock --update NAME` for a part of it",
         lock.display()
     ))
 }
@@ -70,8 +153,20 @@ pub(super) async fn gather(
     limits: &Limits,
     progress: &Progress,
 ) -> Result<Collected, BuildError> {
-    let references = AskRegistries::new(definition, limits);
-    let helpers = Helpers { agent, references: &references, profiles: &Profiles, limits, progress };
+    gather_from(&AskRegistries::new(definition, limits), definition, created, lock, agent, limits, progress).await
+}
+
+/// The same from these registries.
+pub(super) async fn gather_from(
+    references: &AskRegistries,
+    definition: &Definition,
+    created: Timestamp,
+    lock: Option<&BundleLock>,
+    agent: &Path,
+    limits: &Limits,
+    progress: &Progress,
+) -> Result<Collected, BuildError> {
+    let helpers = Helpers { agent, references, profiles: &Profiles, limits, progress };
     collect(definition, created, lock, &helpers).await
 }
 
@@ -106,3 +201,6 @@ impl ProfileResolver for Profiles {
         Ok(found.map(|check| format!("`{}` from {}", check.rule, check.address)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ pub mod plan;
 pub mod registries;
 pub mod scan;
 pub mod schedule;
+pub mod seen;
 pub mod serve;
 pub mod signing;
 mod upstream;

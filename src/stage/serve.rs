@@ -12,6 +12,7 @@ use crate::base::progress::Progress;
 use crate::ledger::{Ledger, LedgerError};
 use crate::model::reason::Reason;
 use crate::model::record::{Event, RunStart, Trigger};
+use crate::trust::remembered::OnLoss;
 
 /// A due time that is seen this late, while the runner had nothing else to do, was missed: the machine slept, or the clock
 /// was set. Well above the step in which the clock is read, so that an ordinary wake-up is never late.
@@ -201,6 +202,8 @@ impl Entry {
             selection: self.scan.selection.clone(),
             access: access.clone(),
             policy: plan.policy.clone(),
+            // Nobody is there to say that a loss is meant.
+            on_loss: OnLoss::Refuse,
         };
         match scan(request, ledger, stop, progress).await {
             Ok(summary) => {

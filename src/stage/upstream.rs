@@ -12,6 +12,7 @@ use super::registries::Registries;
 use crate::base::digest::Digest;
 use crate::base::exit::ExitClass;
 use crate::base::limits::Limits;
+use crate::bundle::cache::Cache;
 use crate::bundle::collect::{References, Resolved};
 use crate::bundle::definition::Definition;
 use crate::bundle::oci::Descriptor;
@@ -21,6 +22,7 @@ use crate::registry::{Client, ManifestName, Reference, RegistryError, Repository
 /// Resolves references with the access that a definition gives.
 pub(super) struct AskRegistries {
     registries: Registries,
+    cache: Option<Arc<Cache>>,
 }
 
 impl AskRegistries {
@@ -43,7 +45,13 @@ impl AskRegistries {
                 (host.clone(), access)
             })
             .collect();
-        Self { registries: Registries::new(access, limits.clone()) }
+        Self { registries: Registries::new(access, limits.clone()), cache: None }
+    }
+
+    /// The same, but what lies in bundles that were built here is not downloaded.
+    #[must_use]
+    pub(super) fn reusing(self, cache: Option<Arc<Cache>>) -> Self {
+        Self { cache, ..self }
     }
 }
 
@@ -77,7 +85,7 @@ impl References for AskRegistries {
             descriptor: Descriptor::of(&body.media_type, &body.bytes),
             // A digest that somebody wrote stays; the tag stays for people.
             reference: reference.pinned(reference.digest.unwrap_or(body.digest)).to_string(),
-            source: Arc::new(RegistrySource { client, repository: reference.repository }),
+            source: Arc::new(RegistrySource { client, repository: reference.repository, cache: self.cache.clone() }),
             note,
         })
     }
@@ -117,6 +125,7 @@ async fn gone(client: &Client, reference: &Reference, error: RegistryError) -> S
 struct RegistrySource {
     client: Client,
     repository: Repository,
+    cache: Option<Arc<Cache>>,
 }
 
 #[async_trait]
@@ -138,6 +147,15 @@ impl Source for RegistrySource {
     }
 
     async fn blob(&self, digest: &Digest, size: u64) -> Result<BlobStream, SourceError> {
+        if let Some(cache) = self.cache.clone() {
+            let digest = *digest;
+            let stored = tokio::task::spawn_blocking(move || cache.verified(&digest, size)?.into_stream().ok()).await;
+            match stored {
+                Ok(Some(stream)) => return Ok(stream),
+                Ok(None) => {}
+                Err(panic) => return Err(SourceError::new(ExitClass::Bug, format!("look for {digest}")).because(panic)),
+            }
+        }
         // Whoever asked verifies it, and hashing takes the longest: once is enough.
         let blob = self.client.unverified_blob(&self.repository, digest, size).await.map_err(SourceError::of)?;
         Ok(Box::new(blob))

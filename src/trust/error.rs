@@ -189,6 +189,48 @@ pub enum TrustError {
         /// The digest of its content that is offered.
         offered: String,
     },
+    /// It, or something in it, was revoked by a bundle that was loaded.
+    #[error("accept {what}: it was revoked: {reason}")]
+    Revoked {
+        /// Which bundle, and what of it.
+        what: String,
+        /// As the revocation says.
+        reason: String,
+    },
+    /// The permit for an older version is over.
+    #[error(
+        "accept {what} in version {version}: the permit for this older version ended at {until}, and the clock says {now}"
+    )]
+    PermitOver {
+        /// Which bundle.
+        what: String,
+        /// The older version.
+        version: u64,
+        /// When it ended.
+        until: Timestamp,
+        /// The clock.
+        now: Timestamp,
+    },
+    /// The permit for an older version was used, and a newer one was loaded since.
+    #[error("accept {what} in version {version}: the permit for this older version was used already")]
+    PermitUsed {
+        /// Which bundle.
+        what: String,
+        /// The older version.
+        version: u64,
+    },
+    /// The state knows less than was recorded elsewhere.
+    #[error(
+        "accept {what}: the ledger has results by {recorded}, and the state remembers {remembered}, so it was lost or exchanged"
+    )]
+    StateLost {
+        /// Which bundle.
+        what: String,
+        /// What was recorded.
+        recorded: String,
+        /// What is remembered.
+        remembered: String,
+    },
     /// The clock was set back.
     #[error("accept {what}: the clock says {now}, which is before {known}, a time that was seen already")]
     ClockBack {
@@ -235,6 +277,10 @@ impl Classify for TrustError {
             | Self::Rollback { .. }
             | Self::RootRollback { .. }
             | Self::OtherContent { .. }
+            | Self::Revoked { .. }
+            | Self::PermitOver { .. }
+            | Self::PermitUsed { .. }
+            | Self::StateLost { .. }
             | Self::ClockBack { .. }
             | Self::State { .. } => ExitClass::Refused,
         }
@@ -258,6 +304,13 @@ impl Classify for TrustError {
             Self::RootRollback { .. } => "build the bundle anew under the newest root",
             Self::Rollback { .. } => "load the newest bundle, or build one with a higher version",
             Self::OtherContent { .. } => "raise `version` in bundle.yaml whenever its content changes",
+            Self::Revoked { .. } => "load a newer bundle without it; what was revoked stays revoked",
+            Self::PermitOver { .. } | Self::PermitUsed { .. } => {
+                "load the newest version, or ask those who sign bundles for a new permit"
+            }
+            Self::StateLost { .. } => {
+                "restore the state from a backup, or repeat with --state-from-ledger, and then load all bundles with notices again"
+            }
             Self::State { .. } => {
                 "restore the file from a backup; without it older bundles could be passed off as new ones"
             }

@@ -1,6 +1,5 @@
 //! The runner's own key: it signs what the runner did, as the receipt of a load, and nothing that a bundle is trusted by.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -21,7 +20,7 @@ pub const RUNNER_PUBLIC_KEY: &str = "runner.pub";
 /// When a file can't be read or written, or the two halves are not of one key: a runner does not take a new name unasked.
 pub fn runner_key(folder: &Path) -> Result<RoleKey, TrustError> {
     let (private, public) = (folder.join(RUNNER_KEY), folder.join(RUNNER_PUBLIC_KEY));
-    fs::create_dir_all(folder).map_err(|source| FileError::Write { path: folder.to_owned(), source })?;
+    file::make_folder(folder)?;
     // The public half is written last, so it is looked for first: where it is, the private one must be.
     let known = if exists(&public)? { Some(read_public_key(&public)?) } else { None };
     if !exists(&private)? {
@@ -59,6 +58,8 @@ fn exists(path: &Path) -> Result<bool, TrustError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

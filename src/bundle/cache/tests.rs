@@ -48,6 +48,27 @@ fn lists_of_archives_that_are_gone_or_changed_are_removed_and_foreign_files_are_
     assert_eq!(lists(&home), 1, "only the file that is none of ours");
 }
 
+#[tokio::test]
+async fn a_blob_in_several_parts_reads_the_same_both_ways() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_, contents) = archive(folder.path(), "whole.tar", b"0123456789");
+    let bytes = fs::read(folder.path().join("whole.tar")).expect("read");
+    let parts = [&bytes[..513], &bytes[513..515], &bytes[515..520], &bytes[520..]];
+    let paths: Vec<PathBuf> = (0..parts.len()).map(|n| folder.path().join(format!("p.{n}"))).collect();
+    for (path, part) in paths.iter().zip(parts) {
+        fs::write(path, part).expect("write");
+    }
+    let cache = Cache::open(folder.path());
+    cache.record(&paths, &contents, 0).expect("recorded");
+    let cache = Cache::open(folder.path());
+    let digest = Digest::of("0123456789");
+    assert_eq!(read(cache.find(&digest, 10).expect("it is known")), b"0123456789");
+    let mut streamed = Vec::new();
+    let stored = cache.verified(&digest, 10).expect("it is right");
+    stored.into_stream().expect("a stream").read_to_end(&mut streamed).await.expect("it can be read");
+    assert_eq!(streamed, b"0123456789");
+}
+
 #[test]
 fn a_blob_that_is_not_what_it_was_is_not_verified() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::Helpers;
 use crate::base::digest::Digest;
 use crate::base::exit::ExitClass;
 use crate::base::file;
-use crate::base::text::brief;
+use crate::base::text::{brief, printable};
 use crate::bundle::chart::{self, Chart};
 use crate::bundle::companions;
 use crate::bundle::cosign::{self, UpstreamKey};
@@ -50,12 +51,13 @@ struct Wish<'a> {
     referrers: Referrers,
     verify: Option<&'a Verify>,
     licences: &'a [String],
+    built: Option<Timestamp>,
 }
 
 impl Wish<'_> {
     /// The digest of all of it, so that a lock shows whether it still answers what is asked.
     fn digest(&self) -> Digest {
-        let value = json!([self.from, self.platforms, self.referrers, self.verify, self.licences]);
+        let value = json!([self.from, self.platforms, self.referrers, self.verify, self.licences, self.built]);
         Digest::of(value.to_string())
     }
 }
@@ -141,6 +143,7 @@ impl<'a> Work<'a> {
             referrers: image.referrers.unwrap_or(self.definition.document.referrers),
             verify: image.verify.as_ref(),
             licences: &image.licences,
+            built: None,
         };
         let Fetched { item, descriptor, source, .. } = self.fetch(&wish).await?;
         Ok(self.note(item, descriptor, source))
@@ -290,7 +293,7 @@ impl<'a> Work<'a> {
     }
 
     fn judge_remote(&self, name: &str, remote: &[String], choice: RemoteContent) -> Result<(), SourceError> {
-        let shown = remote.iter().take(10).map(|line| brief(line)).collect::<Vec<_>>().join("; ");
+        let shown = remote.iter().take(10).map(|line| printable(line)).collect::<Vec<_>>().join("; ");
         match choice {
             RemoteContent::NotEvaluated => {
                 self.say(format!("profile `{name}`: not evaluated will be {shown}"));
@@ -315,6 +318,7 @@ impl<'a> Work<'a> {
             referrers: dependency.referrers.unwrap_or(self.definition.document.referrers),
             verify: dependency.verify.as_ref(),
             licences: &dependency.licences,
+            built: dependency.built,
         };
         let (mut fetched, found) = match &dependency.from {
             From::Registry(_) | From::Layout(..) => {
@@ -379,6 +383,7 @@ impl<'a> Work<'a> {
             referrers: entry.referrers.unwrap_or(self.definition.document.referrers),
             verify: entry.verify.as_ref(),
             licences: &entry.licences,
+            built: None,
         };
         let refuse = |reason: String| {
             SourceError::new(ExitClass::Usage, format!("use chart `{}`: {reason}", brief(&entry.name)))

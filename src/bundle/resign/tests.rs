@@ -7,11 +7,14 @@ use tough::schema::RoleType;
 use super::*;
 use crate::base::exit::{Classify, ExitClass};
 use crate::base::progress::Progress;
-use crate::bundle::sample::Sample;
+use crate::base::quantity::Span;
+use crate::bundle::sample::{Images, Sample};
+use crate::model::notice::Revocation;
 use crate::trust::TrustError;
 use crate::trust::key::RoleKey;
 use crate::trust::passphrase::PassphraseSource;
 use crate::trust::root::{KEYS_FOLDER, RootPlan};
+use crate::trust::rotate::{LocalKeys, Protection, RootChange, RootFolder, Rotated};
 use crate::trust::signer::{Signer, Wanted};
 
 /// A root that asks for two signatures on targets, and a bundle that the first of two builders made.
@@ -62,7 +65,11 @@ impl Scene {
     }
 
     fn key(&self, name: &str) -> RoleKey {
-        let path = self.sample.folder.path().join(KEYS_FOLDER).join(format!("{name}.pem"));
+        Self::key_of(&self.sample, name)
+    }
+
+    fn key_of(sample: &Sample, name: &str) -> RoleKey {
+        let path = sample.folder.path().join(KEYS_FOLDER).join(format!("{name}.pem"));
         RoleKey::read(&path, &mut || unreachable!("not asked")).expect("a key")
     }
 }
@@ -168,4 +175,90 @@ async fn a_signature_from_elsewhere_is_taken_only_where_it_fits() {
     let path = scene.sample.folder.path().join("signed.tar");
     unfinished.write(&path, &Progress::quiet().step("sign")).await.expect("written");
     scene.sample.verify(&fs::read(path).expect("a file")).await.expect("a whole bundle");
+}
+
+async fn written(sample: &Sample, version: u64, signer: &Signer, root: &TrustRoot, chain: &[Vec<u8>]) -> Vec<u8> {
+    let path = sample.file_by(Images::usual(), version, signer, root, chain.to_vec()).await;
+    fs::read(path).expect("the bundle")
+}
+
+#[tokio::test]
+async fn a_removed_key_signs_nothing_any_more() {
+    let sample = Sample::new();
+    let old = sample.bytes(1).await;
+    let change = RootChange {
+        add: vec![RoleType::Targets],
+        remove: vec!["targets-1".to_owned()],
+        validity: vec![(RoleType::Root, Span::days(36_500))],
+        ..RootChange::default()
+    };
+    let folder = RootFolder::open(sample.folder.path(), 16).expect("a chain");
+    let local = LocalKeys { passphrase: PassphraseSource::default(), protection: Protection::Unencrypted };
+    let pending = folder.begin(&change, &local, sample.created).expect("a root");
+    let Rotated::Done(second) = folder.keep(&pending).expect("written") else { panic!("all keys are here") };
+    drop(folder);
+
+    // The key is still in its folder; asked for the new root, it is passed over.
+    let signer = Signer::open(&sample.folder.path().join(KEYS_FOLDER), second.root(), &PassphraseSource::default());
+    let signer = signer.expect("the new key is there");
+    assert!(signer.keys(RoleType::Targets).all(|key| key.id() != Scene::key_of(&sample, "targets-1").id()));
+    // Whoever stole it goes on signing as before, under the new chain.
+    let chain = vec![sample.root.bytes().to_vec(), second.bytes().to_vec()];
+    let forged = written(&sample, 2, &sample.signer, &second, &chain).await;
+    let error = sample.verify(&forged).await.expect_err("it was removed");
+    assert!(matches!(error, BundleError::Trust(TrustError::UnknownKey { .. })), "{error}");
+    // Under the old chain, in an enclave that has seen the new one.
+    let remembered = sample.remembered();
+    let new = written(&sample, 3, &signer, &second, &chain).await;
+    let verified = sample.verify_at(&new, &remembered, sample.now).await.expect("the first root is pinned");
+    verified.remember().expect("remembered");
+    let error = sample.verify_at(&old, &remembered, sample.now).await.expect_err("under the older root");
+    assert!(matches!(error, BundleError::Trust(TrustError::RootRollback { offered: 1, known: 2, .. })), "{error}");
+}
+
+#[tokio::test]
+async fn a_bundle_of_notices_alone_revokes_what_was_loaded() {
+    let sample = Sample::new();
+    let remembered = sample.remembered();
+    let (one, two) = (sample.bytes(1).await, sample.bytes(2).await);
+    sample.verify_at(&one, &remembered, sample.now).await.expect("good").remember().expect("remembered");
+    let mut notices = Images::new();
+    let revocation = Revocation {
+        bundle: Some(crate::bundle::sample::NAME.to_owned()),
+        version: Some(1),
+        content: None,
+        item: None,
+        reason: "a scanner in it reports nothing".to_owned(),
+    };
+    notices.notices.revocations.push(revocation);
+    // Sample bundles have one name, so that the notices come as a higher version of what they are about.
+    let path = sample.file_of(notices, 3).await;
+    let said = sample.verify_at(&fs::read(path).expect("a bundle"), &remembered, sample.now).await.expect("notices");
+    assert!(said.catalog().images.is_empty() && said.catalog().notices.revocations.len() == 1);
+    said.remember().expect("remembered");
+    let error = sample.verify_at(&one, &remembered, sample.now).await.expect_err("it was revoked");
+    assert!(matches!(error, BundleError::Trust(TrustError::Revoked { .. })), "{error}");
+    let error = sample.verify_at(&two, &remembered, sample.now).await.expect_err("it is older");
+    assert!(matches!(error, BundleError::Trust(TrustError::Rollback { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn a_layer_that_was_revoked_is_refused_in_every_bundle() {
+    let sample = Sample::new();
+    let remembered = sample.remembered();
+    let mut notices = Images::new();
+    let item = Some(Digest::of([7; 1024]));
+    let reason = "a library with a back door".to_owned();
+    notices.notices.revocations.push(Revocation { bundle: None, version: None, content: None, item, reason });
+    let path = sample.file_of(notices, 1).await;
+    let said = sample.verify_at(&fs::read(path).expect("a bundle"), &remembered, sample.now).await.expect("notices");
+    said.remember().expect("remembered");
+    let error = sample.verify_at(&sample.bytes(2).await, &remembered, sample.now).await.expect_err("it has that layer");
+    assert!(error.to_string().contains("a back door"), "{error}");
+    let mut without = Images::new();
+    let gapscan = without.image(&[b"another"]);
+    without.item("images/gapscan", gapscan);
+    let path = sample.file_of(without, 3).await;
+    let good = sample.verify_at(&fs::read(path).expect("a bundle"), &remembered, sample.now).await.expect("without");
+    good.remember().expect("remembered");
 }

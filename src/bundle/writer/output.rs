@@ -52,6 +52,9 @@ enum State {
     Over,
 }
 
+/// What the name of a file that is not complete ends with.
+const UNFINISHED: &str = ".part";
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -72,7 +75,7 @@ fn free(path: &Path) -> Option<u64> {
 impl Output {
     /// Makes ready to write an archive of `total` bytes, as `cut` says, at `whole`.
     pub(super) fn create(whole: &Path, cut: Cut, total: u64) -> Result<Self, BuildError> {
-        let guard_path = with_suffix(whole, ".part");
+        let guard_path = with_suffix(whole, UNFINISHED);
         let targets = match cut {
             Cut::Whole => vec![Target::new(whole.to_owned(), guard_path.clone(), 0..total)],
             Cut::Parts(size) => {
@@ -100,23 +103,31 @@ impl Output {
 
     fn make_ready(&self) -> Result<(), BuildError> {
         let failed = |source| self.failed(source);
-        // A build that was killed may have left these.
         self.guard.set_len(0).map_err(failed)?;
-        for target in &self.targets {
-            if target.unfinished == self.guard_path {
-                *target.lock() = State::Open(Arc::clone(&self.guard), target.span.end - target.span.start);
-                continue;
-            }
-            match std::fs::remove_file(&target.unfinished) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
+        self.remove_old_parts().map_err(failed)?;
+        if let [target] = &self.targets[..]
+            && target.unfinished == self.guard_path
+        {
+            *target.lock() = State::Open(Arc::clone(&self.guard), target.span.end - target.span.start);
         }
         let needed = self.needed();
         match free(&self.whole) {
             Some(free) if free < needed => Err(BuildError::NoRoom { path: self.whole.clone(), needed, free }),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Removes the unfinished parts that a build which was killed left. Who has the lock is the only one to write any.
+    fn remove_old_parts(&self) -> io::Result<()> {
+        let whole = self.whole.file_name().unwrap_or_default().to_string_lossy();
+        for entry in std::fs::read_dir(folder_of(&self.whole))?.filter_map(Result::ok) {
+            let name = entry.file_name();
+            let part = name.to_str().and_then(|name| name.strip_suffix(UNFINISHED));
+            if part.is_some_and(|part| split::is_part_name(part, &whole)) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     fn needed(&self) -> u64 {
@@ -235,7 +246,7 @@ impl Target {
 
     fn part(whole: &Path, size: PartSize, number: u64, total: u64) -> Self {
         let path = split::part_path(whole, number, size.count(total));
-        let unfinished = with_suffix(&path, ".part");
+        let unfinished = with_suffix(&path, UNFINISHED);
         Self::new(path, unfinished, size.span(number, total))
     }
 

@@ -12,10 +12,11 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::base::exit::{Classify, ExitClass};
+use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::ByteCount;
 use crate::bundle::sample::{Images, Sample};
-use crate::bundle::source::{BlobStream, Distance, Memory, Source, SourceError};
+use crate::bundle::source::{BlobStream, Distance, Memory, Referrer, Source, SourceError};
 use crate::bundle::split::PartSize;
 
 /// A registry, as it were: it notes which blobs it is asked for, and may spoil some.
@@ -37,6 +38,10 @@ impl Source for Far {
         self.below.manifest(digest, limit).await
     }
 
+    async fn referrers(&self, subject: &Digest, limits: &Limits) -> Result<Vec<Referrer>, SourceError> {
+        self.below.referrers(subject, limits).await
+    }
+
     async fn blob(&self, digest: &Digest, size: u64) -> Result<BlobStream, SourceError> {
         self.asked.lock().expect("no test panics in here").push(*digest);
         if let Some((held, told)) = &self.held
@@ -48,6 +53,10 @@ impl Source for Far {
             return Ok(Box::new(tokio::io::AsyncReadExt::take(tokio::io::repeat(0xee), size)));
         }
         self.below.blob(digest, size).await
+    }
+
+    async fn referrers(&self, _subject: &Digest, _limits: &Limits) -> Result<Vec<Referrer>, SourceError> {
+        Ok(Vec::new())
     }
 }
 

@@ -1,6 +1,7 @@
 //! `gapscan bundle`: define, lock, build, verify and look at bundles.
 
 mod build;
+mod diff;
 mod inspect;
 mod lock;
 mod mapping;
@@ -21,13 +22,14 @@ use crate::base::progress::Progress;
 use crate::base::quantity::bytes_for_people;
 use crate::bundle::BundleError;
 use crate::bundle::reader::{BundleReader, VerifiedBundle};
+use crate::bundle::survey::Survey;
 use crate::trust::remembered::Remembered;
 use crate::trust::root::TrustRoot;
 
 /// What is read from a bundle's file at once.
 const READ_BYTES: usize = 1 << 20;
 
-/// Define, lock, build, sign, verify and look at bundles
+/// Define, lock, build, sign, verify, look at and compare bundles
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -44,6 +46,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Mapping(mapping::MappingArgs),
     Receipt(receipt::ReceiptArgs),
+    Diff(diff::DiffArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,6 +83,7 @@ impl Args {
             Command::Inspect(args) => args.run(now).await,
             Command::Mapping(args) => args.run(now).await,
             Command::Receipt(args) => args.run(),
+            Command::Diff(args) => args.run(now).await,
         }
     }
 }
@@ -132,6 +136,17 @@ impl ReadArgs {
         step.done(bytes_for_people(verified.bytes()));
         Ok(verified)
     }
+}
+
+/// Verifies the whole bundle and gathers what is in it.
+async fn survey(file: &Path, root: &Path, now: Timestamp) -> Result<Survey, Failure> {
+    let root = TrustRoot::read(root)?;
+    let input = open(file).await?;
+    let surveyed = async {
+        let reader = BundleReader::open(input, &root, &Remembered::nothing(), &Limits::default(), now).await?;
+        Survey::of(reader, |_| {}).await
+    };
+    surveyed.await.map_err(|error: BundleError| Failure::from(error).during(format!("verify {}", shown(file))))
 }
 
 /// A bundle in messages.

@@ -19,7 +19,7 @@ use crate::trust::root::role_name;
 ///
 /// The whole bundle is verified as an enclave does, but for signatures that are still missing. Build it from the same lock
 /// on a second machine and give the content digest that came out there as --content: then it is signed only if it is the
-/// same. A key that is elsewhere, as in an HSM, signs what --payload writes, and --signature brings the result back.
+/// same. Where a key is elsewhere, as in an HSM, write what it signs with --payload, and bring the result with --signature.
 #[derive(Debug, clap::Args)]
 pub(super) struct SignArgs {
     /// The bundle

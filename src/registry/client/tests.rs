@@ -110,11 +110,8 @@ async fn the_embedded_registry_does_all_that_is_needed_with_tls_and_a_password()
     let folder = tempfile::tempdir().expect("a folder");
     let credentials = Credentials::new("kim", "s3cr3t");
     let server = Server::start(ServeConfig {
-        data: folder.path().to_owned(),
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        tls: Tls::Own(Vec::new()),
         credentials: Some(credentials.clone()),
-        limits: Limits::default(),
+        ..ServeConfig::new(folder.path(), "127.0.0.1:0".parse().expect("an address"), Tls::Own(Vec::new()))
     })
     .await
     .expect("a registry");
@@ -467,13 +464,11 @@ async fn content_that_does_not_verify_is_never_completed_even_with_the_right_dig
     let folder = tempfile::tempdir().expect("a folder");
     let server = embedded(folder.path()).await;
     // With TLS, over HTTP/2: a body is broken off in another way there.
-    let secured = Server::start(ServeConfig {
-        data: folder.path().join("secured"),
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        tls: Tls::Own(Vec::new()),
-        credentials: None,
-        limits: Limits::default(),
-    })
+    let secured = Server::start(ServeConfig::new(
+        folder.path().join("secured"),
+        "127.0.0.1:0".parse().expect("an address"),
+        Tls::Own(Vec::new()),
+    ))
     .await
     .expect("a registry");
     let ca = secured.ca_pem().expect("its own CA").as_bytes().to_vec();
@@ -545,13 +540,11 @@ async fn only_a_valid_certificate_of_this_name_is_accepted() {
         let (chain_file, key_file) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
         std::fs::write(&chain_file, certificate.pem()).expect("written");
         std::fs::write(&key_file, key.serialize_pem()).expect("written");
-        let server = Server::start(ServeConfig {
-            data: folder.path().join("data"),
-            listen: "127.0.0.1:0".parse().expect("an address"),
-            tls: Tls::Given { chain: chain_file, key: key_file },
-            credentials: None,
-            limits: Limits::default(),
-        })
+        let server = Server::start(ServeConfig::new(
+            folder.path().join("data"),
+            "127.0.0.1:0".parse().expect("an address"),
+            Tls::Given { chain: chain_file, key: key_file },
+        ))
         .await
         .expect("a registry");
         let transport = Transport::TlsWithCa(ca.clone().into_bytes());

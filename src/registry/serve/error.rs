@@ -49,6 +49,14 @@ pub enum ServeError {
         /// What is wrong.
         reason: String,
     },
+    /// What nobody needs can't be removed.
+    #[error("remove unused content from `{}`", .path.display())]
+    Collect {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A file can't be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -57,7 +65,9 @@ pub enum ServeError {
 impl Classify for ServeError {
     fn class(&self) -> ExitClass {
         match self {
-            Self::Folder { .. } | Self::Busy { .. } | Self::Listen { .. } => ExitClass::Unreachable,
+            Self::Folder { .. } | Self::Busy { .. } | Self::Listen { .. } | Self::Collect { .. } => {
+                ExitClass::Unreachable
+            }
             Self::PlainHttp { .. } | Self::Certificate { .. } => ExitClass::Usage,
             Self::File(error) => error.class(),
         }
@@ -74,6 +84,7 @@ impl Classify for ServeError {
             Self::Certificate { .. } => {
                 Some("give the certificate chain and its key as PEM files that belong together".to_owned())
             }
+            Self::Collect { .. } => None,
             Self::File(error) => error.remedy(),
         }
     }
@@ -85,11 +96,12 @@ pub(super) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: String,
+    session: Option<(String, u64)>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), session: None }
     }
 
     pub(super) fn blob_unknown() -> Self {
@@ -116,26 +128,59 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there is no such repository")
     }
 
+    /// Nobody is known to have sent this, or somebody who could ask for the right to.
+    pub(super) fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
+    }
+
+    pub(super) fn denied(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "DENIED", message)
+    }
+
+    /// There is no room for this many bytes.
+    pub(super) fn full(available: u64) -> Self {
+        let message = format!("the registry's disk has room for {available} bytes");
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "INSUFFICIENT_STORAGE", message)
+    }
+
+    /// What was sent so far can be gone on from: where, and how much it is.
+    pub(super) fn with_session(mut self, location: String, length: u64) -> Self {
+        self.session = Some((location, length));
+        self
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     pub(super) fn unsupported(status: StatusCode) -> Self {
         Self::new(status, "UNSUPPORTED", "this registry does not do that")
     }
 }
 
 impl From<io::Error> for Refusal {
-    /// What failed here is for the server's own log; a client learns only that it did.
+    /// What failed here is for the server's own log; a client learns only what it can do something about.
     fn from(error: io::Error) -> Self {
         tracing::error!(%error, "the registry's folder can't be read or written");
-        let status = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StatusCode::INSUFFICIENT_STORAGE,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self::new(status, "UNKNOWN", "the registry could not read or write its storage")
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::full(0),
+            _ => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "UNKNOWN",
+                "the registry could not read or write its storage",
+            ),
+        }
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let Self { status, code, message } = self;
-        (status, Json(json!({ "errors": [{ "code": code, "message": message, "detail": null }] }))).into_response()
+        let Self { status, code, message, session } = self;
+        let body = Json(json!({ "errors": [{ "code": code, "message": message, "detail": null }] }));
+        let mut response = (status, body).into_response();
+        if let Some((location, length)) = session {
+            super::receive::say_where(response.headers_mut(), &location, length);
+        }
+        response
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::body::Body;
 use axum::response::Response;
+use http::HeaderValue;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use oci_client::manifest::{
@@ -11,15 +12,16 @@ use oci_client::manifest::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::content::{Algorithm, ContentDigest};
 use super::error::Refusal;
-use super::store::Store;
-use crate::base::digest::Digest;
-use crate::registry::reference::{ManifestName, Repository};
+use super::route::Name;
+use super::store::{Held, Store};
+use crate::registry::reference::{Repository, Tag};
 
 /// The parts of a manifest or index that matter to a registry (image-spec 1.1, manifest.md and image-index.md).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Manifest {
+pub(super) struct Manifest {
     schema_version: u32,
     media_type: Option<String>,
     artifact_type: Option<String>,
@@ -34,7 +36,7 @@ struct Manifest {
 #[serde(rename_all = "camelCase")]
 struct Descriptor {
     media_type: String,
-    digest: Digest,
+    digest: ContentDigest,
 }
 
 /// One entry of a list of referrers (distribution-spec 1.1, "Listing Referrers").
@@ -42,7 +44,7 @@ struct Descriptor {
 #[serde(rename_all = "camelCase")]
 struct Referrer {
     media_type: String,
-    digest: Digest,
+    digest: ContentDigest,
     size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     artifact_type: Option<String>,
@@ -52,7 +54,7 @@ struct Referrer {
 
 impl Manifest {
     /// The manifest of this media type. What is image and index at once is neither (CVE-2021-41190).
-    fn parse(media_type: &str, bytes: &[u8]) -> Result<Self, Refusal> {
+    pub(super) fn parse(media_type: &str, bytes: &[u8]) -> Result<Self, Refusal> {
         let manifest: Self = serde_json::from_slice(bytes)
             .map_err(|error| Refusal::manifest_invalid(format!("it is no manifest: {error}")))?;
         let invalid = |reason: &str| Err(Refusal::manifest_invalid(reason));
@@ -87,75 +89,120 @@ impl Manifest {
         }
     }
 
-    /// That all it names is in the repository. Layers that are not to be distributed need not be.
-    fn check_parts(&self, store: &Store, repository: &Repository) -> Result<(), Refusal> {
+    /// The blobs that it names.
+    pub(super) fn blobs(&self) -> impl Iterator<Item = ContentDigest> + '_ {
+        self.config.iter().chain(self.layers.iter().flatten()).map(|part| part.digest)
+    }
+
+    /// The manifests that it names as its parts.
+    pub(super) fn manifests(&self) -> impl Iterator<Item = ContentDigest> + '_ {
+        self.manifests.iter().flatten().map(|part| part.digest)
+    }
+
+    /// The manifest that it is about.
+    pub(super) fn subject(&self) -> Option<ContentDigest> {
+        self.subject.as_ref().map(|subject| subject.digest)
+    }
+
+    /// That all it names is in the repository. Layers that are not to be distributed need not be. What is there is looked
+    /// at to the last part, which keeps it.
+    fn check_parts(&self, store: &Store, held: &Held<'_>, repository: &Repository) -> Result<(), Refusal> {
+        let mut missing = None;
         for part in self.config.iter().chain(self.layers.iter().flatten()) {
             let foreign = part.media_type.contains("nondistributable") || part.media_type.contains(".foreign.");
-            if !foreign && !store.has_blob(repository, &part.digest) {
-                return Err(Refusal::new(
-                    StatusCode::NOT_FOUND,
-                    "MANIFEST_BLOB_UNKNOWN",
-                    format!("the repository does not have its blob {}", part.digest),
-                ));
+            if !store.has_blob(held, repository, &part.digest) && !foreign {
+                missing = missing.or(Some(("blob", part.digest)));
             }
         }
         for part in self.manifests.iter().flatten() {
-            if !store.has_manifest(repository, &part.digest) {
-                return Err(Refusal::new(
-                    StatusCode::NOT_FOUND,
-                    "MANIFEST_BLOB_UNKNOWN",
-                    format!("the repository does not have its manifest {}", part.digest),
-                ));
+            if !store.has_manifest(held, repository, &part.digest) {
+                missing = missing.or(Some(("manifest", part.digest)));
             }
         }
-        Ok(())
+        missing.map_or(Ok(()), |(what, digest)| {
+            Err(Refusal::new(
+                StatusCode::NOT_FOUND,
+                "MANIFEST_BLOB_UNKNOWN",
+                format!("the repository does not have its {what} {digest}"),
+            ))
+        })
     }
 
-    fn into_referrer(self, media_type: String, digest: Digest, size: u64) -> Referrer {
+    fn into_referrer(self, media_type: String, digest: ContentDigest, size: u64) -> Referrer {
         let artifact_type = self.artifact_type.or_else(|| self.config.map(|config| config.media_type));
         Referrer { media_type, digest, size, artifact_type, annotations: self.annotations }
     }
 }
 
+/// What a manifest is stored as.
+pub(super) struct Put {
+    pub(super) repository: Repository,
+    pub(super) name: Option<Name>,
+    /// Further tags for one that is named by its digest.
+    pub(super) tags: Vec<Tag>,
+    pub(super) media_type: String,
+    pub(super) parts: Parts,
+}
+
+/// Whether an index may name manifests, and an image blobs, that are not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// All that a manifest names must be there before it.
+    Required,
+    /// A manifest may come without its parts (distribution-spec 1.1 lets a registry accept that).
+    Optional,
+}
+
 /// Stores a manifest under its digest and, where it is named by one, a tag.
-pub(super) fn put(
-    store: &Store,
-    repository: &Repository,
-    name: Option<ManifestName>,
-    media_type: &str,
-    bytes: &[u8],
-) -> Result<Response, Refusal> {
-    let name = name.ok_or_else(|| Refusal::manifest_invalid("its name is neither a tag nor a digest"))?;
-    let digest = Digest::of(bytes);
-    if matches!(&name, ManifestName::Digest(expected) if *expected != digest) {
-        return Err(Refusal::digest_invalid(format!("the manifest has digest {digest}")));
-    }
+pub(super) fn put(store: &Store, what: &Put, bytes: &[u8]) -> Result<Response, Refusal> {
+    let Put { repository, name, tags, media_type, parts } = what;
+    let name = name.as_ref().ok_or_else(|| Refusal::manifest_invalid("its name is neither a tag nor a digest"))?;
+    let (digest, named) = match name {
+        Name::Tag(tag) => (Algorithm::Sha256.digest(bytes), Some(tag)),
+        Name::Digest(expected) => {
+            let digest = expected.algorithm().digest(bytes);
+            if digest != *expected {
+                return Err(Refusal::digest_invalid(format!("the manifest has digest {digest}")));
+            }
+            (digest, None)
+        }
+    };
     let manifest = Manifest::parse(media_type, bytes)?;
-    manifest.check_parts(store, repository)?;
-    store.put_manifest(repository, &digest, media_type, bytes)?;
+    let held = store.hold();
+    match parts {
+        Parts::Required => manifest.check_parts(store, &held, repository)?,
+        // Those that are there are still kept for it.
+        Parts::Optional => drop(manifest.check_parts(store, &held, repository)),
+    }
+    store.put_manifest(&held, repository, &digest, media_type, bytes)?;
     let mut response = Response::builder()
         .status(StatusCode::CREATED)
         .header("location", format!("/v2/{repository}/manifests/{digest}"))
         .header("docker-content-digest", digest.to_string());
-    if let Some(subject) = &manifest.subject {
-        store.put_referrer(repository, &subject.digest, &digest)?;
-        response = response.header("oci-subject", subject.digest.to_string());
+    if let Some(subject) = manifest.subject() {
+        store.put_referrer(repository, &subject, &digest)?;
+        response = response.header("oci-subject", subject.to_string());
     }
-    if let ManifestName::Tag(tag) = &name {
+    for tag in named.into_iter().chain(tags) {
         store.put_tag(repository, tag, &digest)?;
+    }
+    for tag in tags {
+        response = response.header("oci-tag", HeaderValue::from_str(tag.as_str()).expect("a tag is a header value"));
     }
     Ok(response.body(Body::empty()).expect("digests and names are header values"))
 }
 
 /// The manifest of this name, as an answer to GET; hyper leaves the body out for HEAD.
-pub(super) fn get(
-    store: &Store,
-    repository: &Repository,
-    name: Option<ManifestName>,
-    limit: u64,
-) -> Result<Response, Refusal> {
-    let digest = resolve(store, repository, name)?;
-    let (media_type, bytes) = store.manifest(repository, &digest, limit)?.ok_or_else(Refusal::manifest_unknown)?;
+pub(super) fn get(store: &Store, repository: &Repository, name: Option<Name>, limit: u64) -> Result<Response, Refusal> {
+    let held = store.hold();
+    let digest = match name {
+        Some(Name::Digest(digest)) => Some(digest),
+        Some(Name::Tag(tag)) => store.tag(repository, &tag)?,
+        None => None,
+    }
+    .ok_or_else(Refusal::manifest_unknown)?;
+    let (media_type, bytes) =
+        store.manifest(&held, repository, &digest, limit)?.ok_or_else(Refusal::manifest_unknown)?;
     Ok(Response::builder()
         .header(CONTENT_TYPE, media_type)
         .header(CONTENT_LENGTH, bytes.len())
@@ -165,10 +212,10 @@ pub(super) fn get(
 }
 
 /// Removes a tag, or a manifest with the tags that point to it.
-pub(super) fn delete(store: &Store, repository: &Repository, name: Option<ManifestName>) -> Result<Response, Refusal> {
+pub(super) fn delete(store: &Store, repository: &Repository, name: Option<Name>) -> Result<Response, Refusal> {
     let removed = match name {
-        Some(ManifestName::Tag(tag)) => store.remove_tag(repository, &tag)?,
-        Some(ManifestName::Digest(digest)) => store.remove_manifest(repository, &digest)?,
+        Some(Name::Tag(tag)) => store.remove_tag(repository, &tag)?,
+        Some(Name::Digest(digest)) => store.remove_manifest(repository, &digest)?,
         None => false,
     };
     if !removed {
@@ -181,13 +228,14 @@ pub(super) fn delete(store: &Store, repository: &Repository, name: Option<Manife
 pub(super) fn referrers(
     store: &Store,
     repository: &Repository,
-    subject: &Digest,
+    subject: &ContentDigest,
     artifact_type: Option<&str>,
     limit: u64,
 ) -> Result<Response, Refusal> {
+    let held = store.hold();
     let mut found = Vec::new();
-    for digest in store.referrers(repository, subject)? {
-        let Some((media_type, bytes)) = store.manifest(repository, &digest, limit)? else { continue };
+    for digest in store.referrers(&held, repository, subject)? {
+        let Some((media_type, bytes)) = store.manifest(&held, repository, &digest, limit)? else { continue };
         let referrer = Manifest::parse(&media_type, &bytes)?.into_referrer(media_type, digest, bytes.len() as u64);
         if artifact_type.is_none_or(|wanted| referrer.artifact_type.as_deref() == Some(wanted)) {
             found.push(referrer);
@@ -203,15 +251,6 @@ pub(super) fn referrers(
         response = response.header("oci-filters-applied", "artifactType");
     }
     Ok(response.body(Body::from(index.to_string())).expect("fixed header values"))
-}
-
-fn resolve(store: &Store, repository: &Repository, name: Option<ManifestName>) -> Result<Digest, Refusal> {
-    let digest = match name {
-        Some(ManifestName::Digest(digest)) => Some(digest),
-        Some(ManifestName::Tag(tag)) => store.tag(repository, &tag)?,
-        None => None,
-    };
-    digest.ok_or_else(Refusal::manifest_unknown)
 }
 
 pub(super) fn empty(status: StatusCode) -> Response {

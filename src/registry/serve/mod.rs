@@ -2,23 +2,35 @@
 //!
 //! What a client may try, and where it ends: names that leave the folder (every name is parsed by its grammar before it
 //! becomes a path, `route.rs`); content that is not what its digest says (hashed as it arrives, checked before it gets its
-//! name, `upload.rs`); manifests whose parts are missing or that are image and index at once (`manifest.rs`); endless
-//! headers, bodies and silence (`server.rs`, `upload.rs`); a power cut after a 201 (content and names are synced first,
-//! `store.rs`).
+//! name, `upload.rs`); manifests whose parts are missing or that are image and index at once (`manifest.rs`); rights that
+//! its token does not have (`auth.rs`, `token.rs`); endless headers, bodies, sessions, connections and silence (`server.rs`,
+//! `connection.rs`, `upload.rs`); a power cut after a 201 (content and names are synced first, `store.rs`); a full disk
+//! (`receive.rs`); waiting for its blobs to be removed under it (`collect.rs`).
 
 mod auth;
+mod certificate;
+mod collect;
+mod connection;
+mod content;
 mod download;
 mod error;
 mod manifest;
+mod metrics;
+mod receive;
 mod route;
 mod router;
 mod server;
 mod store;
 mod tls;
+mod token;
+mod upkeep;
 mod upload;
 
+pub use collect::{CollectMode, CollectPolicy, Collected};
 pub use error::ServeError;
-pub use server::{RunningServer, ServeConfig, Server, Tls};
+pub use manifest::Parts;
+pub use server::{RunningServer, ServeConfig, Server, Tls, collect};
+pub use token::pull_token;
 
 #[cfg(test)]
 mod tests;

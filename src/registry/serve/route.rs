@@ -3,20 +3,33 @@
 use http::StatusCode;
 use uuid::Uuid;
 
+use super::content::{ContentDigest, NotADigest};
 use super::error::Refusal;
-use crate::base::digest::Digest;
-use crate::registry::reference::{ManifestName, Repository};
+use crate::registry::reference::{Repository, Tag};
+
+/// What a manifest is asked for by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    Tag(Tag),
+    Digest(ContentDigest),
+}
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Base,
+    Live,
+    Ready,
+    Metrics,
+    Token,
+    Space,
+    Collect,
     Catalog,
     Tags(Repository),
-    Manifest(Repository, Option<ManifestName>),
-    Blob(Repository, Digest),
+    Manifest(Repository, Option<Name>),
+    Blob(Repository, ContentDigest),
     Uploads(Repository),
     Upload(Repository, Uuid),
-    Referrers(Repository, Digest),
+    Referrers(Repository, ContentDigest),
 }
 
 impl Route {
@@ -26,10 +39,18 @@ impl Route {
         let nothing = || Refusal::unsupported(StatusCode::NOT_FOUND);
         // Only a digest's colon may come escaped; nothing else in any name needs it.
         let path = path.replace("%3A", ":").replace("%3a", ":");
-        let rest = path.strip_prefix("/v2").ok_or_else(nothing)?;
+        let rest = match path.as_str() {
+            "/livez" => return Ok(Self::Live),
+            "/readyz" => return Ok(Self::Ready),
+            "/metrics" => return Ok(Self::Metrics),
+            "/token" => return Ok(Self::Token),
+            path => path.strip_prefix("/v2").ok_or_else(nothing)?,
+        };
         let rest = match rest {
             "" | "/" => return Ok(Self::Base),
             "/_catalog" => return Ok(Self::Catalog),
+            "/_gapscan/space" => return Ok(Self::Space),
+            "/_gapscan/collect" => return Ok(Self::Collect),
             rest => rest.strip_prefix('/').ok_or_else(nothing)?,
         };
         let parts: Vec<&str> = rest.split('/').collect();
@@ -42,9 +63,8 @@ impl Route {
                 )
             })
         };
-        let digest = |text: &str| -> Result<Digest, Refusal> {
-            text.parse()
-                .map_err(|_| Refusal::digest_invalid("a digest here is `sha256:` and 64 lower-case hexadecimal digits"))
+        let digest = |text: &str| -> Result<ContentDigest, Refusal> {
+            text.parse().map_err(|error: NotADigest| Refusal::digest_invalid(error.to_string()))
         };
         match parts.as_slice() {
             [name @ .., "tags", "list"] => Ok(Self::Tags(repository(name)?)),
@@ -59,8 +79,8 @@ impl Route {
             [name @ .., "referrers", text] => Ok(Self::Referrers(repository(name)?, digest(text)?)),
             [name @ .., "manifests", text] => {
                 let manifest = match text.contains(':') {
-                    true => Some(ManifestName::Digest(digest(text)?)),
-                    false => text.parse().ok().map(ManifestName::Tag),
+                    true => Some(Name::Digest(digest(text)?)),
+                    false => text.parse().ok().map(Name::Tag),
                 };
                 Ok(Self::Manifest(repository(name)?, manifest))
             }
@@ -69,13 +89,36 @@ impl Route {
     }
 }
 
+impl Route {
+    /// The repository that is asked for something.
+    pub(super) fn repository(&self) -> Option<&Repository> {
+        match self {
+            Self::Tags(repository)
+            | Self::Manifest(repository, _)
+            | Self::Blob(repository, _)
+            | Self::Uploads(repository)
+            | Self::Upload(repository, _)
+            | Self::Referrers(repository, _) => Some(repository),
+            Self::Base
+            | Self::Live
+            | Self::Ready
+            | Self::Metrics
+            | Self::Token
+            | Self::Space
+            | Self::Collect
+            | Self::Catalog => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::content::Algorithm;
     use super::*;
 
     #[test]
     fn names_are_parsed_before_they_are_anything() {
-        let digest = Digest::of(b"x");
+        let digest = Algorithm::Sha256.digest(b"x");
         let repository = |text: &str| text.parse::<Repository>().expect(text);
         for (path, expected) in [
             ("/v2/".to_owned(), Route::Base),

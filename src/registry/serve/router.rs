@@ -1,29 +1,38 @@
 //! From a request to its answer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, RANGE, WWW_AUTHENTICATE};
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, StatusCode};
-use uuid::Uuid;
+use jiff::Timestamp;
+use tokio_util::task::TaskTracker;
 
-use super::auth::Gate;
+use super::auth::{Access, Gate, SERVICE};
+use super::collect::{CollectMode, CollectPolicy, Collected};
+use super::content::{ContentDigest, NotADigest};
 use super::error::Refusal;
-use super::route::Route;
+use super::manifest::{Parts, Put};
+use super::metrics::{self, Metrics};
+use super::receive::Announced;
+use super::route::{Name, Route};
 use super::store::Store;
+use super::token::Right;
 use super::upload::Uploads;
 use super::{download, manifest};
-use crate::base::digest::Digest;
 use crate::base::limits::Limits;
-use crate::registry::reference::{ManifestName, Repository};
+use crate::registry::reference::{Authority, Repository, Tag};
 
 /// Entries of a list that are sent at once where the client does not say.
 const PAGE: usize = 1000;
+/// Tags that one PUT may give a manifest.
+const TAGS: usize = 32;
 
 /// All that a request is answered from.
 #[derive(Debug)]
@@ -32,52 +41,117 @@ pub(super) struct Registry {
     pub(super) uploads: Uploads,
     pub(super) gate: Gate,
     pub(super) limits: Limits,
+    pub(super) parts: Parts,
+    /// Bytes of the disk that are not for content.
+    pub(super) reserve_bytes: u64,
+    pub(super) collect: CollectPolicy,
+    pub(super) metrics: Arc<Metrics>,
+    /// Whether connections have TLS.
+    pub(super) secured: bool,
+    /// What must be written although its request is gone.
+    pub(super) tasks: TaskTracker,
+    pub(super) stopping: AtomicBool,
 }
 
-pub(super) fn router(registry: Arc<Registry>) -> Router {
-    Router::new().fallback(answer).with_state(registry)
-}
-
-async fn answer(State(registry): State<Arc<Registry>>, request: Request) -> Response {
-    if matches!(request.uri().path(), "/livez" | "/readyz") && *request.method() == Method::GET {
-        return "ok\n".into_response();
-    }
+/// Answers a request that came from this address.
+pub(super) async fn answer(registry: Arc<Registry>, from: IpAddr, request: Request) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let mut response = registry.handle(request).await.unwrap_or_else(IntoResponse::into_response);
-    response.headers_mut().insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
-    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    if response.status() == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"gapscan registry\""));
+    let route = Route::of(&path);
+    let kind = metrics::kind(route.as_ref().ok());
+    let challenge = registry.challenge(&method, route.as_ref().ok(), request.headers());
+    let result = Box::pin(registry.clone().handle(route, from, request)).await;
+    let mut response = result.unwrap_or_else(IntoResponse::into_response);
+    let headers = response.headers_mut();
+    headers.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    match response.status() {
+        StatusCode::UNAUTHORIZED => {
+            // Bearer first: some clients take the first that they know.
+            let headers = response.headers_mut();
+            if let Some(bearer) = challenge {
+                headers.append(WWW_AUTHENTICATE, bearer);
+            }
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"gapscan registry\""));
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        _ => {}
     }
+    registry.metrics.answered(&method, kind, response.status());
     tracing::debug!(%method, path = %crate::base::text::printable(&path), status = response.status().as_u16(), "registry request");
     response
 }
 
+/// Answers what only a machine's supervisor asks, on an address of its own.
+pub(super) async fn answer_supervisor(registry: Arc<Registry>, request: Request) -> Response {
+    match (request.method() == Method::GET, Route::of(request.uri().path())) {
+        (true, Ok(Route::Live)) => "ok\n".into_response(),
+        (true, Ok(Route::Ready)) => registry.ready().await,
+        (true, Ok(Route::Metrics)) => registry.metrics_text().await,
+        _ => Refusal::unsupported(StatusCode::NOT_FOUND).into_response(),
+    }
+}
+
 impl Registry {
-    async fn handle(self: &Arc<Self>, request: Request) -> Result<Response, Refusal> {
-        if !self.gate.admits(request.headers()) {
-            return Err(Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "name a user and its password"));
-        }
-        let route = Route::of(request.uri().path())?;
-        let query = Query::of(request.uri().query());
+    async fn handle(
+        self: Arc<Self>,
+        route: Result<Route, Refusal>,
+        from: IpAddr,
+        request: Request,
+    ) -> Result<Response, Refusal> {
         let (parts, body) = request.into_parts();
-        let headers = parts.headers;
-        let reads = matches!(parts.method, Method::GET | Method::HEAD);
-        match (parts.method.as_str(), route) {
+        let (method, headers) = (parts.method, parts.headers);
+        match (&method, &route) {
+            (&Method::GET, Ok(Route::Live)) => return Ok("ok\n".into_response()),
+            (&Method::GET, Ok(Route::Ready)) => return Ok(self.ready().await),
+            _ => {}
+        }
+        let access = self.gate.access(&headers, Timestamp::now());
+        let access = access.ok_or_else(|| Refusal::unauthorized("name a user and its password, or bring a token"))?;
+        let route = route?;
+        if let Some(repository) = route.repository() {
+            access.demand(repository, right(&method, &route))?;
+        }
+        let query = Query::of(parts.uri.query());
+        let reads = matches!(method, Method::GET | Method::HEAD);
+        match (method.as_str(), route) {
             (_, Route::Base) if reads => Ok(json("{}".to_owned())),
-            ("GET", Route::Catalog) => self.catalog(query).await,
+            ("GET", Route::Token) => self.token(&access, &query),
+            ("GET", Route::Space) => self.space().await,
+            ("GET", Route::Metrics) => {
+                access.demand_all()?;
+                Ok(self.metrics_text().await)
+            }
+            ("POST", Route::Collect) => {
+                access.demand_all()?;
+                let collected = self.collect(self.collect).await?;
+                Ok(json(serde_json::to_string(&collected).expect("numbers are JSON")))
+            }
+            ("GET", Route::Catalog) => {
+                access.demand_catalog()?;
+                self.catalog(query).await
+            }
             ("GET", Route::Tags(repository)) => self.tags(repository, query).await,
             (_, Route::Manifest(repository, name)) if reads => {
-                self.blocking(move |r| manifest::get(&r.store, &repository, name, r.limits.manifest_bytes)).await
+                let response =
+                    self.blocking(move |r| manifest::get(&r.store, &repository, name, r.limits.manifest_bytes)).await?;
+                if method == Method::GET {
+                    self.metrics.sent(content_length(response.headers()).unwrap_or(0));
+                }
+                Ok(response)
             }
-            ("PUT", Route::Manifest(repository, name)) => self.put_manifest(repository, name, &headers, body).await,
+            ("PUT", Route::Manifest(repository, name)) => {
+                self.put_manifest(repository, name, &query, &headers, body).await
+            }
             ("DELETE", Route::Manifest(repository, name)) => {
                 self.blocking(move |r| manifest::delete(&r.store, &repository, name)).await
             }
             (_, Route::Blob(repository, digest)) if reads => {
                 let range = text(&headers, RANGE.as_str()).map(str::to_owned);
-                self.blocking(move |r| download::get(&r.store, &repository, &digest, range.as_deref())).await
+                let metrics = self.metrics.clone();
+                self.blocking(move |r| download::get(&r.store, metrics, &repository, &digest, range.as_deref())).await
             }
             ("DELETE", Route::Blob(repository, digest)) => {
                 self.blocking(move |r| match r.store.unlink_blob(&repository, &digest)? {
@@ -93,23 +167,110 @@ impl Registry {
                 })
                 .await
             }
-            ("POST", Route::Uploads(repository)) => self.start_upload(repository, query, body).await,
-            ("PATCH", Route::Upload(repository, id)) => self.continue_upload(repository, id, &headers, body).await,
-            ("PUT", Route::Upload(repository, id)) => self.complete_upload(repository, id, query, &headers, body).await,
-            ("GET", Route::Upload(repository, id)) => {
-                let length = self.uploads.get(&repository, id)?.lock().await.length()?;
-                Ok(session(StatusCode::NO_CONTENT, &repository, id, length))
+            ("POST", Route::Uploads(repository)) => {
+                self.start_upload(repository, &access, from, &query, Announced::of(&headers), body).await
             }
-            ("DELETE", Route::Upload(repository, id)) => {
-                self.uploads.end(&repository, id)?;
-                Ok(manifest::empty(StatusCode::NO_CONTENT))
+            ("PATCH", Route::Upload(repository, id)) => {
+                self.continue_upload(repository, id, None, Announced::of(&headers), body).await
             }
+            ("PUT", Route::Upload(repository, id)) => {
+                let digest = query.value("digest").ok_or_else(|| Refusal::digest_invalid("the digest is missing"))?;
+                let digest = parse_digest(digest)?;
+                self.continue_upload(repository, id, Some(digest), Announced::of(&headers), body).await
+            }
+            ("GET", Route::Upload(repository, id)) => self.upload_status(&repository, id),
+            ("DELETE", Route::Upload(repository, id)) => self.cancel_upload(&repository, id),
             _ => Err(Refusal::unsupported(StatusCode::METHOD_NOT_ALLOWED)),
         }
     }
 
+    /// Where and for what a client gets a token (Docker's token authentication specification).
+    fn challenge(&self, method: &Method, route: Option<&Route>, headers: &HeaderMap) -> Option<HeaderValue> {
+        let Gate::Closed { .. } = self.gate else { return None };
+        // Under the name that the client knows the server by, if that is one.
+        let host: Authority = text(headers, HOST.as_str())?.parse().ok()?;
+        let scheme = if self.secured { "https" } else { "http" };
+        let scope = match route {
+            Some(Route::Catalog) => ",scope=\"registry:catalog:*\"".to_owned(),
+            Some(route) => route.repository().map_or_else(String::new, |repository| {
+                let actions = match right(method, route) {
+                    Right::Pull => "pull",
+                    Right::Push => "pull,push",
+                    Right::Delete => "delete",
+                };
+                format!(",scope=\"repository:{repository}:{actions}\"")
+            }),
+            None => String::new(),
+        };
+        let challenge = format!("Bearer realm=\"{scheme}://{host}/token\",service=\"{SERVICE}\"{scope}");
+        HeaderValue::from_str(&challenge).ok()
+    }
+
+    fn token(&self, access: &Access, query: &Query) -> Result<Response, Refusal> {
+        let now = Timestamp::now();
+        let lasts =
+            match query.value("lasts") {
+                None => None,
+                Some(text) => Some(text.parse().map_err(|_| {
+                    Refusal::new(StatusCode::BAD_REQUEST, "UNSUPPORTED", "`lasts` is a number of seconds")
+                })?),
+            };
+        let (token, seconds) = self.gate.issue(access, query.values("scope"), lasts, now)?;
+        let answer = serde_json::json!({
+            "token": token, "access_token": token, "expires_in": seconds, "issued_at": now.to_string(),
+        });
+        let mut response = json(answer.to_string());
+        response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+
+    /// Bytes that content may still take.
+    pub(super) fn available_bytes(&self) -> Result<u64, Refusal> {
+        Ok(self.store.available_bytes()?.saturating_sub(self.reserve_bytes))
+    }
+
+    async fn space(self: &Arc<Self>) -> Result<Response, Refusal> {
+        let available = self.blocking(Self::available_bytes).await?;
+        Ok(json(serde_json::json!({ "availableBytes": available }).to_string()))
+    }
+
+    /// Why no content can be taken now; `None` if it can.
+    async fn not_ready(self: &Arc<Self>) -> Option<&'static str> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Some("stopping");
+        }
+        let checked = self.blocking(|r| Ok((r.store.is_writable(), r.available_bytes()?))).await;
+        match checked {
+            Ok((true, 1..)) => None,
+            Ok((true, 0)) => Some("the disk is full"),
+            Ok((false, _)) | Err(_) => Some("the folder can't be written"),
+        }
+    }
+
+    pub(super) async fn ready(self: &Arc<Self>) -> Response {
+        match self.not_ready().await {
+            None => "ok\n".into_response(),
+            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
+        }
+    }
+
+    pub(super) async fn metrics_text(self: &Arc<Self>) -> Response {
+        let ready = self.not_ready().await.is_none();
+        let available_bytes = self.blocking(Self::available_bytes).await.ok();
+        let now = metrics::Now { uploads: self.uploads.count(), available_bytes, ready };
+        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], self.metrics.text(&now)).into_response()
+    }
+
+    /// Removes what nobody needs, while others go on.
+    pub(super) async fn collect(self: &Arc<Self>, policy: CollectPolicy) -> Result<Collected, Refusal> {
+        let collected =
+            self.blocking(move |r| Ok(r.store.collect(policy, CollectMode::Remove, r.limits.manifest_bytes)?)).await;
+        self.metrics.collected(collected.as_ref().ok(), Timestamp::now());
+        collected
+    }
+
     /// Runs what touches the disk where it does not hold up others.
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
@@ -117,95 +278,36 @@ impl Registry {
         tokio::task::spawn_blocking(move || work(&registry)).await.map_err(std::io::Error::other)?
     }
 
+    /// Runs what must come to its end although nobody waits for it any more. The server does, when it stops.
+    pub(super) async fn owned<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        Ok(self.tasks.spawn(work).await.map_err(std::io::Error::other)?)
+    }
+
     async fn put_manifest(
         self: &Arc<Self>,
         repository: Repository,
-        name: Option<ManifestName>,
+        name: Option<Name>,
+        query: &Query,
         headers: &HeaderMap,
         body: Body,
     ) -> Result<Response, Refusal> {
         let media_type = text(headers, CONTENT_TYPE.as_str())
             .map(|text| text.split(';').next().unwrap_or(text).trim().to_owned())
             .ok_or_else(|| Refusal::manifest_invalid("it has no Content-Type"))?;
-        let bytes = read_capped(body, self.limits.manifest_bytes, self.limits.stall).await?;
-        self.blocking(move |r| manifest::put(&r.store, &repository, name, &media_type, &bytes)).await
-    }
-
-    async fn start_upload(
-        self: &Arc<Self>,
-        repository: Repository,
-        query: Query,
-        body: Body,
-    ) -> Result<Response, Refusal> {
-        if let Some(digest) = query.value("mount") {
-            let digest = parse_digest(digest)?;
-            let from = query.value("from").map(str::to_owned);
-            let target = repository.clone();
-            let mounted = self
-                .blocking(move |r| {
-                    let there = match from {
-                        // Every user may read everything, so a blob may be taken from wherever it is.
-                        None => r.store.has_content(&digest),
-                        Some(from) => from.parse().is_ok_and(|from| r.store.has_blob(&from, &digest)),
-                    };
-                    if there {
-                        r.store.link_blob(&target, &digest)?;
-                    }
-                    Ok(there)
-                })
-                .await?;
-            if mounted {
-                return Ok(created(&repository, &digest));
-            }
-            let id = self.uploads.start(&self.store, &repository)?;
-            return Ok(session(StatusCode::ACCEPTED, &repository, id, 0));
+        let tags: Vec<Tag> = query
+            .values("tag")
+            .map(|tag| tag.parse().map_err(|_| Refusal::manifest_invalid("a `tag` parameter is no tag")))
+            .collect::<Result<_, _>>()?;
+        if tags.len() > TAGS {
+            return Err(Refusal::new(StatusCode::URI_TOO_LONG, "SIZE_INVALID", format!("at most {TAGS} tags at once")));
         }
-        let digest = query.value("digest").map(parse_digest).transpose()?;
-        let id = self.uploads.start(&self.store, &repository)?;
-        let Some(digest) = digest else { return Ok(session(StatusCode::ACCEPTED, &repository, id, 0)) };
-        let result = self.finish(&repository, id, digest, body).await;
-        // Whatever came of it, nobody else knows this session.
-        let _ = self.uploads.end(&repository, id);
-        result
-    }
-
-    async fn continue_upload(
-        &self,
-        repository: Repository,
-        id: Uuid,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Result<Response, Refusal> {
-        let upload = self.uploads.get(&repository, id)?;
-        let mut upload = upload.lock().await;
-        upload.check_range(text(headers, CONTENT_RANGE.as_str()), content_length(headers))?;
-        upload.append(body, self.limits.blob_bytes, self.limits.stall).await?;
-        Ok(session(StatusCode::ACCEPTED, &repository, id, upload.length()?))
-    }
-
-    async fn complete_upload(
-        &self,
-        repository: Repository,
-        id: Uuid,
-        query: Query,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Result<Response, Refusal> {
-        let digest =
-            parse_digest(query.value("digest").ok_or_else(|| Refusal::digest_invalid("the digest is missing"))?)?;
-        let upload = self.uploads.get(&repository, id)?;
-        upload.lock().await.check_range(text(headers, CONTENT_RANGE.as_str()), content_length(headers))?;
-        self.finish(&repository, id, digest, body).await
-    }
-
-    async fn finish(&self, repository: &Repository, id: Uuid, digest: Digest, body: Body) -> Result<Response, Refusal> {
-        let upload = self.uploads.get(repository, id)?;
-        let mut upload = upload.lock().await;
-        upload.append(body, self.limits.blob_bytes, self.limits.stall).await?;
-        let completed = upload.complete(self.store.clone(), repository.clone(), digest).await;
-        self.uploads.end(repository, id)?;
-        completed?;
-        Ok(created(repository, &digest))
+        let bytes = read_capped(body, self.limits.manifest_bytes, self.limits.stall).await?;
+        self.metrics.received(bytes.len() as u64);
+        let put = Put { repository, name, tags, media_type, parts: self.parts };
+        self.blocking(move |r| manifest::put(&r.store, &put, &bytes)).await
     }
 
     async fn tags(self: &Arc<Self>, repository: Repository, query: Query) -> Result<Response, Refusal> {
@@ -230,16 +332,30 @@ impl Registry {
     }
 }
 
+/// The right that a request needs in its repository.
+fn right(method: &Method, route: &Route) -> Right {
+    match (method, route) {
+        (_, Route::Uploads(_) | Route::Upload(..)) => Right::Push,
+        (&Method::GET | &Method::HEAD, _) => Right::Pull,
+        (&Method::DELETE, _) => Right::Delete,
+        _ => Right::Push,
+    }
+}
+
 /// The parameters of a request.
-struct Query(Vec<(String, String)>);
+pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
     fn of(text: Option<&str>) -> Self {
         Self(url::form_urlencoded::parse(text.unwrap_or_default().as_bytes()).into_owned().collect())
     }
 
-    fn value(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.values(name).next()
+    }
+
+    fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// The part of a sorted list that `n` and `last` ask for, and the address of the next.
@@ -261,23 +377,25 @@ impl Query {
     }
 }
 
-fn parse_digest(text: &str) -> Result<Digest, Refusal> {
-    text.parse().map_err(|_| Refusal::digest_invalid("a digest here is `sha256:` and 64 lower-case hexadecimal digits"))
+pub(super) fn parse_digest(text: &str) -> Result<ContentDigest, Refusal> {
+    text.parse().map_err(|error: NotADigest| Refusal::digest_invalid(error.to_string()))
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
-    text(headers, CONTENT_LENGTH.as_str())?.parse().ok()
+    text(headers, http::header::CONTENT_LENGTH.as_str())?.parse().ok()
 }
 
 async fn read_capped(body: Body, limit: u64, stall: Duration) -> Result<Vec<u8>, Refusal> {
     let mut pieces = body.into_data_stream();
     let mut bytes = Vec::new();
+    // A manifest is small: all of it has the time that others have for a piece.
+    let end = tokio::time::Instant::now() + stall;
     loop {
-        match tokio::time::timeout(stall, pieces.next()).await {
+        match tokio::time::timeout_at(end, pieces.next()).await {
             Ok(Some(Ok(piece))) if (bytes.len() + piece.len()) as u64 <= limit => bytes.extend_from_slice(&piece),
             Ok(Some(Ok(_))) => {
                 let message = format!("a manifest has at most {limit} bytes");
@@ -301,21 +419,11 @@ fn with_link(mut response: Response, link: Option<String>) -> Response {
     response
 }
 
-fn created(repository: &Repository, digest: &Digest) -> Response {
+pub(super) fn created(repository: &Repository, digest: &ContentDigest) -> Response {
     Response::builder()
         .status(StatusCode::CREATED)
         .header("location", format!("/v2/{repository}/blobs/{digest}"))
         .header("docker-content-digest", digest.to_string())
         .body(Body::empty())
         .expect("digests and names are header values")
-}
-
-fn session(status: StatusCode, repository: &Repository, id: Uuid, length: u64) -> Response {
-    Response::builder()
-        .status(status)
-        .header("location", format!("/v2/{repository}/blobs/uploads/{id}"))
-        .header("docker-upload-uuid", id.to_string())
-        .header("range", format!("0-{}", length.saturating_sub(1)))
-        .body(Body::empty())
-        .expect("names and numbers are header values")
 }

@@ -1,37 +1,53 @@
 //! Sockets: listening, TLS, limits on what a connection may hold, and the orderly end.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
 
 use super::auth::Gate;
+use super::collect::{CollectMode, CollectPolicy, Collected};
+use super::connection::{Crowd, Patient, Place};
 use super::error::ServeError;
-use super::router::{Registry, router};
+use super::manifest::Parts;
+use super::metrics::Metrics;
+use super::router::{Registry, answer, answer_supervisor};
 use super::store::Store;
-use super::tls;
+use super::tls::{Certificate, Renewal};
+use super::token::TokenKey;
+use super::upkeep::{keep_up, renew};
 use super::upload::Uploads;
 use crate::base::limits::Limits;
 use crate::registry::Credentials;
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 512;
+/// The same for who supervises the server.
+const SUPERVISOR_CONNECTIONS: usize = 16;
 /// For a handshake and for a request's headers: both are a few packets.
 const GREETING: Duration = Duration::from_secs(15);
 /// For requests under way when the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(30);
 /// The pause after the kernel refused a connection, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes of the disk that are not for content, unless it is said otherwise: the folder's own small files need some.
+const RESERVE: u64 = 64 << 20;
 
 /// How connections are protected.
 #[derive(Clone, Debug)]
@@ -62,6 +78,35 @@ pub struct ServeConfig {
     pub credentials: Option<Credentials>,
     /// Bounds on content and waiting.
     pub limits: Limits,
+    /// Whether a manifest may come without what it names.
+    pub parts: Parts,
+    /// What may be removed while the registry serves.
+    pub collect: CollectPolicy,
+    /// How often that is looked for; `None` for only when it is asked for.
+    pub collect_every: Option<Duration>,
+    /// Bytes of the disk that are not for content: below that the registry is not ready, and takes no blob.
+    pub reserve_bytes: u64,
+    /// Where `/metrics`, `/livez` and `/readyz` are answered too, over plain HTTP and to everybody.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl ServeConfig {
+    /// A registry in this folder, at this address, for everybody: what a manifest names must be there, what nobody needs
+    /// is looked for every hour and is a day old then.
+    pub fn new(data: impl Into<PathBuf>, listen: SocketAddr, tls: Tls) -> Self {
+        Self {
+            data: data.into(),
+            listen,
+            tls,
+            credentials: None,
+            limits: Limits::default(),
+            parts: Parts::Required,
+            collect: CollectPolicy::default(),
+            collect_every: Some(Duration::from_secs(3600)),
+            reserve_bytes: RESERVE,
+            metrics: None,
+        }
+    }
 }
 
 /// The embedded registry.
@@ -73,9 +118,27 @@ pub struct Server;
 #[must_use = "dropped, the registry stops"]
 pub struct RunningServer {
     address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
+    registry: Arc<Registry>,
+    certificate: Option<Arc<Certificate>>,
     ca_pem: Option<String>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
+}
+
+/// Whom a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Audience {
+    Clients,
+    Supervisor,
+}
+
+/// All that a connection needs.
+#[derive(Clone)]
+struct Desk {
+    registry: Arc<Registry>,
+    tls: Option<TlsAcceptor>,
+    audience: Audience,
 }
 
 impl Server {
@@ -85,33 +148,77 @@ impl Server {
     /// When the folder is in use or can't be written, the address is taken, a certificate is unusable, or plain HTTP is
     /// asked for on an address that others reach.
     pub async fn start(config: ServeConfig) -> Result<RunningServer, ServeError> {
-        let ServeConfig { data, listen, tls, credentials, limits } = config;
+        let ServeConfig { data, listen, mut tls, credentials, limits, parts, collect, collect_every, .. } = config;
         if matches!(tls, Tls::PlainHttp) && !listen.ip().is_loopback() {
             return Err(ServeError::PlainHttp { address: listen });
         }
         let store = Store::open(&data)?;
-        let listening = |source| ServeError::Listen { address: listen, source };
-        let listener = TcpListener::bind(listen).await.map_err(listening)?;
-        let address = listener.local_addr().map_err(listening)?;
-        let (acceptor, ca_pem) = match tls {
-            Tls::PlainHttp => (None, None),
-            Tls::Given { chain, key } => (Some(TlsAcceptor::from(tls::given(&chain, &key)?)), None),
-            Tls::Own(mut names) => {
-                names.extend(host_name());
-                let (config, ca) = tls::own(store.root(), address, &names, jiff::Timestamp::now())?;
-                (Some(TlsAcceptor::from(config)), Some(ca))
-            }
+        let uploads = Uploads::open(&store).map_err(|source| ServeError::Folder { path: data.clone(), source })?;
+        let (listener, address) = bind(listen).await?;
+        let supervisor = match config.metrics {
+            Some(address) => Some(bind(address).await?),
+            None => None,
         };
+        if let Tls::Own(names) = &mut tls {
+            names.extend(host_name());
+        }
+        let now = jiff::Timestamp::now();
+        let certificate = Certificate::open(tls, store.root(), address, now)?;
+        let gate = match &credentials {
+            None => Gate::Open,
+            Some(credentials) => Gate::closed(credentials, TokenKey::open(store.root())?),
+        };
+        let metrics = Metrics::new(now);
+        if let Some(certificate) = &certificate {
+            metrics.certificate(certificate.end());
+        }
         let registry = Arc::new(Registry {
             store: Arc::new(store),
-            uploads: Uploads::default(),
-            gate: Gate::new(credentials.as_ref()),
+            uploads,
+            gate,
             limits,
+            parts,
+            reserve_bytes: config.reserve_bytes,
+            collect,
+            metrics: Arc::new(metrics),
+            secured: certificate.is_some(),
+            tasks: TaskTracker::new(),
+            stopping: AtomicBool::new(false),
         });
+        let tls = certificate.as_ref().map(Certificate::config).transpose()?.map(TlsAcceptor::from);
+        let desk = Desk { registry: registry.clone(), tls, audience: Audience::Clients };
+        let metrics_address = supervisor.as_ref().map(|(_, address)| *address);
+        let supervised = supervisor.map(|(listener, _)| {
+            (listener, Desk { registry: registry.clone(), tls: None, audience: Audience::Supervisor })
+        });
+        let upkeep = keep_up(registry.clone(), certificate.clone(), collect_every);
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(accept(listener, acceptor, registry, stopped));
-        Ok(RunningServer { address, ca_pem, stop: Some(stop), task })
+        let ca_pem = certificate.as_ref().and_then(|certificate| certificate.ca_pem());
+        let task = tokio::spawn(run(listener, desk, supervised, upkeep, stopped));
+        Ok(RunningServer { address, metrics_address, registry, certificate, ca_pem, stop: Some(stop), task })
     }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |source| ServeError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// Removes what the policy lets go from a folder that no registry serves from.
+///
+/// # Errors
+/// When the folder is in use, or can't be read or written.
+pub fn collect(
+    data: &Path,
+    policy: CollectPolicy,
+    mode: CollectMode,
+    limits: &Limits,
+) -> Result<Collected, ServeError> {
+    let store = Store::open(data)?;
+    let failed = |source| ServeError::Collect { path: data.to_owned(), source };
+    store.collect(policy, mode, limits.manifest_bytes).map_err(failed)
 }
 
 impl RunningServer {
@@ -120,9 +227,27 @@ impl RunningServer {
         self.address
     }
 
+    /// Where metrics are read, if that was asked for.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
     /// The CA certificate (PEM) that clients need, where the registry made its own.
     pub fn ca_pem(&self) -> Option<&str> {
         self.ca_pem.as_deref()
+    }
+
+    /// Looks for a newer certificate now, instead of in a few seconds; whether one was taken into use.
+    ///
+    /// # Errors
+    /// When there is one that can't be used. The one before stays.
+    pub async fn reload_certificate(&self) -> Result<bool, ServeError> {
+        let Some(certificate) = &self.certificate else { return Ok(false) };
+        match renew(&self.registry, certificate).await {
+            Renewal::Unchanged => Ok(false),
+            Renewal::Used => Ok(true),
+            Renewal::Refused(error) => Err(error),
+        }
     }
 
     /// Takes no more connections, lets requests end for half a minute, and returns when all is closed.
@@ -141,22 +266,47 @@ impl Drop for RunningServer {
     }
 }
 
-async fn accept(
+async fn run(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    registry: Arc<Registry>,
-    mut stop: oneshot::Receiver<()>,
+    desk: Desk,
+    supervised: Option<(TcpListener, Desk)>,
+    upkeep: impl Future<Output = ()> + Send + 'static,
+    stop: oneshot::Receiver<()>,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let registry = desk.registry.clone();
+    let mut beside = JoinSet::new();
+    beside.spawn(upkeep);
+    if let Some((listener, desk)) = supervised {
+        beside.spawn(async move {
+            accept(listener, desk, std::future::pending()).await;
+        });
+    }
+    accept(listener, desk, async {
+        let _ = stop.await;
+        registry.stopping.store(true, Ordering::Relaxed);
+    })
+    .await;
+    registry.tasks.close();
+    registry.tasks.wait().await;
+    beside.shutdown().await;
+}
+
+async fn accept(listener: TcpListener, desk: Desk, stop: impl Future<Output = ()>) {
+    let places = Arc::new(Semaphore::new(match desk.audience {
+        Audience::Clients => CONNECTIONS,
+        Audience::Supervisor => SUPERVISOR_CONNECTIONS,
+    }));
+    let crowd = Crowd::default();
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
+    let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = async {
             let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-            listener.accept().await.map(|(stream, _)| (stream, place))
+            listener.accept().await.map(|(stream, from)| (stream, from.ip().to_canonical(), place))
         };
-        let (stream, place) = tokio::select! {
-            _ = &mut stop => break,
+        let (stream, from, place) = tokio::select! {
+            () = &mut stop => break,
             Some(_) = connections.join_next() => continue,
             accepted = accepted => match accepted {
                 Ok(accepted) => accepted,
@@ -167,7 +317,11 @@ async fn accept(
                 }
             },
         };
-        connections.spawn(connection(stream, tls.clone(), registry.clone(), graceful.watcher(), place));
+        let Some(seat) = crowd.enter(from) else {
+            desk.registry.metrics.refused_connection();
+            continue;
+        };
+        connections.spawn(connection(stream, from, desk.clone(), graceful.watcher(), (place, seat)));
     }
     drop(listener);
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
@@ -178,24 +332,35 @@ async fn accept(
 
 async fn connection(
     stream: TcpStream,
-    tls: Option<TlsAcceptor>,
-    registry: Arc<Registry>,
-    watcher: hyper_util::server::graceful::Watcher,
-    _place: OwnedSemaphorePermit,
+    from: IpAddr,
+    desk: Desk,
+    watcher: Watcher,
+    _places: (OwnedSemaphorePermit, Place),
 ) {
+    /// Counted while the connection is open, however it ends.
+    struct Counted(Arc<Metrics>);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.connected(-1);
+        }
+    }
+    let metrics = desk.registry.metrics.clone();
+    metrics.connected(1);
+    let _counted = Counted(metrics);
     // Answers are small or streamed in large pieces; waiting to fill packets only delays them.
     let _ = stream.set_nodelay(true);
-    match tls {
-        None => serve(stream, registry, watcher).await,
+    let stream = Patient::new(stream, desk.registry.limits.stall);
+    match desk.tls.clone() {
+        None => serve(stream, from, desk, watcher).await,
         Some(acceptor) => match tokio::time::timeout(GREETING, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => serve(stream, registry, watcher).await,
+            Ok(Ok(stream)) => serve(stream, from, desk, watcher).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => tracing::debug!("a TLS handshake took too long"),
         },
     }
 }
 
-async fn serve<S>(stream: S, registry: Arc<Registry>, watcher: hyper_util::server::graceful::Watcher)
+async fn serve<S>(stream: S, from: IpAddr, desk: Desk, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -208,7 +373,16 @@ where
         .adaptive_window(true)
         .keep_alive_interval(GREETING)
         .keep_alive_timeout(GREETING);
-    let service = TowerToHyperService::new(router(registry));
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (registry, audience) = (desk.registry.clone(), desk.audience);
+        async move {
+            let request = request.map(Body::new);
+            Ok::<_, Infallible>(match audience {
+                Audience::Clients => answer(registry, from, request).await,
+                Audience::Supervisor => answer_supervisor(registry, request).await,
+            })
+        }
+    });
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended");

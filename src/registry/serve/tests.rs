@@ -1,4 +1,9 @@
+mod collect;
+mod rights;
+mod upload;
+
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -20,22 +25,39 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut ServeConfig)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let server = embedded(folder.path()).await;
+        let loopback = "127.0.0.1:0".parse().expect("an address");
+        let mut config = ServeConfig::new(folder.path(), loopback, Tls::PlainHttp);
+        config.collect_every = None;
+        change(&mut config);
+        let server = Server::start(config).await.expect("a registry");
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Self { folder, server, http: reqwest::Client::builder().no_proxy().build().expect("a client") }
+    }
+
+    fn link(&self, repository: &str, kind: &str, digest: &Digest) -> PathBuf {
+        self.folder.path().join("repositories").join(repository).join(kind).join(digest.hex())
+    }
+
+    async fn status(&self, rest: &str) -> u16 {
+        self.http.get(self.url(rest)).send().await.expect("an answer").status().as_u16()
     }
 
     fn url(&self, rest: &str) -> String {
         format!("http://{}{rest}", self.server.address())
     }
 
-    async fn blob(&self, repository: &str, bytes: &'static [u8]) -> Value {
-        let digest = Digest::of(bytes);
+    async fn blob(&self, repository: &str, bytes: impl Into<Vec<u8>>) -> Value {
+        let bytes = bytes.into();
+        let (digest, size) = (Digest::of(&bytes), bytes.len());
         let url = self.url(&format!("/v2/{repository}/blobs/uploads/?digest={digest}"));
         let answer = self.http.post(url).body(bytes).send().await.expect("an answer");
         assert_eq!(answer.status(), 201);
-        json!({ "mediaType": "application/octet-stream", "digest": digest, "size": bytes.len() })
+        json!({ "mediaType": "application/octet-stream", "digest": digest, "size": size })
     }
 
     /// The status and the error code, if there is one.
@@ -112,7 +134,7 @@ async fn referrers_are_listed_by_type() {
 }
 
 #[tokio::test]
-async fn an_upload_belongs_to_its_repository_and_is_gone_after_a_restart() {
+async fn an_upload_belongs_to_its_repository_and_goes_on_after_a_restart() {
     let scene = Scene::new().await;
     let start = scene.http.post(scene.url("/v2/a/blobs/uploads/")).send().await.expect("an answer");
     let location = start.headers()["location"].to_str().expect("text").to_owned();
@@ -135,26 +157,29 @@ async fn an_upload_belongs_to_its_repository_and_is_gone_after_a_restart() {
 
     let open = scene.http.post(scene.url("/v2/a/blobs/uploads/")).send().await.expect("an answer");
     let location = open.headers()["location"].to_str().expect("text").to_owned();
-    assert_eq!(std::fs::read_dir(scene.folder.path().join("uploads")).expect("the folder").count(), 1);
+    assert_eq!(scene.http.patch(scene.url(&location)).body("first, ").send().await.expect("an answer").status(), 202);
     let Scene { folder, server, http } = scene;
     server.shutdown().await;
     std::fs::write(folder.path().join("uploads/left-by-a-crash"), "x").expect("write");
     let server = embedded(folder.path()).await;
-    assert_eq!(std::fs::read_dir(folder.path().join("uploads")).expect("the folder").count(), 0);
-    let gone = http.get(format!("http://{}{location}", server.address())).send().await.expect("an answer");
+    assert_eq!(std::fs::read_dir(folder.path().join("uploads")).expect("the folder").count(), 2, "content and state");
+    let url = format!("http://{}{location}", server.address());
+    let answer = http.get(&url).send().await.expect("an answer");
+    assert_eq!((answer.status().as_u16(), &answer.headers()["range"]), (204, &"0-6".parse().expect("a value")));
+    let digest = Digest::of(b"first, second");
+    let put = http.put(format!("{url}?digest={digest}")).body("second").send().await.expect("an answer");
+    assert_eq!(put.status(), 201);
+    let gone = http.get(url).send().await.expect("an answer");
     assert_eq!(code(gone).await, (404, "BLOB_UPLOAD_UNKNOWN".to_owned()));
+    let blob = http.get(format!("http://{}/v2/a/blobs/{digest}", server.address())).send().await.expect("an answer");
+    assert_eq!(blob.bytes().await.expect("a body"), "first, second");
+    assert_eq!(std::fs::read_dir(folder.path().join("uploads")).expect("the folder").count(), 0);
 }
 
 #[tokio::test]
 async fn a_folder_has_one_server_and_a_public_address_has_tls() {
     let folder = tempfile::tempdir().expect("a folder");
-    let config = |listen: &str, tls| ServeConfig {
-        data: folder.path().to_owned(),
-        listen: listen.parse().expect("an address"),
-        tls,
-        credentials: None,
-        limits: Limits::default(),
-    };
+    let config = |listen: &str, tls| ServeConfig::new(folder.path(), listen.parse().expect("an address"), tls);
     assert!(matches!(Server::start(config("0.0.0.0:0", Tls::PlainHttp)).await, Err(ServeError::PlainHttp { .. })));
     let first = Server::start(config("127.0.0.1:0", Tls::Own(Vec::new()))).await.expect("a registry");
     assert!(matches!(Server::start(config("127.0.0.1:0", Tls::PlainHttp)).await, Err(ServeError::Busy { .. })));
@@ -171,11 +196,8 @@ async fn a_folder_has_one_server_and_a_public_address_has_tls() {
 async fn a_body_that_stops_is_not_waited_for() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(ServeConfig {
-        data: folder.path().to_owned(),
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        tls: Tls::PlainHttp,
-        credentials: None,
         limits: Limits { stall: Duration::from_millis(100), ..Limits::default() },
+        ..ServeConfig::new(folder.path(), "127.0.0.1:0".parse().expect("an address"), Tls::PlainHttp)
     })
     .await
     .expect("a registry");

@@ -1,36 +1,183 @@
-//! The registry's certificate: given, or made on the first start.
+//! The server's certificate, and how it is replaced while the server runs.
 //!
-//! What is made is a CA of its own, whose key (0600) and certificate stay in `DIR/tls`. The server's certificate is signed
-//! by it anew at every start, for the names and addresses of that start, and is only ever in memory.
+//! Given files are looked at every few seconds, and again on request: what a certificate manager renewed is used for the
+//! next connection, without one that is under way being cut. A pair that can't be used changes nothing but a metric and the
+//! log: the registry goes on with the one before.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
-};
+use jiff::{SignedDuration, Timestamp};
 use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
+use super::certificate::{self, OwnCa};
 use super::error::ServeError;
-use super::store::make_folders;
+use super::server::Tls;
 use crate::base::file;
 
 /// Bytes of a PEM file.
 const PEM: u64 = 1 << 20;
-/// Years that the CA is valid: changing it means telling every client.
-const CA_YEARS: i16 = 10;
-/// Years that the server's certificate is valid: longer than a server runs without being started again.
-const SERVER_YEARS: i16 = 3;
 
-/// A configuration for this certificate chain and key.
-pub(super) fn given(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>, ServeError> {
+/// The certificate in use, with what it is renewed from.
+pub(super) struct Certificate {
+    source: Source,
+    current: RwLock<Current>,
+}
+
+struct Current {
+    key: Arc<CertifiedKey>,
+    begin: Timestamp,
+    end: Timestamp,
+    /// The files that it was read from, as they were; also of a pair that could not be used, which is not read again.
+    seen: Option<Seen>,
+}
+
+enum Source {
+    Files { chain: PathBuf, key: PathBuf },
+    Own { ca: Box<OwnCa>, listen: SocketAddr, names: Vec<String> },
+}
+
+/// What changes when a file is written or replaced, or the link to it is.
+type Seen = [(u64, u64, i64, i64); 2];
+
+/// What came of looking for a newer certificate.
+#[derive(Debug)]
+pub(super) enum Renewal {
+    /// There is none.
+    Unchanged,
+    /// There was one, which is used from now on.
+    Used,
+    /// There was one that can't be used.
+    Refused(ServeError),
+}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificate").field("end", &self.end()).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.read().key.clone())
+    }
+}
+
+impl Certificate {
+    /// The certificate that was given, or one of our own for these names; `None` where no TLS is wanted.
+    pub(super) fn open(
+        tls: Tls,
+        root: &Path,
+        listen: SocketAddr,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Self>>, ServeError> {
+        let (source, current) = match tls {
+            Tls::PlainHttp => return Ok(None),
+            Tls::Given { chain, key } => {
+                let seen = seen(&chain, &key);
+                let current = Current { seen, ..from_files(&chain, &key)? };
+                (Source::Files { chain, key }, current)
+            }
+            Tls::Own(names) => {
+                let ca = OwnCa::open(root, now)?;
+                let current = from_ca(&ca, listen, &names, now)?;
+                (Source::Own { ca: Box::new(ca), listen, names }, current)
+            }
+        };
+        Ok(Some(Arc::new(Self { source, current: RwLock::new(current) })))
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Current> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Current> {
+        self.current.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The end of the certificate in use.
+    pub(super) fn end(&self) -> Timestamp {
+        self.read().end
+    }
+
+    /// The CA's certificate (PEM), where it is our own.
+    pub(super) fn ca_pem(&self) -> Option<String> {
+        match &self.source {
+            Source::Files { .. } => None,
+            Source::Own { ca, .. } => Some(ca.pem().to_owned()),
+        }
+    }
+
+    /// Takes a newer certificate into use, if there is one.
+    pub(super) fn renew(&self, now: Timestamp) -> Renewal {
+        let (newer, seen) = match &self.source {
+            Source::Files { chain, key } => {
+                // Before the content: what is replaced while it is read is read again next time.
+                let seen = seen(chain, key);
+                if seen == self.read().seen {
+                    return Renewal::Unchanged;
+                }
+                (from_files(chain, key), seen)
+            }
+            Source::Own { ca, listen, names } => {
+                let (begin, end) = (self.read().begin, self.end());
+                if !is_due(begin, end, now) {
+                    return Renewal::Unchanged;
+                }
+                (from_ca(ca, *listen, names, now), None)
+            }
+        };
+        let mut current = self.write();
+        current.seen = seen;
+        match newer {
+            Ok(newer) => {
+                *current = Current { seen, ..newer };
+                Renewal::Used
+            }
+            Err(error) => Renewal::Refused(error),
+        }
+    }
+
+    /// A configuration that asks this certificate at every connection.
+    pub(super) fn config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, ServeError> {
+        let bad = |error: rustls::Error| ServeError::Certificate { reason: error.to_string() };
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(bad)?
+            .with_no_client_auth()
+            .with_cert_resolver(self.clone());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+/// Whether only a third of the time is left.
+fn is_due(begin: Timestamp, end: Timestamp, now: Timestamp) -> bool {
+    let whole = end.duration_since(begin);
+    now + SignedDuration::from_secs(whole.as_secs() / 3) >= end
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn seen(chain: &Path, key: &Path) -> Option<Seen> {
+    let of = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+    };
+    Some([of(chain)?, of(key)?])
+}
+
+fn from_files(chain: &Path, key: &Path) -> Result<Current, ServeError> {
     let bad = |reason: String| ServeError::Certificate { reason };
     let pem = file::read_capped(chain, PEM)?;
     let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
@@ -42,100 +189,75 @@ pub(super) fn given(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>, Serve
     let pem = Zeroizing::new(file::read_capped(key, PEM)?);
     let key =
         PrivateKeyDer::from_pem_slice(&pem).map_err(|_| bad(format!("there is no key in `{}`", key.display())))?;
-    config(certificates, key)
+    pair(certificates, key)
 }
 
-/// A configuration with a certificate of our own, and the CA's certificate (PEM) for clients.
-pub(super) fn own(
-    root: &Path,
-    listen: SocketAddr,
-    names: &[String],
-    now: Timestamp,
-) -> Result<(Arc<ServerConfig>, String), ServeError> {
-    let bad = |error: rcgen::Error| ServeError::Certificate { reason: error.to_string() };
-    let folder = root.join("tls");
-    make_folders(&folder).map_err(|source| ServeError::Folder { path: folder.clone(), source })?;
-    let (key_path, ca_path) = (folder.join("ca.key"), folder.join("ca.crt"));
-    // The certificate is written after its key, so where it is, the key is too.
-    if !ca_path.exists() {
-        let key = KeyPair::generate().map_err(bad)?;
-        let ca = ca_params(now).map_err(bad)?.self_signed(&key).map_err(bad)?;
-        file::write_atomic(&key_path, Zeroizing::new(key.serialize_pem()).as_bytes(), 0o600)?;
-        file::write_atomic(&ca_path, ca.pem().as_bytes(), 0o644)?;
+fn from_ca(ca: &OwnCa, listen: SocketAddr, names: &[String], now: Timestamp) -> Result<Current, ServeError> {
+    let (chain, key) = ca.issue(listen, names, now)?;
+    // Its validity begins in the past, for clocks that differ; what is left of it counts from now.
+    Ok(Current { begin: now, ..pair(chain, key)? })
+}
+
+/// A chain and a key that belong together.
+fn pair(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Current, ServeError> {
+    let bad = |reason: String| ServeError::Certificate { reason };
+    let (begin, end) = chain
+        .first()
+        .and_then(|leaf| certificate::validity(leaf))
+        .ok_or_else(|| bad("the first certificate can't be read".to_owned()))?;
+    let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| bad(error.to_string()))?;
+    Ok(Current { key: Arc::new(key), begin, end, seen: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_certificate_is_renewed_long_before_it_ends() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        let listen = "127.0.0.1:5000".parse().expect("an address");
+        let certificate = Certificate::open(Tls::Own(Vec::new()), folder.path(), listen, now).expect("made");
+        let certificate = certificate.expect("with TLS");
+        let (first, ca) = (certificate.end(), certificate.ca_pem());
+        let day = |n: i64| now + SignedDuration::from_hours(24 * n);
+        assert!(first > day(300));
+        assert!(matches!(certificate.renew(day(200)), Renewal::Unchanged));
+        assert!(matches!(certificate.renew(day(300)), Renewal::Used));
+        assert!(certificate.end() >= first + SignedDuration::from_hours(24 * 250));
+        assert_eq!(certificate.ca_pem(), ca, "clients keep their trust");
     }
-    let unreadable =
-        |path: &Path| ServeError::Certificate { reason: format!("`{}` is not what was written there", path.display()) };
-    let ca_pem = String::from_utf8(file::read_capped(&ca_path, PEM)?).map_err(|_| unreadable(&ca_path))?;
-    let key_pem = Zeroizing::new(file::read_capped(&key_path, PEM)?);
-    let ca_key = std::str::from_utf8(&key_pem)
-        .ok()
-        .and_then(|pem| KeyPair::from_pem(pem).ok())
-        .ok_or_else(|| unreadable(&key_path))?;
-    let issuer = Issuer::new(ca_params(now).map_err(bad)?, ca_key);
 
-    let server_key = KeyPair::generate().map_err(bad)?;
-    let certificate = server_params(listen, names, now).map_err(bad)?.signed_by(&server_key, &issuer).map_err(bad)?;
-    let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|_| unreadable(&ca_path))?;
-    let key = PrivateKeyDer::Pkcs8(server_key.serialize_der().into());
-    Ok((config(vec![certificate.der().clone(), ca], key)?, ca_pem))
-}
-
-fn config(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Arc<ServerConfig>, ServeError> {
-    let bad = |error: rustls::Error| ServeError::Certificate { reason: error.to_string() };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(bad)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(bad)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
-fn ca_params(now: Timestamp) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = CertificateParams::new(Vec::<String>::new())?;
-    params.distinguished_name = name("gapscan registry CA");
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    validity(&mut params, now, CA_YEARS);
-    Ok(params)
-}
-
-fn server_params(listen: SocketAddr, names: &[String], now: Timestamp) -> Result<CertificateParams, rcgen::Error> {
-    let mut all = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    if !listen.ip().is_unspecified() {
-        all.push(listen.ip().to_string());
+    #[test]
+    fn a_pair_that_does_not_belong_together_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let write = |name: &str, text: &str| std::fs::write(path(name), text).expect("written");
+        let make = || rcgen::generate_simple_self_signed(vec!["r".to_owned()]).expect("a certificate");
+        let (one, two) = (make(), make());
+        write("c", &one.cert.pem());
+        write("k", &one.signing_key.serialize_pem());
+        let tls = Tls::Given { chain: path("c"), key: path("k") };
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        let listen = "127.0.0.1:5000".parse().expect("an address");
+        let certificate = Certificate::open(tls, folder.path(), listen, now).expect("read").expect("with TLS");
+        let used = |certificate: &Certificate| certificate.read().key.cert[0].clone();
+        assert!(matches!(certificate.renew(now), Renewal::Unchanged));
+        write("c", &two.cert.pem());
+        assert!(matches!(certificate.renew(now), Renewal::Refused(_)));
+        assert!(matches!(certificate.renew(now), Renewal::Unchanged), "it is said once");
+        assert_eq!(used(&certificate), *one.cert.der());
+        for bad in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            write("c", bad);
+            assert!(matches!(certificate.renew(now), Renewal::Refused(_)), "{bad}");
+            assert_eq!(used(&certificate), *one.cert.der());
+        }
+        std::fs::remove_file(path("c")).expect("removed");
+        assert!(matches!(certificate.renew(now), Renewal::Refused(_)));
+        write("c", &two.cert.pem());
+        write("k", &two.signing_key.serialize_pem());
+        assert!(matches!(certificate.renew(now), Renewal::Used));
+        assert_eq!(used(&certificate), *two.cert.der());
     }
-    all.extend(names.iter().cloned());
-    all.sort();
-    all.dedup();
-    let mut params = CertificateParams::new(Vec::<String>::new())?;
-    for name in all {
-        params.subject_alt_names.push(match name.parse::<IpAddr>() {
-            Ok(ip) => SanType::IpAddress(ip),
-            Err(_) => SanType::DnsName(name.try_into()?),
-        });
-    }
-    params.distinguished_name = name("gapscan registry");
-    params.use_authority_key_identifier_extension = true;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    validity(&mut params, now, SERVER_YEARS);
-    Ok(params)
-}
-
-fn name(common: &str) -> DistinguishedName {
-    let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, common);
-    name
-}
-
-/// From well before now: clocks behind an air gap differ.
-fn validity(params: &mut CertificateParams, now: Timestamp, years: i16) {
-    let today = now.to_zoned(TimeZone::UTC).date();
-    let day = |year: i16| {
-        rcgen::date_time_ymd(i32::from(year), today.month().unsigned_abs(), today.day().unsigned_abs().min(28))
-    };
-    params.not_before = day(today.year() - 1);
-    params.not_after = day(today.year() + years);
 }

@@ -2,6 +2,7 @@
 //! written, neither there nor here. It ends as the load would.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
@@ -10,11 +11,18 @@ use tokio::io::AsyncRead;
 use super::Load;
 use super::base::BaseThere;
 use super::error::LoadError;
+use super::from_parts::in_parts;
+use super::incomplete::Incomplete;
 use super::mapping::Mapping;
 use crate::base::digest::Digest;
+use crate::bundle::media::{Media, NobodyToAsk};
+use crate::bundle::read_at::{FromStart, ReadAt};
 use crate::bundle::reader::BundleReader;
 use crate::model::provenance::BundleRef;
 use crate::registry::Tag;
+
+/// What is read from an archive at a time.
+const READ_BYTES: usize = 256 << 10;
 
 /// What a load would do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -173,6 +181,28 @@ impl Load<'_> {
             remembers: bundle.bundle().version,
             available_bytes,
         })
+    }
+
+    /// The same for an archive where every byte can be reached.
+    ///
+    /// # Errors
+    /// As [`Load::rehearse`].
+    pub async fn rehearse_file(&self, archive: Arc<dyn ReadAt>) -> Result<Rehearsal, LoadError> {
+        let stream = tokio::io::BufReader::with_capacity(READ_BYTES, FromStart::new(archive));
+        self.rehearse(stream).await
+    }
+
+    /// The same for a bundle in parts.
+    ///
+    /// # Errors
+    /// As [`Load::rehearse`]; [`LoadError::Incomplete`] names the parts that are missing or damaged.
+    pub async fn rehearse_parts(&self, media: &Media) -> Result<Rehearsal, LoadError> {
+        let parts = self.arrange(media, None::<NobodyToAsk>).await?;
+        if !parts.lacking().is_empty() {
+            return Err(Incomplete::lacking(&parts).into());
+        }
+        let rehearsed = self.rehearse_file(parts.clone()).await;
+        rehearsed.map_err(|error| in_parts(error, &parts))
     }
 
     async fn there(

@@ -140,6 +140,14 @@ impl Incomplete {
         Self { parts: Some(parts), ..Self::default() }
     }
 
+    /// What is not tried because of parts that are not there.
+    pub fn lacking(parts: &Parts) -> Self {
+        let lacking = parts.lacking().iter().map(|(number, lack)| (*number, lack.clone())).collect();
+        let name = parts.name().to_owned();
+        let parts = PartsTrouble { name, count: Some(parts.count()), lacking, damaged: Vec::new() };
+        Self { parts: Some(parts), ..Self::default() }
+    }
+
     /// Refused when something was seen to be wrong, and else only out of reach.
     pub fn class(&self) -> ExitClass {
         let reasons = self.blobs.iter().filter_map(|blob| blob.reason.as_ref()).chain(&self.cause);

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -15,7 +14,7 @@ use crate::base::digest::Digest;
 use crate::base::document;
 use crate::base::exit::{Classify, ExitClass};
 use crate::base::limits::Limits;
-use crate::model::catalog::{Catalog, CatalogItem, CatalogProfile, GAPSCAN_IMAGE};
+use crate::model::catalog::{Catalog, CatalogItem, CatalogProfile, GAPSCAN_IMAGE, OnOld};
 use crate::model::profile::Profile;
 use crate::model::provenance::{BundleRef, ContentRef};
 use crate::model::reason::Reason;
@@ -56,6 +55,7 @@ pub(crate) struct Mounted {
     pub(crate) image: String,
     pub(crate) content: ContentRef,
     pub(crate) max_age: Option<std::time::Duration>,
+    pub(crate) on_old: OnOld,
 }
 
 /// A bundle's content is mounted as files; a profile's folder is small.
@@ -74,7 +74,7 @@ impl Content {
     /// When the bundle is not there, does not verify, or has a profile or scanner that can't be used: then nothing of it is.
     pub(crate) async fn of_bundle(
         source: &BundleSource,
-        state: PathBuf,
+        remembered: &Remembered,
         registries: &Registries,
         limits: &Limits,
         now: Timestamp,
@@ -87,14 +87,13 @@ impl Content {
             .parse()
             .map_err(|e: crate::registry::reference::NameError| ScanError::Request(e.to_string()))?;
         let root = TrustRoot::read(&source.root).map_err(|e| failed(e.class(), e.remedy(), e.into()))?;
-        let remembered = Remembered::in_folder(state);
         let client = registries.client(&prefix.registry).map_err(|e| ScanError::Registry {
             host: prefix.registry.to_string(),
             class: e.class(),
             remedy: e.remedy(),
             source: e.into(),
         })?;
-        let (bundle, catalog) = load::read_catalog(&client, &prefix, &source.name, &root, &remembered, limits, now)
+        let (bundle, catalog) = load::read_catalog(&client, &prefix, &source.name, &root, remembered, limits, now)
             .await
             .map_err(|e| failed(e.class(), e.remedy(), e.into()))?;
         let shelf = Shelf { client: &client, prefix: &prefix, catalog: &catalog };
@@ -208,6 +207,7 @@ impl Shelf<'_> {
                 image: self.reference(&found.item)?,
                 content: ContentRef { name: mount.name.clone(), digest: found.item.digest, built: found.built },
                 max_age: found.max_age.map(|span| span.duration()),
+                on_old: found.on_old,
             });
         }
         Ok(External {
@@ -240,18 +240,23 @@ fn unpack(bytes: &[u8]) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
 impl External {
     /// Whether the databases may be used at `now`: each must have a date that is not in the future and not older than the
     /// bundle, or else the policy, allows. `reported` is the date that the scanner's own result names, where it does; it must
-    /// be recent enough even where the database came with the scanner.
+    /// be recent enough even where the database came with the scanner. Gives what to note of those that are too old and may
+    /// be used all the same, because the bundle says `onOld: warn`.
     pub(crate) fn check_age(
         &self,
         reported: Option<Timestamp>,
         policy: &Policy,
         now: Timestamp,
-    ) -> Result<(), NotDone> {
+    ) -> Result<Vec<String>, NotDone> {
         let otherwise = policy.database_max_age.duration();
         let limits = self.mounts.iter().map(|m| m.max_age.unwrap_or(otherwise));
+        let mut notes = Vec::new();
         if let Some(built) = reported {
             // Which of several it means is not said: the strictest counts.
-            recent("the scanner's database", built, limits.min().unwrap_or(otherwise), now)?;
+            let strict = self.mounts.iter().any(|m| m.on_old.is_refuse()) || self.mounts.is_empty();
+            let on_old = if strict { OnOld::Refuse } else { OnOld::Warn };
+            let limit = limits.min().unwrap_or(otherwise);
+            notes.extend(recent("the scanner's database", built, limit, on_old, now)?);
         }
         for mounted in &self.mounts {
             let name = format!("`{}`", mounted.content.name);
@@ -261,21 +266,32 @@ impl External {
                 _ => mounted.content.built,
             };
             let built = built.ok_or_else(|| NotDone::new(Reason::DatabaseStale, format!("{name} has no date")))?;
-            recent(&name, built, mounted.max_age.unwrap_or(otherwise), now)?;
+            notes.extend(recent(&name, built, mounted.max_age.unwrap_or(otherwise), mounted.on_old, now)?);
         }
-        Ok(())
+        Ok(notes)
     }
 }
 
-fn recent(name: &str, built: Timestamp, limit: std::time::Duration, now: Timestamp) -> Result<(), NotDone> {
+/// A database without a date, or from the future, is never right: `on_old` is about those that are only old.
+fn recent(
+    name: &str,
+    built: Timestamp,
+    limit: std::time::Duration,
+    on_old: OnOld,
+    now: Timestamp,
+) -> Result<Option<String>, NotDone> {
     let stale = |detail: String| Err(NotDone::new(Reason::DatabaseStale, detail));
     match std::time::Duration::try_from(now.duration_since(built)) {
         Err(_) => stale(format!("{name} was built at {built}, which is in the future")),
         Ok(age) if age > limit => {
             let days = |d: std::time::Duration| d.as_secs() / 86_400;
-            stale(format!("{name} was built at {built}, {} days ago; {} are allowed", days(age), days(limit)))
+            let detail = format!("{name} was built at {built}, {} days ago; {} are allowed", days(age), days(limit));
+            match on_old {
+                OnOld::Refuse => stale(detail),
+                OnOld::Warn => Ok(Some(format!("{detail}, and the bundle says that it may be used with this note"))),
+            }
         }
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(None),
     }
 }
 
@@ -297,6 +313,7 @@ mod tests {
                 built: built.map(|b| b.parse().expect("a date")),
             },
             max_age: days.map(|d| std::time::Duration::from_secs(d * 86_400)),
+            on_old: OnOld::Refuse,
         };
         External {
             scanner: document::load(&folder.join("bundle/scanners/grype.yaml"), &limits).expect("a scanner"),
@@ -319,10 +336,10 @@ mod tests {
             external(&profile, mounts).check_age(reported, &Policy::default(), now).map_err(|why| why.detail)
         };
         let (fresh, old, future) = ("2026-02-27T00:00:00Z", "2025-11-01T00:00:00Z", "2026-03-02T00:00:00Z");
-        assert_eq!(check(&[(Some(fresh), None)], None), Ok(()));
-        assert_eq!(check(&[(None, None)], Some(fresh)), Ok(()));
-        assert_eq!(check(&[(Some(old), None)], Some(fresh)), Ok(()), "what the scanner read counts");
-        assert_eq!(check(&[], None), Ok(()), "a scanner without a database");
+        assert_eq!(check(&[(Some(fresh), None)], None), Ok(vec![]));
+        assert_eq!(check(&[(None, None)], Some(fresh)), Ok(vec![]));
+        assert_eq!(check(&[(Some(old), None)], Some(fresh)), Ok(vec![]), "what the scanner read counts");
+        assert_eq!(check(&[], None), Ok(vec![]), "a scanner without a database");
         for (mounts, reported, why) in [
             (&[(None, None)][..], None, "no date"),
             (&[(Some(old), None)], None, "days ago"),
@@ -340,5 +357,25 @@ mod tests {
             let error = check(mounts, reported).expect_err(why);
             assert!(error.contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn an_old_database_that_may_be_used_leaves_a_note() {
+        let now = "2026-03-01T00:00:00Z".parse().expect("a time");
+        let profile = Content::shipped().builtin[0].profile().clone();
+        let check = |mounts: &[(Option<&str>, Option<u64>)], warn: usize, reported: Option<&str>| {
+            let mut external = external(&profile, mounts);
+            external.mounts.iter_mut().take(warn).for_each(|mounted| mounted.on_old = OnOld::Warn);
+            let reported = reported.map(|r| r.parse().expect("a date"));
+            external.check_age(reported, &Policy::default(), now).map_err(|why| why.detail)
+        };
+        let (fresh, old, future) = ("2026-02-27T00:00:00Z", "2025-11-01T00:00:00Z", "2026-03-02T00:00:00Z");
+        assert_eq!(check(&[(Some(fresh), None)], 1, None), Ok(vec![]));
+        assert_eq!(check(&[(Some(old), None)], 1, None).expect("a note").len(), 1);
+        assert_eq!(check(&[(Some(fresh), None)], 1, Some(old)).expect("notes").len(), 2);
+        assert!(check(&[(None, None)], 1, None).is_err(), "no date");
+        assert!(check(&[(Some(future), None)], 1, None).is_err(), "from the future");
+        assert!(check(&[(Some(old), None), (Some(old), None)], 1, None).is_err(), "one may, the other may not");
+        assert!(check(&[(Some(fresh), None), (Some(fresh), None)], 1, Some(old)).is_err(), "which one is not said");
     }
 }

@@ -88,7 +88,7 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
     if let (Some(built), [content]) = (parsed.database_built, &mut reached.content[..]) {
         content.built = Some(built);
     }
-    external.check_age(parsed.database_built, &context.policy, Timestamp::now())?;
+    reached.notes.extend(external.check_age(parsed.database_built, &context.policy, Timestamp::now())?);
     account_for_unreadable(&mut parsed.findings, &unreadable, context.limits.finding_details)?;
     reached.notes.extend(parsed.notes);
     reached.verdict = Ok(vec![parsed.findings]);

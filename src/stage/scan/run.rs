@@ -24,6 +24,8 @@ use crate::model::scanner::BUILTIN;
 use crate::model::target::{TargetKind, TargetSpec};
 use crate::stage::plan::{Access, Policy, Selection};
 use crate::stage::registries::Registries;
+use crate::stage::seen;
+use crate::trust::remembered::OnLoss;
 
 /// One scan, asked for by a person or a schedule.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub struct ScanRequest {
     pub access: Access,
     /// What is allowed.
     pub policy: Policy,
+    /// What happens where the state knows less than the ledger.
+    pub on_loss: OnLoss,
 }
 
 impl Access {
@@ -64,13 +68,14 @@ pub async fn scan(
     for run in tokio::task::block_in_place(|| close_interrupted(ledger, started))? {
         progress.say(format!("run {run} had died; what it did not do is recorded as not evaluated"));
     }
-    let ScanRequest { trigger, selection, access, policy } = request;
+    let ScanRequest { trigger, selection, access, policy, on_loss } = request;
     let limits = Limits::default();
     let registries = Registries::new(access.registries.clone(), limits.clone());
     let content = match &access.bundle {
         Some(source) => {
             let state = source.state.clone().unwrap_or_else(|| access.default_state());
-            let content = Content::of_bundle(source, state, &registries, &limits, started).await;
+            let remembered = tokio::task::block_in_place(|| seen::remembered(state, ledger.reader(), on_loss))?;
+            let content = Content::of_bundle(source, &remembered, &registries, &limits, started).await;
             if let Err(error) = &content {
                 let event = Event {
                     at: started,

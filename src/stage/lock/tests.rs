@@ -1,0 +1,147 @@
+use serde_json::json;
+
+use super::*;
+use crate::base::digest::Digest;
+use crate::base::exit::Classify;
+use crate::bundle::oci::{self, Descriptor};
+use crate::registry::serve::RunningServer;
+use crate::registry::testing::{client, embedded, plain};
+use crate::registry::{Client, ManifestName};
+
+/// A registry with two images, and a definition that asks for them by tag.
+struct Scene {
+    folder: tempfile::TempDir,
+    client: Client,
+    _server: RunningServer,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = embedded(&folder.path().join("registry")).await;
+        std::fs::write(folder.path().join("agent"), crate::bundle::agent::sample(1)).expect("an agent");
+        let scene = Self { client: client(plain(server.address())), _server: server, folder };
+        for name in ["one", "two"] {
+            scene.push(name, name).await;
+        }
+        let host = scene.client.registry();
+        let yaml = format!(
+            "apiVersion: gapscan/v1\nkind: Bundle\nname: b\nversion: 1\nregistries:\n  {host}: {{plainHttp: true}}\n\
+             images:\n- {{name: one, from: '{host}/one:1'}}\n- {{name: two, from: '{host}/two:1'}}\n"
+        );
+        std::fs::write(scene.folder.path().join("bundle.yaml"), yaml).expect("a definition");
+        scene
+    }
+
+    /// Puts an image with this content under the tag `1` and something about it beside.
+    async fn push(&self, name: &str, content: &str) -> Digest {
+        let repository = name.parse().expect("a repository");
+        let config = json!({ "architecture": "amd64", "os": "linux" }).to_string();
+        let layer = Descriptor::of(oci::LAYER_TAR, content.as_bytes());
+        for bytes in [config.as_bytes(), content.as_bytes()] {
+            let digest = Digest::of(bytes);
+            self.client.push_blob(&repository, &digest, bytes.len() as u64, bytes).await.expect("a blob");
+        }
+        let config = Descriptor::of(oci::CONFIG, config.as_bytes());
+        let image = json!({ "schemaVersion": 2, "config": config, "layers": [layer] }).to_string();
+        let tag = ManifestName::Tag("1".parse().expect("a tag"));
+        let digest =
+            self.client.push_manifest(&repository, &tag, oci::MANIFEST, image.as_bytes()).await.expect("an image");
+        let subject = Descriptor::of(oci::MANIFEST, image.as_bytes());
+        let about = json!({ "schemaVersion": 2, "mediaType": oci::MANIFEST, "config": config, "layers": [layer],
+            "subject": subject })
+        .to_string();
+        let name = ManifestName::Digest(Digest::of(&about));
+        self.client.push_manifest(&repository, &name, oci::MANIFEST, about.as_bytes()).await.expect("a referrer");
+        digest
+    }
+
+    async fn lock(&self, update: Update) -> Result<Locked, BuildError> {
+        let request = LockRequest {
+            definition: self.folder.path().join("bundle.yaml"),
+            update,
+            created: "2026-01-01T00:00:00Z".parse().expect("a time"),
+            agent: self.folder.path().join("agent"),
+            limits: Limits::default(),
+        };
+        lock(&request, &Progress::quiet()).await
+    }
+
+    fn only(names: &[&str]) -> Update {
+        Update::Only(names.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join(LOCK_FILE)
+    }
+}
+
+#[tokio::test]
+async fn an_update_moves_what_is_named_and_says_so() {
+    let scene = Scene::new().await;
+    let error = scene.lock(Scene::only(&["one"])).await.expect_err("there is no lock");
+    assert!(error.to_string().contains("run `gapscan bundle lock` first"), "{error}");
+    let first = scene.lock(Update::All).await.expect("locked");
+    assert!(first.changes.is_empty());
+    assert_eq!(first.lock.item("images/one").expect("one").companions.len(), 1, "the registry lists what is about it");
+    let (one, two) = (scene.push("one", "newer one").await, scene.push("two", "newer two").await);
+
+    let moved = scene.lock(Scene::only(&["two"])).await.expect("updated");
+    let shown: Vec<String> = moved.changes.iter().map(Change::to_string).collect();
+    let was = first.lock.item("images/two").expect("two").digest;
+    assert_eq!(shown, [format!("images/two: {was} -> {two}, upstream has another one under that name")]);
+    assert_eq!(moved.lock.item("images/one"), first.lock.item("images/one"), "it keeps its pin");
+    assert_eq!(moved.lock.item("images/two").expect("two").digest, two);
+
+    let error = scene.lock(Scene::only(&["three", "two"])).await.expect_err("no such item").to_string();
+    assert!(error.contains("`three`") && error.contains("images/one"), "{error}");
+    let all = scene.lock(Update::All).await.expect("updated");
+    assert_eq!(all.lock.item("images/one").expect("one").digest, one);
+    assert_eq!(all.changes.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_named_and_can_not_stay_is_not_moved_in_silence() {
+    let scene = Scene::new().await;
+    let before = scene.lock(Update::All).await.expect("locked");
+    let mut agent = crate::bundle::agent::sample(1);
+    agent.push(0);
+    std::fs::write(scene.folder.path().join("agent"), agent).expect("another program");
+    let error = scene.lock(Scene::only(&["one"])).await.expect_err("it would move").to_string();
+    assert!(error.contains("images/gapscan") && error.contains("its files were changed"), "{error}");
+    let unchanged = BundleLock::read(&scene.file(), &Limits::default()).expect("the lock");
+    assert_eq!(unchanged, before.lock, "nothing was written");
+    scene.lock(Scene::only(&["one", "gapscan"])).await.expect("named");
+    // What the definition asks for otherwise moves: the lock has no answer to that.
+    let path = scene.folder.path().join("bundle.yaml");
+    let text = std::fs::read_to_string(&path).expect("the definition");
+    std::fs::write(&path, text.replace("/two:1'", "/one:1', referrers: leave")).expect("write");
+    let changed = scene.lock(Scene::only(&["one"])).await.expect("asked otherwise");
+    assert_eq!(changed.changes.len(), 1);
+    assert!(changed.changes[0].why.contains("the definition asks"), "{}", changed.changes[0]);
+}
+
+#[tokio::test]
+async fn a_pin_that_is_gone_upstream_is_explained() {
+    let scene = Scene::new().await;
+    scene.lock(Update::All).await.expect("locked");
+    let now = scene.push("one", "newer one").await;
+    let lock = BundleLock::read(&scene.file(), &Limits::default()).expect("the lock");
+    let definition =
+        Definition::read(&scene.folder.path().join("bundle.yaml"), &Limits::default()).expect("a definition");
+    let gather = async |lock: &BundleLock| {
+        let (agent, limits) = (scene.folder.path().join("agent"), Limits::default());
+        gather(&definition, lock.created, Some(lock), &agent, &limits, &Progress::quiet()).await
+    };
+    // A tag that moved is no reason not to build what is locked.
+    let collected = gather(&lock).await.expect("what is locked");
+    assert_eq!(lock.differences(collected.lock()), Vec::<String>::new());
+
+    let mut gone = lock;
+    gone.items[1].digest = Digest::of("deleted by then");
+    let error = gather(&gone).await.err().expect("it is gone");
+    assert_eq!(error.class(), ExitClass::Refused);
+    let message = error.to_string();
+    assert!(message.contains(&format!("its tag `1` points to {now} now")), "{message}");
+    assert!(error.remedy().is_some_and(|remedy| remedy.contains("--update")));
+}

@@ -111,6 +111,12 @@ pub struct RegistryAccess {
     /// A file with the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// The certificate (PEM, with its chain) that this client shows; needs `clientKeyFile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cert_file: Option<PathBuf>,
+    /// The unencrypted key of that certificate (PEM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_key_file: Option<PathBuf>,
     /// Other hosts that the credentials may be sent to for a token.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_hosts: Vec<String>,

@@ -90,6 +90,18 @@ pub(crate) struct ConnectArgs {
     /// The file whose first line is the user's password
     #[arg(long, value_name = "FILE", requires = "username", help_heading = REGISTRY)]
     password_file: Option<PathBuf>,
+    /// The certificate (PEM, with its chain) to show to a registry that asks for one
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "client_key",
+        conflicts_with = "plain_http",
+        help_heading = REGISTRY
+    )]
+    client_cert: Option<PathBuf>,
+    /// The unencrypted key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "client_cert", help_heading = REGISTRY)]
+    client_key: Option<PathBuf>,
     /// Another host that the credentials may be sent to for a token; can be given several times
     #[arg(long, value_name = "HOST[:PORT]", help_heading = REGISTRY)]
     token_host: Vec<Authority>,
@@ -105,6 +117,8 @@ impl ConnectArgs {
             ca_file: self.ca.clone(),
             username: self.username.clone(),
             password_file: self.password_file.clone(),
+            client_cert_file: self.client_cert.clone(),
+            client_key_file: self.client_key.clone(),
             token_hosts: self.token_host.iter().map(ToString::to_string).collect(),
             chunk_bytes: None,
             plain_http: self.plain_http,
@@ -113,7 +127,14 @@ impl ConnectArgs {
 
     /// The same for another registry: without the credentials, which are not meant for it.
     fn access_elsewhere(&self) -> RegistryAccess {
-        RegistryAccess { username: None, password_file: None, token_hosts: Vec::new(), ..self.access() }
+        RegistryAccess {
+            username: None,
+            password_file: None,
+            client_cert_file: None,
+            client_key_file: None,
+            token_hosts: Vec::new(),
+            ..self.access()
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::auth::{Authenticator, Scope};
 use super::credentials::Credentials;
@@ -63,6 +64,26 @@ impl Default for Retry {
     }
 }
 
+/// A client certificate with its key, for a registry that asks for one (mutual TLS). `Debug` shows neither.
+#[derive(Clone)]
+pub struct Identity {
+    pem: Arc<Zeroizing<Vec<u8>>>,
+}
+
+impl Identity {
+    /// The certificate, with the chain that belongs to it, and its unencrypted key (PKCS#8, SEC1 or PKCS#1); both PEM.
+    pub fn new(certificate: &[u8], key: &[u8]) -> Self {
+        let pem = [key, b"\n", certificate].concat();
+        Self { pem: Arc::new(Zeroizing::new(pem)) }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
+    }
+}
+
 /// All that a client needs to know. `Debug` shows no secret.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -72,6 +93,8 @@ pub struct ClientConfig {
     pub transport: Transport,
     /// Who asks.
     pub credentials: Option<Credentials>,
+    /// The certificate that this client shows, where TLS is used.
+    pub identity: Option<Identity>,
     /// Hosts besides the registry that credentials may be sent to for a token.
     pub token_hosts: Vec<Authority>,
     /// How blobs are sent.
@@ -89,6 +112,7 @@ impl ClientConfig {
             registry,
             transport: Transport::default(),
             credentials: None,
+            identity: None,
             token_hosts: Vec::new(),
             upload: Upload::default(),
             limits: Limits::default(),
@@ -152,7 +176,8 @@ impl Client {
     /// # Errors
     /// When the CA certificates are unusable, or plain HTTP is asked for beyond this machine.
     pub fn new(config: ClientConfig) -> Result<Self, RegistryError> {
-        let ClientConfig { registry, transport, credentials, mut token_hosts, upload, limits, retry } = config;
+        let ClientConfig { registry, transport, credentials, identity, mut token_hosts, upload, limits, retry } =
+            config;
         let setup = |source| RegistryError::Setup { registry: registry.clone(), source };
         // An error means that some provider is the default already; the tree holds only this one.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -185,6 +210,10 @@ impl Client {
             Transport::PlainHttp if registry.is_loopback() => "http",
             Transport::PlainHttp => return Err(RegistryError::PlainHttp { registry }),
         };
+        if let Some(identity) = identity {
+            let unusable = |_| RegistryError::ClientCertificate { registry: registry.clone() };
+            builder = builder.identity(reqwest::Identity::from_pem(&identity.pem).map_err(unusable)?);
+        }
         let http = builder.build().map_err(|source| match transport {
             Transport::TlsWithCa(_) => {
                 RegistryError::Ca { registry: registry.clone(), reason: "one of them is no certificate".to_owned() }

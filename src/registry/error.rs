@@ -57,6 +57,14 @@ pub enum RegistryError {
         /// What is wrong with them.
         reason: String,
     },
+    /// The client certificate or its key is unusable.
+    #[error(
+        "use the client certificate for registry `{registry}`: it is no certificate in PEM with its unencrypted key"
+    )]
+    ClientCertificate {
+        /// The registry.
+        registry: Authority,
+    },
     /// Plain HTTP was asked for beyond this machine.
     #[error("talk to registry `{registry}` over plain HTTP: that is only for this machine's loopback addresses")]
     PlainHttp {
@@ -194,6 +202,7 @@ impl RegistryError {
             Self::Name(_)
             | Self::File(_)
             | Self::Ca { .. }
+            | Self::ClientCertificate { .. }
             | Self::PlainHttp { .. }
             | Self::Setup { .. }
             | Self::Credentials { .. }
@@ -243,7 +252,9 @@ impl Classify for RegistryError {
         match self {
             Self::Name(error) => error.class(),
             Self::File(error) => error.class(),
-            Self::Ca { .. } | Self::PlainHttp { .. } | Self::Credentials { .. } => ExitClass::Usage,
+            Self::Ca { .. } | Self::ClientCertificate { .. } | Self::PlainHttp { .. } | Self::Credentials { .. } => {
+                ExitClass::Usage
+            }
             Self::Setup { .. }
             | Self::Connection { .. }
             | Self::Stalled { .. }
@@ -261,6 +272,9 @@ impl Classify for RegistryError {
         match self {
             Self::Name(error) => error.remedy(),
             Self::File(error) => error.remedy(),
+            Self::ClientCertificate { .. } => {
+                Some("give the certificate with its chain in one PEM file, and the key that belongs to it in another".to_owned())
+            }
             Self::Ca { .. } => Some("give the PEM file of the CA that signed the registry's certificate".to_owned()),
             Self::PlainHttp { .. } => Some("serve the registry with TLS, and name its CA with --ca".to_owned()),
             Self::Credentials { .. } => Some("name them with --username and --password-file instead".to_owned()),

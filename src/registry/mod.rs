@@ -9,6 +9,7 @@ mod error;
 mod http;
 pub mod reference;
 mod referrers;
+mod referrers_push;
 pub mod serve;
 mod sessions;
 mod source;
@@ -18,11 +19,15 @@ pub(crate) mod testing;
 mod upload;
 
 pub use blob::BlobReader;
-pub use client::{Client, ClientConfig, ManifestBody, Mount, Retry, Transport};
+pub use client::{Client, ClientConfig, Identity, ManifestBody, Mount, Retry, Transport};
 pub use content::{Content, Pieces};
 pub use credentials::Credentials;
 pub use error::{Action, RegistryError};
 pub use reference::{Authority, ManifestName, Prefix, Reference, Repository, Tag};
 pub use referrers::Referrer;
+pub use referrers_push::AboutSubject;
 pub use sessions::Sessions;
 pub use upload::{BlobToPush, OpenUpload, Sent, Upload};
+
+#[cfg(test)]
+mod upload_tests;

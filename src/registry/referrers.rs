@@ -16,7 +16,7 @@ use super::reference::{ManifestName, Repository, Tag};
 use crate::base::digest::Digest;
 
 /// An OCI image index.
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Referrers of one manifest; more is a registry that never ends its list.
 const REFERRERS: usize = 10_000;
 

@@ -89,6 +89,12 @@ pub struct RegistryAccess {
     /// A file with the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// The certificate (PEM, with its chain) that this client shows; needs `clientKeyFile`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_cert_file: Option<PathBuf>,
+    /// The unencrypted key of that certificate (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_key_file: Option<PathBuf>,
     /// Other hosts that the credentials may be sent to for a token.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub token_hosts: Vec<String>,
@@ -342,6 +348,8 @@ impl Plan {
                     let access = RegistryAccess {
                         ca_file: r.ca_file.map(whole),
                         password_file: r.password_file.map(whole),
+                        client_cert_file: r.client_cert_file.map(whole),
+                        client_key_file: r.client_key_file.map(whole),
                         ..r
                     };
                     (host, access)

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
+use zeroize::Zeroizing;
+
 use crate::base::exit::{Classify, ExitClass};
 use crate::base::file::{self, FileError};
 use crate::base::limits::Limits;
 use crate::registry::credentials::docker_config_path;
 use crate::registry::reference::NameError;
-use crate::registry::{Authority, Client, ClientConfig, Credentials, RegistryError, Transport, Upload};
+use crate::registry::{Authority, Client, ClientConfig, Credentials, Identity, RegistryError, Transport, Upload};
 use crate::stage::plan::RegistryAccess;
 
 /// Why a registry can't be used as configured.
@@ -61,7 +63,19 @@ pub fn client(registry: &Authority, access: &RegistryAccess, limits: &Limits) ->
         },
     };
     let token_hosts = access.token_hosts.iter().map(|h| h.parse()).collect::<Result<Vec<Authority>, NameError>>()?;
+    let identity = match (&access.client_cert_file, &access.client_key_file) {
+        (Some(certificate), Some(key)) => {
+            let certificate = file::read_capped(certificate, limits.document_bytes)?;
+            let key = Zeroizing::new(file::read_capped(key, limits.document_bytes)?);
+            Some(Identity::new(&certificate, &key))
+        }
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(RegistryError::ClientCertificate { registry: registry.clone() }.into());
+        }
+    };
     Ok(Client::new(ClientConfig {
+        identity,
         transport,
         credentials,
         token_hosts,

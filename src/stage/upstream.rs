@@ -36,6 +36,8 @@ impl AskRegistries {
                     ca_file: access.ca_file.as_ref().map(|path| definition.path(path)),
                     username: access.username.clone(),
                     password_file: access.password_file.as_ref().map(|path| definition.path(path)),
+                    client_cert_file: access.client_cert_file.as_ref().map(|path| definition.path(path)),
+                    client_key_file: access.client_key_file.as_ref().map(|path| definition.path(path)),
                     token_hosts: access.token_hosts.clone(),
                     plain_http: access.plain_http,
                     ..RegistryAccess::default()

@@ -15,7 +15,7 @@ use crate::bundle::oci;
 use crate::bundle::reader::VerifiedBundle;
 use crate::model::catalog::CATALOG_REPOSITORY;
 use crate::model::receipt::{Outcome, ReceiptItem, ReceiptTag};
-use crate::registry::{ManifestName, RegistryError, Repository};
+use crate::registry::{AboutSubject, ManifestName, RegistryError, Repository};
 
 impl Load<'_> {
     /// Puts all manifests where they must be, children before parents; gives those that were sent.
@@ -57,12 +57,21 @@ impl Load<'_> {
         manifest: &PushManifest,
         ask: bool,
     ) -> Result<bool, RegistryError> {
-        if ask && self.client.manifest_exists(repository, &manifest.digest).await? {
-            return Ok(false);
+        let there = ask && self.client.manifest_exists(repository, &manifest.digest).await?;
+        if !there {
+            let name = ManifestName::Digest(manifest.digest);
+            self.client.push_manifest(repository, &name, &manifest.media_type, &manifest.bytes).await?;
         }
-        let name = ManifestName::Digest(manifest.digest);
-        self.client.push_manifest(repository, &name, &manifest.media_type, &manifest.bytes).await?;
-        Ok(true)
+        if let Some(subject) = &manifest.subject {
+            let about = AboutSubject {
+                subject,
+                artifact_type: manifest.artifact_type.as_deref(),
+                annotations: &manifest.annotations,
+            };
+            let size = manifest.bytes.len() as u64;
+            self.client.list_referrer(repository, &manifest.digest, &manifest.media_type, size, about).await?;
+        }
+        Ok(!there)
     }
 
     /// Keeps the metadata beside the catalog.

@@ -1,0 +1,244 @@
+//! Uploads that are cut, content that does not verify, client certificates, and lists of referrers.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::testing::{Between, client, embedded, plain, status};
+use super::{
+    AboutSubject, BlobToPush, ClientConfig, Content, Identity, Pieces, RegistryError, Repository, Retry, Sessions,
+    Transport,
+};
+use crate::base::digest::Digest;
+
+fn repository(name: &str) -> Repository {
+    name.parse().expect(name)
+}
+
+/// Bytes in memory, in pieces; `wrong` ends them with an error instead of the last piece.
+struct Bits {
+    bytes: Bytes,
+    wrong: bool,
+}
+
+impl Content for Bits {
+    fn pieces(&self, from: u64) -> Pieces {
+        let (mut rest, wrong) = (self.bytes.slice(usize::try_from(from).expect("small")..), self.wrong);
+        Pieces::read_by(move |give| {
+            while !rest.is_empty() {
+                let piece = rest.split_to(rest.len().min(256 << 10));
+                if rest.is_empty() && wrong {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "it did not verify"));
+                }
+                if give(piece).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+fn bits(length: usize) -> Bits {
+    let bytes: Vec<u8> = (0..length).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    Bits { bytes: bytes.into(), wrong: false }
+}
+
+/// Passes connections on, counts what goes to the registry, and cuts the first connection that brings it past a limit.
+struct Cutting {
+    address: SocketAddr,
+    up: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Cutting {
+    async fn start(behind: SocketAddr, after: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let up = Arc::new(AtomicU64::new(0));
+        let counted = up.clone();
+        let task = tokio::spawn(async move {
+            let mut all = tokio::task::JoinSet::new();
+            let cut = Arc::new(std::sync::atomic::AtomicBool::new(false));
+            while let Ok((near, _)) = listener.accept().await {
+                let far = TcpStream::connect(behind).await.expect("the registry");
+                let (counted, cut) = (counted.clone(), cut.clone());
+                all.spawn(async move {
+                    let (mut from_client, mut to_client) = near.into_split();
+                    let (mut from_server, mut to_server) = far.into_split();
+                    let down = async { tokio::io::copy(&mut from_server, &mut to_client).await.map(|_| ()) };
+                    let up = async {
+                        let mut piece = vec![0; 64 << 10];
+                        loop {
+                            let count = from_client.read(&mut piece).await?;
+                            if count == 0 {
+                                return io::Result::Ok(());
+                            }
+                            to_server.write_all(&piece[..count]).await?;
+                            let all = counted.fetch_add(count as u64, Ordering::SeqCst) + count as u64;
+                            if all > after && !cut.swap(true, Ordering::SeqCst) {
+                                return Ok(());
+                            }
+                        }
+                    };
+                    tokio::select! { _ = down => {}, _ = up => {} }
+                });
+            }
+        });
+        Self { address, up, task }
+    }
+}
+
+impl Drop for Cutting {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+const LENGTH: usize = 40 << 20;
+
+#[tokio::test]
+async fn a_connection_that_is_cut_in_a_blob_costs_no_more_than_what_was_on_its_way() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = embedded(folder.path()).await;
+    let cutting = Cutting::start(server.address(), LENGTH as u64 / 2).await;
+    let (content, to) = (bits(LENGTH), repository("a"));
+    let digest = Digest::of(&content.bytes);
+    let blob = BlobToPush { repository: &to, digest: &digest, size: LENGTH as u64, content: &content };
+    client(plain(cutting.address)).push_content(blob, None, None).await.expect("pushed");
+    let sent = cutting.up.load(Ordering::SeqCst);
+    assert!(sent < LENGTH as u64 * 11 / 10, "{sent} bytes for {LENGTH}");
+    assert!(client(plain(server.address())).blob_exists(&to, &digest, LENGTH as u64).await.expect("asked"));
+}
+
+#[tokio::test]
+async fn a_process_that_died_in_a_blob_is_followed_by_one_that_goes_on_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = embedded(&folder.path().join("registry")).await;
+    let cutting = Cutting::start(server.address(), LENGTH as u64 / 2).await;
+    let sessions = Sessions::in_folder(folder.path().join("uploads"));
+    let (content, to) = (bits(LENGTH), repository("a"));
+    let digest = Digest::of(&content.bytes);
+    let blob = BlobToPush { repository: &to, digest: &digest, size: LENGTH as u64, content: &content };
+    let once = plain(cutting.address);
+    let once = client(ClientConfig { retry: Retry { repeats: 0, ..once.retry }, ..once });
+    once.push_content(blob, None, Some(&sessions)).await.expect_err("cut");
+
+    // What does not verify is not completed by going on with it either.
+    let wrong = Bits { bytes: content.bytes.clone(), wrong: true };
+    let before = std::fs::read_dir(folder.path().join("uploads")).expect("kept").count();
+    assert_eq!(before, 1);
+    let again = client(plain(cutting.address));
+    let refused = again.push_content(BlobToPush { content: &wrong, ..blob }, None, None).await.expect_err("refused");
+    assert!(matches!(refused, RegistryError::Content { .. }), "{refused:?}");
+    assert!(!again.blob_exists(&to, &digest, LENGTH as u64).await.expect("asked"));
+
+    let sent = again.push_content(blob, None, Some(&sessions)).await.expect("pushed");
+    assert!(sent.resumed_at > LENGTH as u64 * 4 / 10, "{sent:?}");
+    assert_eq!(sent.bytes + sent.resumed_at, LENGTH as u64);
+    assert_eq!(std::fs::read_dir(folder.path().join("uploads")).expect("the folder").count(), 0);
+    assert!(again.blob_exists(&to, &digest, LENGTH as u64).await.expect("asked"));
+}
+
+#[tokio::test]
+async fn content_that_can_be_read_again_and_does_not_verify_is_never_completed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = embedded(folder.path()).await;
+    let client = client(plain(server.address()));
+    for length in [1, 256 << 10, (256 << 10) + 1, 3 << 20] {
+        let content = Bits { wrong: true, ..bits(length) };
+        let (digest, to) = (Digest::of(&content.bytes), repository("a"));
+        let blob = BlobToPush { repository: &to, digest: &digest, size: length as u64, content: &content };
+        let error = client.push_content(blob, None, None).await.expect_err("refused");
+        assert!(matches!(error, RegistryError::Content { .. }), "{error:?}");
+        assert!(!client.blob_exists(&to, &digest, length as u64).await.expect("asked"));
+    }
+}
+
+#[tokio::test]
+async fn a_registry_without_the_referrers_api_lists_them_under_the_tag_of_their_subject() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = embedded(folder.path()).await;
+    let without =
+        Between::start(Some(server.address()), |seen, _| seen.path.contains("/referrers/").then(|| status(404))).await;
+    let client = client(plain(without.address));
+    let to = repository("a");
+    let subject = Digest::of(b"what it is about");
+    for name in ["one", "two"] {
+        let annotations = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+        let about = AboutSubject { subject: &subject, artifact_type: Some("text/plain"), annotations: &annotations };
+        let digest = Digest::of(name);
+        for _ in 0..2 {
+            client.list_referrer(&to, &digest, super::referrers::INDEX, 3, about).await.expect("listed");
+        }
+    }
+    let found = client.referrers(&to, &subject).await.expect("a list");
+    let mut expected = [Digest::of("one"), Digest::of("two")];
+    expected.sort();
+    assert_eq!(found.iter().map(|referrer| referrer.digest).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn a_registry_that_asks_for_a_certificate_sees_the_one_that_was_named() {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&key).expect("a CA").pem();
+    let issuer = Issuer::new(params, key);
+    let issue = |name: &str| {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        (params.signed_by(&key, &issuer).expect("a certificate").pem(), key.serialize_pem())
+    };
+    let (chain, server_key) = issue("127.0.0.1");
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("a certificate")).expect("a root");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_client_cert_verifier(verifier.expect("a verifier"))
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(chain.as_bytes()).expect("a certificate")],
+            PrivateKeyDer::from_pem_slice(server_key.as_bytes()).expect("a key"),
+        )
+        .expect("a configuration");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let task = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    let (certificate, key) = issue("gapscan");
+    let config = ClientConfig {
+        // Several certificates in one file, the right one last.
+        transport: Transport::TlsWithCa(format!("{}{ca}", issue("other").0).into_bytes()),
+        retry: Retry { repeats: 0, ..Retry::default() },
+        ..plain(address)
+    };
+    client(config.clone()).ping().await.expect_err("no certificate");
+    let identity = Some(Identity::new(certificate.as_bytes(), key.as_bytes()));
+    assert!(!format!("{identity:?}").contains("PRIVATE"));
+    client(ClientConfig { identity, ..config.clone() }).ping().await.expect("the right one");
+    let broken = Some(Identity::new(b"no PEM", b"no PEM"));
+    let error = super::Client::new(ClientConfig { identity: broken, ..config }).expect_err("refused");
+    assert!(matches!(error, RegistryError::ClientCertificate { .. }), "{error:?}");
+    task.abort();
+}

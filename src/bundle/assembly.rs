@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::catalog;
-use super::contents::{Contents, Entry};
+use super::contents::{BaseRef, Contents, Entry};
 use super::error::BundleError;
 use super::graph::Graph;
 use super::oci::{self, BundleIndex, COMPANION_OF, COMPANION_TAG, Descriptor, Manifest, REF_NAME};
@@ -34,6 +34,13 @@ pub struct Assembled {
 }
 
 impl Assembled {
+    /// The same as a delta against `base` ([`Contents::leave_out`]).
+    #[must_use]
+    pub fn leave_out(mut self, base: BaseRef, there: &BTreeMap<Digest, String>) -> Self {
+        self.contents = self.contents.leave_out(base, there);
+        self
+    }
+
     /// What will be in the archive.
     pub fn contents(&self) -> &Contents {
         &self.contents

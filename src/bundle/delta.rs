@@ -100,30 +100,30 @@ impl DeltaBase {
         Ok(Self { reference, there })
     }
 
-    /// The contents without what the base brought.
-    fn leave_out(&self, contents: Contents) -> Contents {
+    /// The blobs of these contents that the base brought, each with a repository that has it.
+    fn brought(&self, contents: &Contents) -> BTreeMap<Digest, String> {
         // A blob of another length can't be the same; it stays.
         let fits = |entry: &super::contents::Entry| {
             let (size, repository) = self.there.get(&entry.digest)?;
             (*size == entry.size).then(|| (entry.digest, repository.clone()))
         };
-        let there = contents.blobs.iter().filter_map(fits).collect();
-        contents.leave_out(self.reference.clone(), &there)
+        contents.blobs.iter().filter_map(fits).collect()
     }
 }
 
 impl Assembled {
     /// The same as a delta against `base`, and what it leaves out.
     #[must_use]
-    pub fn against(mut self, base: &DeltaBase) -> (Self, LeftOut) {
-        self.contents = base.leave_out(self.contents);
-        let left_out = &self.contents.base_blobs;
+    pub fn against(self, base: &DeltaBase) -> (Self, LeftOut) {
+        let there = base.brought(&self.contents);
+        let delta = self.leave_out(base.reference.clone(), &there);
+        let left_out = &delta.contents.base_blobs;
         let said = LeftOut {
             base: base.reference.clone(),
             blobs: left_out.len(),
             bytes: left_out.iter().map(|blob| blob.entry.size).sum(),
         };
-        (self, said)
+        (delta, said)
     }
 }
 

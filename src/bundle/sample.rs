@@ -265,17 +265,12 @@ impl Sample {
         base: BaseRef,
         there: &BTreeMap<Digest, String>,
     ) -> Vec<u8> {
-        let mut assembled = images.assemble(version, self.created).await;
-        assembled.contents = assembled.contents.leave_out(base, there);
+        let assembled = images.assemble(version, self.created).await.leave_out(base, there);
         let path = self.folder.path().join(format!("{NAME}-{version}.delta.tar"));
-        let signing = Signing {
-            signer: &self.signer,
-            root: &self.root,
-            chain: vec![self.root.bytes().to_vec()],
-            valid_for: Span::days(36_500),
-        };
-        let step = Progress::quiet().step("build");
-        writer::write_file(&assembled, &signing, &path, &step).await.expect("a bundle");
+        let (signing, step) = (self.signing(), Progress::quiet().step("build"));
+        writer::write(&assembled, &signing, &Writing { path: &path, cut: Cut::Whole, cache: None, step: &step })
+            .await
+            .expect("a bundle");
         std::fs::read(path).expect("the bundle")
     }
 

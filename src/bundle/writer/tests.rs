@@ -54,10 +54,6 @@ impl Source for Far {
         }
         self.below.blob(digest, size).await
     }
-
-    async fn referrers(&self, _subject: &Digest, _limits: &Limits) -> Result<Vec<Referrer>, SourceError> {
-        Ok(Vec::new())
-    }
 }
 
 struct Scene {

@@ -307,10 +307,15 @@ impl Client {
         content: impl AsyncRead + Send + Unpin,
     ) -> Result<(), RegistryError> {
         let action = self.action("push blob", digest, "to", repository);
-        let job = Job { client: self, scope: Self::push_scope(repository), action, digest: *digest, size };
+        let mut job = Job { client: self, scope: Self::push_scope(repository), action, digest: *digest, size };
         let mut source = Source::new(content, size);
         let mut attempts = 0;
-        let mut given = opened.filter(|opened| opened.repository == *repository).map(|opened| opened.address);
+        let mut given = None;
+        if let Some(opened) = opened.filter(|opened| opened.repository == *repository) {
+            // The token that opened it is for this scope, and the one request with the content can't be asked for another.
+            job.scope = opened.scope;
+            given = Some(opened.address);
+        }
         let acknowledged = loop {
             let (opened, own) = match given.take() {
                 Some(given) => (given, false),

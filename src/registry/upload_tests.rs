@@ -170,17 +170,28 @@ async fn a_registry_without_the_referrers_api_lists_them_under_the_tag_of_their_
     let client = client(plain(without.address));
     let to = repository("a");
     let subject = Digest::of(b"what it is about");
+    let config = Digest::of(b"{}");
+    client.push_blob(&to, &config, 2, b"{}".as_slice()).await.expect("a config");
+    let mut expected = Vec::new();
     for name in ["one", "two"] {
+        let kind = "application/vnd.oci.image.manifest.v1+json";
         let annotations = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+        let manifest = serde_json::to_vec(&serde_json::json!({
+            "schemaVersion": 2, "mediaType": kind, "artifactType": "text/plain", "annotations": annotations, "layers": [],
+            "config": { "mediaType": "application/vnd.oci.empty.v1+json", "digest": config, "size": 2 },
+        }))
+        .expect("JSON");
+        let digest = Digest::of(&manifest);
+        client.push_manifest(&to, &digest.into(), kind, &manifest).await.expect("pushed");
+        expected.push(digest);
         let about = AboutSubject { subject: &subject, artifact_type: Some("text/plain"), annotations: &annotations };
-        let digest = Digest::of(name);
+        // Once is enough.
         for _ in 0..2 {
-            client.list_referrer(&to, &digest, super::referrers::INDEX, 3, about).await.expect("listed");
+            client.list_referrer(&to, &digest, kind, manifest.len() as u64, about).await.expect("listed");
         }
     }
-    let found = client.referrers(&to, &subject).await.expect("a list");
-    let mut expected = [Digest::of("one"), Digest::of("two")];
     expected.sort();
+    let found = client.referrers(&to, &subject).await.expect("a list");
     assert_eq!(found.iter().map(|referrer| referrer.digest).collect::<Vec<_>>(), expected);
 }
 

@@ -181,10 +181,13 @@ mod tests {
     use super::*;
     use crate::bundle::parts::missing_part;
 
+    /// What somebody was asked for, and why.
+    type Asked = std::sync::Arc<std::sync::Mutex<Vec<(u32, String)>>>;
+
     /// A drive for one medium, and somebody who changes it.
     struct Drive {
         root: PathBuf,
-        asked: std::sync::Arc<std::sync::Mutex<Vec<(u32, String)>>>,
+        asked: Asked,
         left: usize,
     }
 
@@ -220,10 +223,10 @@ mod tests {
         folder: &Path,
         total: Option<u64>,
         left: usize,
-    ) -> (MediaReader<Drive>, std::sync::Arc<std::sync::Mutex<Vec<(u32, String)>>>) {
+    ) -> (MediaReader<Drive>, Asked) {
         let places = [folder.join("drive")];
         let media = Media::new(&PartSet::find(&places).expect("part 1"), &places);
-        let asked = std::sync::Arc::default();
+        let asked = Asked::default();
         let drive = Drive { root: folder.to_owned(), asked: std::sync::Arc::clone(&asked), left };
         (MediaReader::new(media, drive, total), asked)
     }

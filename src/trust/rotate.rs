@@ -101,7 +101,7 @@ struct NewKey {
 #[derive(Clone, Debug)]
 pub enum Rotated {
     /// It has all signatures and is the newest root.
-    Done(TrustRoot),
+    Done(Box<TrustRoot>),
     /// Signatures are missing; it lies there until they came.
     Waiting(PathBuf),
 }
@@ -288,7 +288,7 @@ impl RootFolder {
         file::write_new(&self.folder.join(metadata::root_file(version)), newest.bytes(), 0o644)?;
         file::write_atomic(&self.folder.join("root.json"), newest.bytes(), 0o644)?;
         self.remove_pending(version)?;
-        Ok(Rotated::Done(newest))
+        Ok(Rotated::Done(Box::new(newest)))
     }
 
     /// The root keys that are here and that `root` names.

@@ -181,10 +181,13 @@ mod tests {
     use super::*;
     use crate::bundle::parts::missing_part;
 
+    /// What was asked, in order.
+    type Asked = std::sync::Arc<std::sync::Mutex<Vec<(u32, String)>>>;
+
     /// A drive for one medium, and somebody who changes it.
     struct Drive {
         root: PathBuf,
-        asked: std::sync::Arc<std::sync::Mutex<Vec<(u32, String)>>>,
+        asked: Asked,
         left: usize,
     }
 
@@ -216,11 +219,7 @@ mod tests {
         (folder, whole)
     }
 
-    fn reader(
-        folder: &Path,
-        total: Option<u64>,
-        left: usize,
-    ) -> (MediaReader<Drive>, std::sync::Arc<std::sync::Mutex<Vec<(u32, String)>>>) {
+    fn reader(folder: &Path, total: Option<u64>, left: usize) -> (MediaReader<Drive>, Asked) {
         let places = [folder.join("drive")];
         let media = Media::new(&PartSet::find(&places).expect("part 1"), &places);
         let asked = std::sync::Arc::default();

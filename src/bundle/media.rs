@@ -181,7 +181,7 @@ mod tests {
     use super::*;
     use crate::bundle::parts::missing_part;
 
-    /// What somebody was asked for, and why.
+    /// What was asked, in order.
     type Asked = std::sync::Arc<std::sync::Mutex<Vec<(u32, String)>>>;
 
     /// A drive for one medium, and somebody who changes it.
@@ -219,14 +219,10 @@ mod tests {
         (folder, whole)
     }
 
-    fn reader(
-        folder: &Path,
-        total: Option<u64>,
-        left: usize,
-    ) -> (MediaReader<Drive>, Asked) {
+    fn reader(folder: &Path, total: Option<u64>, left: usize) -> (MediaReader<Drive>, Asked) {
         let places = [folder.join("drive")];
         let media = Media::new(&PartSet::find(&places).expect("part 1"), &places);
-        let asked = Asked::default();
+        let asked = std::sync::Arc::default();
         let drive = Drive { root: folder.to_owned(), asked: std::sync::Arc::clone(&asked), left };
         (MediaReader::new(media, drive, total), asked)
     }

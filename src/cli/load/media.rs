@@ -21,9 +21,10 @@ impl Terminal {
         there.then(|| Self { progress: progress.clone() })
     }
 
-    /// Asks for other copies of what is missing or damaged. `false` when there are none.
+    /// Asks for other copies of what is damaged. `false` when there are none.
     pub(super) async fn bring(&self, trouble: &Incomplete, media: &mut Media) -> bool {
-        let Some(parts) = &trouble.parts else { return false };
+        // For one that is only missing somebody was asked already.
+        let Some(parts) = trouble.parts.as_ref().filter(|parts| !parts.damaged.is_empty()) else { return false };
         let terminal = self.clone();
         let question = format!(
             "{parts}\nput in a good copy of part {}, and press Enter; or type the folder or file that it is in; q to give up:",

@@ -7,7 +7,7 @@ use tokio::io::AsyncRead;
 
 use super::error::LoadError;
 use super::incomplete::Incomplete;
-use super::piped::piped;
+use super::piped::{InPlace, piped};
 use super::{Load, LoadedBundle};
 use crate::bundle::BundleError;
 use crate::bundle::media::{Ask, Media, MediaReader, NobodyToAsk};
@@ -23,7 +23,7 @@ impl Load<'_> {
     ///
     /// # Cancel safety
     /// As [`Load::run_stream`].
-    pub async fn run_parts<A: Ask + Clone + 'static>(
+    pub async fn run_parts<A: Ask + Clone + Unpin + 'static>(
         &self,
         media: &Media,
         ask: Option<A>,
@@ -40,14 +40,14 @@ impl Load<'_> {
     }
 
     /// The parts that are there now, in their places: how many there are follows from the metadata, which is read first.
-    pub(super) async fn arrange<A: Ask + 'static>(
+    pub(super) async fn arrange<A: Ask + Unpin + 'static>(
         &self,
         media: &Media,
         ask: Option<A>,
     ) -> Result<Arc<Parts>, LoadError> {
         let opened = match ask {
-            Some(ask) => self.length(piped(MediaReader::new(media.clone(), ask, None))).await,
-            None => self.length(piped(MediaReader::new(media.clone(), NobodyToAsk, None))).await,
+            Some(ask) => self.length(InPlace(MediaReader::new(media.clone(), ask, None))).await,
+            None => self.length(InPlace(MediaReader::new(media.clone(), NobodyToAsk, None))).await,
         };
         let bytes = opened.map_err(|error| match &error {
             BundleError::Io { source, .. } => match missing_part(source) {

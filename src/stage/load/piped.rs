@@ -1,10 +1,12 @@
 //! What blocks while it is read, as a stream.
 
 use std::io::{self, Read};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::stream;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
@@ -35,4 +37,16 @@ pub fn piped(mut input: impl Read + Send + 'static) -> impl AsyncRead + Unpin + 
         }
     });
     StreamReader::new(stream::poll_fn(move |cx| received.poll_recv(cx)))
+}
+
+/// What blocks while it is read, read in place and never ahead: for the beginning of an archive, behind which somebody would
+/// be asked for a medium that is not needed yet.
+pub(super) struct InPlace<R>(pub(super) R);
+
+impl<R: Read + Unpin> AsyncRead for InPlace<R> {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let count = self.0.read(buffer.initialize_unfilled())?;
+        buffer.advance(count);
+        Poll::Ready(Ok(()))
+    }
 }

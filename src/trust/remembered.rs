@@ -7,6 +7,7 @@
 //! accepted), never one that was forgotten.
 
 use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -157,7 +158,14 @@ impl Offer {
         let failed = |source| FileError::Write { path: files.lock.clone(), source };
         fs::create_dir_all(files.lock.parent().unwrap_or(Path::new("."))).map_err(failed)?;
         // Two loads at once must not both read the old version and then write in the wrong order.
-        let lock = File::create(&files.lock).map_err(failed)?;
+        // Through a link that somebody put there, a file elsewhere could be emptied or made.
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&files.lock)
+            .map_err(failed)?;
         lock.lock().map_err(failed)?;
         let clock = self.compare()?.map_or(self.now, |latest| latest.max(self.now));
         let (version, digest) = self.candidate.root;

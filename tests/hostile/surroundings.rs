@@ -112,7 +112,7 @@ fn secrets_in_errors_and_logs() {
         assert!(heard.contains(sent), "{what}: the secret was sent, or this shows nothing: {heard}");
         assert!(!output.status.success());
         let shown = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(shown.contains("TRACE") || shown.contains("DEBUG"), "{what}: there is a log: {shown}");
+        assert!(shown.contains("the registry"), "{what}: something is said: {shown}");
         for secret in ["s3cr3t-pass", BASIC, "t0k3n-s3cr3t"] {
             let at = shown.find(secret);
             assert!(at.is_none(), "{what}: {secret} is shown: {}", &shown[at.unwrap_or(0).saturating_sub(300)..]);

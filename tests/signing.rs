@@ -87,7 +87,7 @@ impl Desk {
     }
 
     /// What the command prints, in a file.
-    fn into_file(&self, file: &str, args: &[&str]) {
+    fn write_printed(&self, file: &str, args: &[&str]) {
         fs::write(self.path(file), &success(&self.gapscan(args)).stdout).expect("a file");
     }
 }
@@ -244,7 +244,7 @@ fn openssl_reads_the_public_keys_and_signs_in_their_place() {
         "root-1",
     ];
     assert_eq!(value(success(&desk.gapscan(&[&rotate[..], &change].concat())), "pending"), "trust/2.root.json.pending");
-    desk.into_file("payload", &[&rotate[..], &["--payload"]].concat());
+    desk.write_printed("payload", &[&rotate[..], &["--payload"]].concat());
     desk.openssl(&["dgst", "-sha256", "-sign", "root.pem", "-out", "signature", "payload"]);
     let pending: Value =
         serde_json::from_slice(&fs::read(desk.path("trust/2.root.json.pending")).expect("a file")).expect("JSON");
@@ -260,7 +260,7 @@ fn openssl_reads_the_public_keys_and_signs_in_their_place() {
     assert!(String::from_utf8_lossy(&success(&built).stderr).contains("0 of 1 signatures on targets"), "{built:?}");
     refused(&desk.verify("bundle.tar"), 4, "asks for 1");
     let sign = ["bundle", "sign", "-q", "bundle.tar", "--root", "trust/root.json"];
-    desk.into_file("payload", &[&sign[..], &["--payload", "targets"]].concat());
+    desk.write_printed("payload", &[&sign[..], &["--payload", "targets"]].concat());
     desk.openssl(&["dgst", "-sha256", "-sign", "targets.pem", "-out", "signature", "payload"]);
     let key = &desk.keys("targets")[0][..8];
     let add = |file: &str| desk.gapscan(&[&sign[..], &["--signature", &format!("{key}={file}")]].concat());
@@ -309,7 +309,7 @@ fn a_key_in_an_hsm_signs_a_bundle() {
     success(&desk.build("trust", "bundle.tar", &[]));
     refused(&desk.verify("bundle.tar"), 4, "asks for 2");
     let sign = ["bundle", "sign", "-q", "bundle.tar", "--root", "trust/root.json"];
-    desk.into_file("payload", &[&sign[..], &["--payload", "targets"]].concat());
+    desk.write_printed("payload", &[&sign[..], &["--payload", "targets"]].concat());
     desk.openssl(&["dgst", "-sha256", "-binary", "-out", "digest", "payload"]);
     tool(&[
         "--sign",

@@ -22,6 +22,7 @@ mod state;
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -198,7 +199,14 @@ impl Offer {
         file::make_folder(&files.lineage)?;
         let failed = |source| FileError::Write { path: files.lock.clone(), source };
         // Two loads at once must not both read the old version and then write in the wrong order.
-        let lock = File::create(&files.lock).map_err(failed)?;
+        // Through a link that somebody put there, a file elsewhere could be emptied or made.
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&files.lock)
+            .map_err(failed)?;
         lock.lock().map_err(failed)?;
         let Some(known) = self.compare()? else { return Ok(()) };
         let kept = files.with_notices(&known.notices, notices, self.now)?;

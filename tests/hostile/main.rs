@@ -11,6 +11,7 @@ mod metadata;
 mod property;
 mod reader;
 mod state;
+mod surroundings;
 mod table;
 
 use gapscan::{base, model, trust};

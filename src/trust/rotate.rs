@@ -4,7 +4,7 @@
 //! several machines it is carried around as `N.root.json.pending`, which has the form of a root and too few signatures;
 //! each machine adds its own. What a hostile or careless courier may try, and where it ends: a pending root with another
 //! version, weak keys or thresholds out of reach ([`RootFolder::pending`]); a signature that does not fit, or by a key that
-//! may not sign it ([`PendingRoot::check`]); a change that nobody wanted ([`PendingRoot::changes`] says in words what is
+//! may not sign it (`PendingRoot::check`); a change that nobody wanted ([`PendingRoot::changes`] says in words what is
 //! signed); a process that is killed (every file is written whole, `N.root.json` before `root.json`, and the next call
 //! mends the rest).
 

@@ -6,7 +6,7 @@
 //! for), nor that its keys are still good (they may have been rotated since). The list itself is held to the form of one.
 //!
 //! What a registry, or somebody who can write to it, may try, and where it ends: another base under the same name and
-//! version ([`check_base`] compares the digest); a tag without what belongs to it ([`super::vouch::kept_metadata`]); blobs
+//! version ([`check_base`] compares the digest); a tag without what belongs to it (`vouch`); blobs
 //! that were collected as garbage (each is asked for); a lie about one of them is found by whoever pulls it, or by
 //! `--read-back all`.
 

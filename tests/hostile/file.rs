@@ -76,7 +76,7 @@ fn file_changed_in_place_while_it_is_loaded() {
         for (what, from) in
             [("content", place), ("its end", place + size - 1), ("header", header + 100), ("padding", place + size)]
         {
-            if what == "padding" && size % BLOCK as u64 == 0 {
+            if what == "padding" && size.is_multiple_of(BLOCK as u64) {
                 continue;
             }
             for seen_before in [false, true] {

@@ -78,12 +78,20 @@ def check_layout(index, blobs, documents, of_bundle):
         need(of or re.fullmatch(f"catalog|(images|profiles|dependencies|charts)/{NAME}", item), "a repository")
         items.update({item: [d[k] for k in ("digest", "size", "mediaType")]} if item else {})
         order.append((item or of, item is None, d["digest"]))
-        visit(d, item or of, 0, "document")
-    need(order == sorted(order), "the order of index.json")
-    for d in (d for d in index["manifests"] if COMPANION in d["annotations"]):
+        if item:
+            visit(d, item, 0, "document")
+    need(order == sorted(set(order)), "the order of index.json")
+    def ready(d):
         tag = re.fullmatch(r"sha256-([0-9a-f]{64})\.(sig|att|sbom)", d["annotations"].get(TAG, ""))
         subject = tag and "sha256:" + tag[1] or parse(documents[BLOBS + d["digest"][7:]])["subject"]["digest"]
-        need(subject in reached[d["annotations"][COMPANION]] - {d["digest"]}, "a companion of nothing")
+        return subject in reached[d["annotations"][COMPANION]]
+    waiting = [d for d in index["manifests"] if COMPANION in d["annotations"]]
+    while waiting:
+        found = [d for d in waiting if ready(d)]
+        need(found, "a companion of nothing")
+        for d in found:
+            visit(d, d["annotations"][COMPANION], 0, "document")
+        waiting = [d for d in waiting if d not in found]
     signed = {name: t["custom"]["mediaType"] for name, t in blobs.items()}
     need({name: min(found) for name, found in types.items()} == signed, "other blobs or media types than are signed")
     (layer,) = parse(documents[BLOBS + items.pop("catalog")[0][7:]])["layers"]

@@ -179,7 +179,11 @@ pub(super) fn parse(bytes: &[u8], bundle: &BundleRef, created: Timestamp) -> Res
             env!("CARGO_PKG_VERSION")
         )));
     }
-    if catalog.name != bundle.name || catalog.version != bundle.version || catalog.created != created {
+    if catalog.name != bundle.name
+        || catalog.version != bundle.version
+        || catalog.created != created
+        || found["created"] != created.to_string()
+    {
         return Err(BundleError::Catalog("it belongs to another bundle".to_owned()));
     }
     check(&catalog)?;

@@ -229,6 +229,10 @@ impl Contents {
         if !is_name(&label.bundle) {
             return Err(refuse(format!("`{}` can't be a bundle's name", crate::base::text::brief(&label.bundle))));
         }
+        // What is signed has one spelling, so that whoever compares texts and whoever compares times agree.
+        if targets._extra[LABEL_FIELD]["created"].as_str() != Some(whole_seconds(label.created).as_str()) {
+            return Err(refuse("its time is not written as `2026-01-02T03:04:05Z`".to_owned()));
+        }
         let (mut layout, mut index, mut blobs, mut base_blobs) = (None, None, Vec::new(), Vec::new());
         for (name, target) in &targets.targets {
             let (entry, repository) = entry(name, target)?;
@@ -285,6 +289,11 @@ pub fn content_digest(targets: &Targets) -> Digest {
         }
     }
     Digest::of(serde_json::to_vec(&value).expect("a JSON value always has a text"))
+}
+
+/// The one spelling of a time in a bundle.
+fn whole_seconds(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn base_blob(base: Option<&BaseRef>, entry: Entry, repository: String) -> Result<BaseBlob, BundleError> {

@@ -11,9 +11,15 @@ pub fn is_name(text: &str) -> bool {
         && !text.contains("--")
 }
 
-/// Whether this can be a repository of a bundle: one to three names with `/` between them.
+/// What an item can be.
+const SECTIONS: [&str; 4] = ["images", "profiles", "dependencies", "charts"];
+
+/// Whether this can be a repository of a bundle: `catalog`, or the name of a section, `/`, and the name of an item.
 pub fn is_repository(text: &str) -> bool {
-    text.split('/').count() <= 3 && text.split('/').all(is_name)
+    match text.split_once('/') {
+        Some((section, name)) => SECTIONS.contains(&section) && is_name(name),
+        None => text == crate::model::catalog::CATALOG_REPOSITORY,
+    }
 }
 
 #[cfg(test)]
@@ -29,6 +35,10 @@ mod tests {
             assert!(!is_name(bad), "{bad}");
         }
         assert!(is_repository("images/web") && is_repository("catalog"));
-        assert!(!is_repository("images//web") && !is_repository("/images") && !is_repository("a/../b"));
+        for bad in
+            ["images//web", "/images", "images/../web", "images", "web", "catalog/web", "images/a/b", "other/web", ""]
+        {
+            assert!(!is_repository(bad), "{bad}");
+        }
     }
 }

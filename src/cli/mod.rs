@@ -16,9 +16,11 @@ mod summary;
 mod table;
 mod trust;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 use crate::base::exit::{ExitClass, Outcome};
 
@@ -58,6 +60,11 @@ enum Command {
     Agent(agent::Args),
 }
 
+/// The environment variable that says what is logged.
+const LOG_VARIABLE: &str = "GAPSCAN_LOG";
+/// What is logged when nothing is asked for: what this program itself warns of.
+const LOG_DEFAULT: &str = "gapscan=warn";
+
 /// How long work that nobody waits for any more may go on when the command is over.
 const LAST_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -73,6 +80,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(class.code());
         }
     };
+    start_log();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -90,6 +98,23 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.class().code())
         }
     }
+}
+
+/// Writes what happens to stderr, as far as `GAPSCAN_LOG` asks for it (as `gapscan=debug`); without it, warnings.
+fn start_log() {
+    let asked = std::env::var(LOG_VARIABLE).unwrap_or_default();
+    let asked = if asked.trim().is_empty() { LOG_DEFAULT } else { &asked };
+    let filter = match EnvFilter::try_new(asked) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!("gapscan: {LOG_VARIABLE} is not used: {error}");
+            EnvFilter::new(LOG_DEFAULT)
+        }
+    };
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // Somebody who calls this from their own program may have a log already.
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).try_init();
 }
 
 async fn run(command: Command) -> Outcome {

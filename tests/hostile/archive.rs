@@ -165,6 +165,14 @@ cases! {
             good.attack("half of it", good.bytes[..end - BLOCK].to_vec(), Expect::At("Truncated", (end - BLOCK) as u64)),
         ]
     };
+    end_marker_that_is_not_zero => |good| {
+        let end = good.bytes.len() - END.len();
+        [0, BLOCK, END.len() - 1].into_iter().map(|at| {
+            let mut bytes = good.bytes.clone();
+            bytes[end + at] = 1;
+            good.attack(format!("byte {at}"), bytes, Expect::At("EndMarker", end as u64))
+        }).collect()
+    };
     /// More entries can't come than are signed, and more can't be signed than the limits allow.
     many_tiny_entries => |good| {
         let mut parts = good.parts();

@@ -1,6 +1,7 @@
 //! An attack, what must come of it, and good bundles to begin with.
 
-use std::sync::OnceLock;
+use std::ops::ControlFlow;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 
@@ -8,6 +9,8 @@ use crate::base::exit::{Classify, ExitClass};
 use crate::base::limits::Limits;
 use crate::bundle::BundleError;
 use crate::bundle::archive::{BLOCK, padding};
+use crate::bundle::random::BundleFile;
+use crate::bundle::read_at::ReadAt;
 use crate::bundle::reader::{BundleReader, VerifiedBundle};
 use crate::bundle::sample::{Parts, Sample};
 use crate::trust::remembered::Remembered;
@@ -128,24 +131,83 @@ pub(crate) fn verify(
     })
 }
 
+/// A way of reading and verifying a bundle.
+type Verify = fn(&[u8], &TrustRoot, &Remembered, Timestamp) -> Result<VerifiedBundle, BundleError>;
+
+/// An archive in memory.
+struct Flat(Vec<u8>);
+
+impl ReadAt for Flat {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..)).unwrap_or_default();
+        // Less than asked for, as a part that ends there would give.
+        let count = rest.len().min(buffer.len()).min(1000);
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.len() as u64
+    }
+}
+
+/// Hands a bundle over as a file, of which blobs are read from the last to the first. Whoever passes over an error must not
+/// come to a proof in the end.
+pub(crate) fn verify_file(
+    bytes: &[u8],
+    root: &TrustRoot,
+    remembered: &Remembered,
+    now: Timestamp,
+) -> Result<VerifiedBundle, BundleError> {
+    let archive = Arc::new(Flat(bytes.to_vec()));
+    let file = block(BundleFile::open(archive, root, remembered, &Limits::default(), now))?;
+    let mut blobs: Vec<_> = file.blobs().collect();
+    blobs.reverse();
+    let mut refused = None;
+    for blob in blobs {
+        let mut handed_on = 0;
+        let read = blob.each_piece(0, |piece| {
+            handed_on += piece.len() as u64;
+            ControlFlow::Continue(())
+        });
+        if let Err(error) = read {
+            assert!(
+                blob.entry().size == 0 || handed_on < blob.entry().size,
+                "all of a bad blob was handed on: {error}"
+            );
+            refused.get_or_insert(error);
+        }
+    }
+    match (file.finish(), refused) {
+        (Ok(_), Some(error)) => panic!("proven in spite of: {}", chain(&error)),
+        (Err(_), Some(error)) => Err(error),
+        (end, None) => end,
+    }
+}
+
 impl Attack {
-    /// What gapscan says to it.
+    /// What gapscan says to it when it comes as a stream.
     pub(crate) fn verdict(&self) -> Result<VerifiedBundle, BundleError> {
+        self.verdict_by(verify)
+    }
+
+    fn verdict_by(&self, verify_by: Verify) -> Result<VerifiedBundle, BundleError> {
         let folder = tempfile::tempdir().expect("a folder");
         let remembered = Remembered::in_folder(folder.path().join("state"));
         for (bundle, when) in &self.before {
             let accepted = verify(bundle, &self.root, &remembered, *when);
             accepted.unwrap_or_else(|e| panic!("{}: what came before: {e}", self.what)).remember().expect("remembered");
         }
-        verify(&self.bytes, &self.root, &remembered, self.now)
+        verify_by(&self.bytes, &self.root, &remembered, self.now)
     }
 }
 
-/// Holds every attack of a case to what must come of it.
+/// Holds every attack of a case to what must come of it, as a stream and as a file.
 pub(crate) fn check(case: &str, attacks: fn(&Good) -> Vec<Attack>) {
     let attacks = attacks(good());
     assert!(!attacks.is_empty(), "{case}: nothing is tried");
     for attack in attacks {
+        check_file(case, &attack);
         let what = &attack.what;
         let error = match (attack.verdict(), &attack.expect) {
             (Ok(_), Expect::Accepted) => continue,
@@ -164,6 +226,27 @@ pub(crate) fn check(case: &str, attacks: fn(&Good) -> Vec<Attack>) {
                 assert!(chain(&error).contains(words), "{case}, {what}: {}", chain(&error));
             }
             Expect::Refused | Expect::Accepted => {}
+        }
+    }
+}
+
+/// The same of one that comes as a file. Its end is looked at before its blobs, and these in another order, so that what is
+/// found first in the archive itself may be something else.
+fn check_file(case: &str, attack: &Attack) {
+    let what = &attack.what;
+    match (attack.verdict_by(verify_file), &attack.expect) {
+        (Ok(proof), Expect::Accepted) => {
+            assert!(proof.unread().is_empty(), "{case}, {what}");
+            assert_eq!(proof.bytes(), attack.bytes.len() as u64, "{case}, {what}");
+        }
+        (Ok(_), _) => panic!("{case}, {what}: accepted as a file"),
+        (Err(error), Expect::Accepted) => panic!("{case}, {what}: as a file: {}", chain(&error)),
+        (Err(error), expect) => {
+            assert_eq!(error.class(), ExitClass::Refused, "{case}, {what}: {error}");
+            if let Expect::Says(kind, words) = expect {
+                assert_eq!(kind_of(&error).0, *kind, "{case}, {what}: {}", chain(&error));
+                assert!(chain(&error).contains(words), "{case}, {what}: {}", chain(&error));
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 mod archive;
 mod attack;
 mod bundle;
+mod file;
 mod metadata;
 mod property;
 mod reader;

@@ -433,6 +433,56 @@ cases! {
             }),
         ]
     };
+    /// Where a load puts things must not be for the signer of one bundle to choose.
+    repository_outside_the_sections => |good| {
+        ["web", "images", "other/web", "catalog/web", "images/a/b", "scanners/a", "Images/a", "images/", ""].into_iter().map(|name| {
+            let mut layout = Layout::new();
+            layout.image(name, |_| {});
+            layout.attack(good, name, Expect::Says("Layout", "can't be a repository"))
+        }).collect()
+    };
+    /// Each by a tag about the other; neither is about anything that is loaded.
+    companions_about_each_other_alone => |good| {
+        let mut layout = Layout::new();
+        let index = layout.index_json(good);
+        let one = layout.image("images/one", |_| {});
+        let two = layout.image("images/two", |_| {});
+        layout.documents.extend(layout.items.drain(1..).map(|(_, media_type, body)| (media_type, body)));
+        let about = |what: &Descriptor, of: &Descriptor| {
+            let mut descriptor = json!(what);
+            let tag = format!("sha256-{}.sig", of.digest.hex());
+            descriptor["annotations"] = json!({oci::COMPANION_OF: "images/gapscan", oci::COMPANION_TAG: tag});
+            descriptor
+        };
+        let with = |first: &Descriptor, second: &Descriptor| {
+            let mut list = vec![about(&one, first), about(&two, second)];
+            list.sort_by_key(|descriptor| descriptor["digest"].to_string());
+            let mut index = index.clone();
+            index["manifests"].as_array_mut().expect("manifests").extend(list);
+            index
+        };
+        let item: Descriptor = serde_json::from_value(index["manifests"][1].clone()).expect("a descriptor");
+        let (alone, one_of_them, good_ones) = (with(&two, &one), with(&two, &two), with(&item, &one));
+        [
+            ("each other", alone, Expect::Says("Manifest", "is about nothing in")),
+            ("itself, and one about that", one_of_them, Expect::Says("Manifest", "is about nothing in")),
+            ("the item, and one about that", good_ones, Expect::Accepted),
+        ].into_iter().map(|(what, index, expect)| {
+            layout.whole_index = Some(index);
+            layout.attack(good, what, expect)
+        }).collect()
+    };
+    /// One time, one text: whoever compares texts must come to what others come to that compare times.
+    created_in_another_spelling => |good| {
+        ["2026-01-01T00:00:00.000Z", "2026-01-01T01:00:00+01:00", "2026-01-01T00:00:00+00:00", "2026-01-01t00:00:00z",
+         "2026-01-01 00:00:00Z", "2026-01-01T00:00:00.5Z", "2026-01-01", ""].into_iter().map(|text| {
+            let mut parts = good.parts();
+            good.sample.resigned(&mut parts, |targets| {
+                targets._extra.get_mut("gapscan").expect("the label")["created"] = json!(text);
+            });
+            good.attack(format!("`{text}`"), parts.join(), Expect::Says("Contents", ""))
+        }).collect()
+    };
     catalog_that_lies => |good| {
         let with = |what: &str, change: fn(&mut Value)| {
             let mut layout = Layout::new();
@@ -444,6 +494,7 @@ cases! {
             with("another name", |catalog| catalog["name"] = json!("other")),
             with("another version", |catalog| catalog["version"] = json!(2)),
             with("another time", |catalog| catalog["created"] = json!("2026-01-01T00:00:01Z")),
+            with("its time in another spelling", |catalog| catalog["created"] = json!("2026-01-01T00:00:00.0Z")),
             with("an item less", |catalog| drop(catalog["images"].as_array_mut().expect("images").pop())),
             with("an item that is not there", |catalog| {
                 let mut more = catalog["images"][1].clone();

@@ -10,7 +10,11 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
-use crate::attack::{good, verify};
+use serde_json::json;
+
+use crate::attack::{chain, good, verify, verify_file};
+use crate::base::digest::Digest;
+use crate::metadata::Layout;
 use crate::trust::remembered::Remembered;
 
 /// Whoever can write into the folder of the state must not reach files elsewhere through it.
@@ -76,12 +80,12 @@ fn load(port: u16, folder: &Path) -> Output {
         .args(["load", &path("good.tar"), "--root", &path("root.json"), "--state", &path("state"), "--plain-http"])
         .args(["--registry", &format!("127.0.0.1:{port}/enclave"), "--username", "kim"])
         .args(["--password-file", &path("password")])
-        .env("RUST_LOG", "trace")
+        .env("GAPSCAN_LOG", "trace")
         .output()
         .expect("gapscan runs")
 }
 
-/// Neither the password, nor what it is sent as, nor a token is shown, even at RUST_LOG=trace and when the registry repeats
+/// Neither the password, nor what it is sent as, nor a token is shown, even at GAPSCAN_LOG=trace and when the registry repeats
 /// the request in its answer.
 #[test]
 fn secrets_in_errors_and_logs() {
@@ -113,11 +117,45 @@ fn secrets_in_errors_and_logs() {
         assert!(!output.status.success());
         let shown = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(shown.contains("the registry"), "{what}: something is said: {shown}");
+        // What carries the requests has its say, or it would show nothing that no secret is in it.
+        let logged = shown.lines().any(|line| line.contains(" TRACE hyper_util::client"));
+        assert!(logged, "{what}: nothing is logged: {shown}");
         for secret in ["s3cr3t-pass", BASIC, "t0k3n-s3cr3t"] {
             let at = shown.find(secret);
             assert!(at.is_none(), "{what}: {secret} is shown: {}", &shown[at.unwrap_or(0).saturating_sub(300)..]);
         }
     }
+}
+
+/// A layer that says where else it can be had (as Windows' base layers did) is taken from the bundle or not at all.
+#[test]
+fn urls_of_a_foreign_layer_are_never_fetched() {
+    let elsewhere = TcpListener::bind("127.0.0.1:0").expect("a port");
+    elsewhere.set_nonblocking(true).expect("it can be asked");
+    let url = format!("http://{}/layer", elsewhere.local_addr().expect("its address"));
+    let good = good();
+    let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+    let of = |digest: Option<Digest>| {
+        let mut layout = Layout::new();
+        layout.image("images/foreign", |image| {
+            let layer = &mut image["layers"][0];
+            layer["urls"] = json!([url]);
+            if let Some(digest) = digest {
+                layer["mediaType"] = json!(foreign);
+                layer["digest"] = json!(digest);
+            }
+        });
+        layout.bytes(good)
+    };
+    let (root, now, nothing) = (&good.sample.root, good.sample.now, Remembered::nothing());
+    let (there, absent) = (of(None), of(Some(Digest::of(b"elsewhere"))));
+    for verify in [verify, verify_file] {
+        verify(&there, root, &nothing, now).expect("the layer is in the bundle");
+        let error = verify(&absent, root, &nothing, now).expect_err("the layer is not in the bundle");
+        assert!(chain(&error).contains("which is not in the bundle"), "{}", chain(&error));
+    }
+    let asked = elsewhere.accept().expect_err("nobody asks elsewhere");
+    assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
 }
 
 /// A server that speaks nothing newer than TLS 1.1 is not spoken to, though its certificate is good.

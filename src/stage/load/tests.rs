@@ -218,6 +218,42 @@ impl ReadAt for WithHole {
     }
 }
 
+/// An archive of which one byte is another when it is read than it was when it was written; and whether it was read.
+struct Changing(Flat, std::ops::Range<u64>, std::sync::atomic::AtomicBool);
+
+impl ReadAt for Changing {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let count = self.0.read_at(buffer, offset)?;
+        let here = offset..offset + count as u64;
+        let at = self.1.end - 1;
+        if here.contains(&at) {
+            buffer[(at - offset) as usize] ^= 1;
+            self.2.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(count)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_loaded_tags_nothing() {
+    let scene = Scene::new().await;
+    let client = scene.client();
+    let bytes = scene.sample.bytes(1).await;
+    let at = bytes.windows(1024).position(|window| *window == [7; 1024]).expect("a layer") as u64;
+    let archive = Arc::new(Changing(Flat(bytes.clone()), at..at + 1024, false.into()));
+    let error = scene.load_archive(&client, "enclave", archive.clone(), ReadBack::Sample).await.expect_err("refused");
+    assert!(archive.2.load(std::sync::atomic::Ordering::Relaxed), "the change was read");
+    assert_eq!(error.class(), ExitClass::Refused, "{error}");
+    scene.assert_nothing_tagged().await;
+    // Whoever loads the file as it was finds nothing of the other bytes.
+    scene.load_file(&client, &bytes).await.expect("loaded");
+    assert_loaded(&client, &scene, 1).await;
+}
+
 #[tokio::test]
 async fn where_a_part_is_missing_all_else_is_loaded_and_the_blobs_are_named() {
     let scene = Scene::new().await;

@@ -224,6 +224,30 @@ fn gzip_and_cut_and_changed_layers() {
     assert!(matches!(read_layer(&gzip[..], &id, &few), Err(ImageError::Entries(3))));
 }
 
+/// As many members as one likes are one stream, so a bomb may be in any of them: what counts is what comes out.
+#[test]
+fn bombs_end_at_the_limit_whatever_frames_they_have() {
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).expect("gzip");
+        encoder.finish().expect("gzip")
+    };
+    let limit = 1 << 20;
+    let limits = Limits { layer_inflated_bytes: limit, ..Limits::default() };
+    let mut tar = Layer::new().file("a", 0o644, "a").tar();
+    let one = [gzip(&tar[..700]), gzip(&tar[700..])].concat();
+    assert!(read_layer(&one[..], &Digest::of(&tar), &limits).is_ok(), "two members are one layer");
+    // Zeros behind the end marker, and a file of zeros: neither is read for ever.
+    let behind = [gzip(&tar), gzip(&vec![0; 64 << 20])].concat();
+    let members: Vec<u8> = std::iter::once(gzip(&tar)).chain((0..2000).map(|_| gzip(&[0; 1024]))).flatten().collect();
+    tar = Layer::new().file("a", 0o644, &"\0".repeat(64 << 20)).tar();
+    for (what, bomb) in [("behind", behind), ("members", members), ("in a file", gzip(&tar))] {
+        assert!(bomb.len() < 200_000, "{what} is small: {}", bomb.len());
+        let found = read_layer(&bomb[..], &Digest::of(&tar), &limits);
+        assert!(matches!(found, Err(ImageError::Inflated(found)) if found == limit), "{what}: {found:?}");
+    }
+}
+
 #[test]
 fn layers_must_be_those_of_the_configuration() {
     let a = Arc::new(base().read().expect("layer"));

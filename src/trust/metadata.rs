@@ -12,7 +12,7 @@
 //! * expired metadata: checked here against the caller's clock, and by `tough` against its own;
 //! * rollback, same version with other content, fast-forward, a clock set back: [`super::remembered`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::key::Key;
 use tough::schema::{
-    Role, RoleType, Root, Signature, Signed, Snapshot as SnapshotRole, Targets, Timestamp as TimestampRole,
+    Metafile, Role, RoleType, Root, Signature, Signed, Snapshot as SnapshotRole, Targets, Timestamp as TimestampRole,
 };
 use tough::{ExpirationEnforcement, RepositoryLoader, Transport, TransportError, TransportErrorKind, TransportStream};
 use url::Url;
@@ -388,8 +388,14 @@ pub(super) fn examine(
     if targets.signed.delegations.is_some() {
         return refuse(&targets_name, "it delegates to other keys, which a bundle never does".to_owned());
     }
-    if snapshot.signed.meta.len() != 1 {
-        return refuse(&snapshot_name, "it names more than targets.json".to_owned());
+    // Whether there is one was found out above; which version it is was compared.
+    let alone = |meta: &HashMap<String, Metafile>| {
+        meta.len() == 1 && meta.values().all(|m| m.length.is_none() && m.hashes.is_none() && m._extra.is_empty())
+    };
+    for (name, meta) in [(TIMESTAMP_FILE, &timestamp.signed.meta), (snapshot_name.as_str(), &snapshot.signed.meta)] {
+        if !alone(meta) {
+            return refuse(name, "it says more than the version of one file".to_owned());
+        }
     }
     for (role, spec_version, expires) in [
         ("root", &root.signed.spec_version, root.signed.expires),

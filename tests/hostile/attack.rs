@@ -23,7 +23,7 @@ pub(crate) struct Good {
 }
 
 /// What must come of an attack.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Expect {
     /// It is refused with this variant of `BundleError` or `TrustError`, at this byte of the archive.
     At(&'static str, u64),

@@ -377,9 +377,15 @@ cases! {
         let more = |file, role| resigned(good, file, &[&key(&good.sample, role)], |signed| {
             signed["meta"]["role1.json"] = json!({"version": 1});
         });
+        let longer = |file, role, of: &str| resigned(good, file, &[&key(&good.sample, role)], |signed| {
+            signed["meta"][of]["length"] = json!(1 << 20);
+        });
+        let refused = Expect::Says("Metadata", "more than the version");
         vec![
-            good.attack("timestamp", more("timestamp.json", "timestamp"), Expect::Says("Tuf", "not exactly one")),
-            good.attack("snapshot", more("snapshot.json", "snapshot"), Expect::Says("Metadata", "names more than")),
+            good.attack("timestamp", more("timestamp.json", "timestamp"), refused),
+            good.attack("snapshot", more("snapshot.json", "snapshot"), refused),
+            good.attack("timestamp with a length", longer("timestamp.json", "timestamp", "snapshot.json"), refused),
+            good.attack("snapshot with a length", longer("snapshot.json", "snapshot", "targets.json"), refused),
         ]
     };
     layout_that_is_another => |good| {

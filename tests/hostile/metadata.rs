@@ -663,7 +663,7 @@ fn twice(_: &Good) -> Vec<Attack> {
             good.attack(format!("{file}: {what}"), bytes, expect)
         };
         let (order, fits) = (Expect::Says("Metadata", "each once"), Expect::Says("Signature", "does not fit"));
-        attacks.push(of("the same signature twice", order.clone(), &|list| list[1] = list[0].clone()));
+        attacks.push(of("the same signature twice", order, &|list| list[1] = list[0].clone()));
         attacks.push(of("in another order", order, &|list| list.swap(0, 1)));
         attacks.push(of("one of two", Expect::Says("Threshold", "1 valid signature"), &|list| list.truncate(1)));
         attacks.push(of("one key's signature under the other's id", fits, &|list| {

@@ -32,7 +32,7 @@ cases! {
         for (file, role) in [("timestamp.json", "timestamp"), ("snapshot.json", "snapshot"), ("targets.json", "targets")] {
             let bytes = expiring(good, file, role, "2098-12-31T00:00:00Z");
             let error = Expect::Says("Expired", role);
-            attacks.push(at(good.attack(file, bytes.clone(), error.clone()), "2099-01-01T00:00:00Z"));
+            attacks.push(at(good.attack(file, bytes.clone(), error), "2099-01-01T00:00:00Z"));
             attacks.push(at(good.attack(format!("{file}: in that second"), bytes.clone(), error), "2098-12-31T00:00:00Z"));
             attacks.push(at(good.attack(format!("{file}: a second before"), bytes, Expect::Accepted), "2098-12-30T23:59:59Z"));
         }
@@ -120,7 +120,7 @@ cases! {
         }))]);
         let few = Expect::Says("Threshold", "2.root.json");
         vec![
-            good.attack("by the new key", to_new(&[&new]), few.clone()),
+            good.attack("by the new key", to_new(&[&new]), few),
             good.attack("by the old key", to_new(&[&old]), few),
             good.attack("by a third", to_new(&[&RoleKey::generate()]), Expect::Says("UnknownKey", "2.root.json")),
             good.attack("by both", to_new(&[&old, &new]), Expect::Accepted),

@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::error::LoadError;
 use super::vouch::metadata_tag;
-use super::{Load, vouch};
+use super::{Load, ReadBack, vouch};
 use crate::base::digest::Digest;
 use crate::bundle::head::Head;
 use crate::model::catalog::CATALOG_REPOSITORY;
@@ -17,8 +17,8 @@ use crate::registry::{Repository, Tag};
 pub struct Survey {
     /// By repository below the prefix and tag.
     tags: BTreeMap<(String, String), Digest>,
-    /// Whether the metadata that is kept beside the catalog is that of this bundle. It is tagged only after every blob and
-    /// manifest was there.
+    /// Whether the metadata that is kept beside the catalog is that of this bundle, and that may be relied on. It is tagged
+    /// only after every blob and manifest was there.
     vouched: bool,
     complete: BTreeSet<String>,
     known: BTreeSet<String>,
@@ -30,7 +30,7 @@ impl Survey {
         self.tags.get(&(repository.to_owned(), tag.to_owned())).copied()
     }
 
-    /// Whether the metadata of this very bundle is kept beside its catalog.
+    /// Whether the metadata of this very bundle is kept beside its catalog, and need not be looked at.
     pub fn has_metadata(&self) -> bool {
         self.vouched
     }
@@ -48,14 +48,17 @@ impl Survey {
 }
 
 impl Load<'_> {
-    /// Asks for the tags of all items, and for the metadata beside the catalog.
+    /// Asks for the tags of all items, and for the metadata beside the catalog. Where everything is to be looked at
+    /// ([`ReadBack::All`]), nothing is taken as complete because of them: what somebody removed since is then missed, in each
+    /// repository, and brought back.
     ///
     /// # Errors
     /// When the registry can't be asked.
     pub async fn survey(&self, head: &Head) -> Result<Survey, LoadError> {
         let catalog = self.prefix.repository(CATALOG_REPOSITORY)?;
         let metadata = Digest::of(vouch::metadata_manifest(head.metadata()));
-        let vouched = self.tag_now(&catalog, &metadata_tag(&head.catalog_manifest())?).await? == Some(metadata);
+        let there = self.tag_now(&catalog, &metadata_tag(&head.catalog_manifest())?).await? == Some(metadata);
+        let vouched = there && self.read_back == ReadBack::Sample;
         let asked = head.tags().into_iter().map(|tag| async move {
             let repository = self.prefix.repository(&tag.repository)?;
             let now = self.tag_now(&repository, &tag.tag.parse()?).await?;

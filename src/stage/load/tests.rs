@@ -301,6 +301,27 @@ async fn docker_registry_takes_a_bundle_too() {
 }
 
 #[tokio::test]
+async fn what_somebody_removed_under_a_loaded_item_is_brought_back_when_everything_is_looked_at() {
+    let scene = Scene::new().await;
+    let client = scene.client();
+    let bytes = scene.sample.bytes(1).await;
+    let _ = scene.load_file(&client, &bytes).await.expect("loaded");
+    let shared = Digest::of([7; 1024]);
+    let places = ["images/many", "images/twin", "images/web"];
+    for place in places {
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let url = format!("http://{}/v2/enclave/{place}/blobs/{shared}", scene.server.address());
+        assert!(http.delete(url).send().await.expect("an answer").status().is_success());
+        let archive = Arc::new(Flat(bytes.clone()));
+        let _ = scene.load_archive(&client, "enclave", archive, ReadBack::All).await.expect("loaded again");
+        for place in places {
+            let repository = format!("enclave/{place}").parse().expect("a repository");
+            assert!(client.blob_exists(&repository, &shared, 1024).await.expect("an answer"), "{place}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_second_load_sends_nothing() {
     let scene = Scene::new().await;
     let between = Between::start(Some(scene.server.address()), |_, _| None).await;

@@ -13,6 +13,11 @@ use gapscan::model::target::Target;
 use jiff::Timestamp;
 
 fn ledger(folder: &Path, nodes: &[&str]) -> PathBuf {
+    marked_ledger(folder, &nodes.iter().map(|node| (*node, None)).collect::<Vec<_>>())
+}
+
+/// A ledger with one result for each node, from a bundle with this classification marking.
+fn marked_ledger(folder: &Path, nodes: &[(&str, Option<&str>)]) -> PathBuf {
     let path = folder.join("ledger.sqlite");
     let now = Timestamp::from_second(1_700_000_000).expect("a time");
     let profile = Profile {
@@ -36,16 +41,17 @@ fn ledger(folder: &Path, nodes: &[&str]) -> PathBuf {
         run: RunId::new(),
         trigger: Trigger::Manual,
         started: now,
-        requested: nodes.iter().map(|n| format!("node/{n}")).collect(),
-        expected: nodes.iter().map(target).map(expected).collect(),
+        requested: nodes.iter().map(|(node, _)| format!("node/{node}")).collect(),
+        expected: nodes.iter().map(|(node, _)| target(node)).map(expected).collect(),
     };
     let mut ledger = Ledger::open(&path, now).expect("a new ledger");
     ledger.begin_run(&start, std::slice::from_ref(&profile)).expect("begin");
-    for node in nodes {
+    for (node, marking) in nodes {
         let provenance = Provenance {
             gapscan: "0".to_owned(),
             engine: Engine { name: "builtin".to_owned(), version: String::new(), image: None },
             bundle: None,
+            classification: marking.map(str::to_owned),
             content: Vec::new(),
             approach: Approach::None,
             identity: None,
@@ -107,6 +113,41 @@ fn files_are_written_and_said() {
     let out = folder.path().join("hdf");
     export(&path, &["--format", "hdf", "-o"]).arg(&out).assert().code(0);
     assert_eq!(std::fs::read_dir(&out).expect("a folder").count(), 2);
+}
+
+#[test]
+fn the_markings_of_all_bundles_are_shown_first_and_last() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let nodes = [("one", Some("SECRET")), ("two", Some("CUI")), ("three", None), ("four", Some("SECRET"))];
+    let path = marked_ledger(folder.path(), &nodes);
+    let exported = |args: &[&str]| {
+        let output = export(&path, args).assert().code(0).get_output().stdout.clone();
+        String::from_utf8(output).expect("UTF-8")
+    };
+    let page = exported(&["--format", "html"]);
+    assert!(page.contains("<title>CUI + SECRET: "), "in the title");
+    let banners: Vec<_> = page.match_indices("CUI + SECRET").map(|(at, _)| at).collect();
+    let main = (page.find("<main").expect("a main part"), page.find("</main>").expect("its end"));
+    let visible = |at: &&usize| !page[..**at].ends_with("<title>");
+    assert!(banners.iter().filter(visible).any(|at| *at < main.0), "at the head");
+    assert!(banners.iter().any(|at| *at > main.1), "at the foot");
+
+    let lines = exported(&["--format", "jsonl"]);
+    let head: serde_json::Value = serde_json::from_str(lines.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(head["classification"], "CUI + SECRET");
+    let hdf: serde_json::Value =
+        serde_json::from_str(&exported(&["--format", "hdf", "--target", "node/two"])).expect("JSON");
+    assert_eq!(hdf["passthrough"]["gapscan"]["classification"], "CUI", "only of what is in it");
+    assert_eq!(hdf["passthrough"]["gapscan"]["provenance"]["classification"], "CUI");
+
+    // What a reader asks for is shown too, and hides nothing.
+    let marked = exported(&["--format", "html", "--classification", "TOP SECRET"]);
+    assert!(marked.contains("<title>TOP SECRET + CUI + SECRET: "));
+    assert!(
+        exported(&["--format", "html", "--target", "node/two", "--classification", "CUI"]).contains("<title>CUI: ")
+    );
+    let plain = exported(&["--format", "jsonl", "--target", "node/three"]);
+    assert!(serde_json::from_str::<serde_json::Value>(plain.lines().next().expect("a line")).expect("JSON")["classification"].is_null());
 }
 
 #[test]

@@ -70,6 +70,7 @@ fn provenance(engine: &str, approach: Approach, started: &str) -> Provenance {
             digest: Digest::of("bundle"),
             root: Digest::of("root"),
         }),
+        classification: None,
         content: if engine == "grype" {
             vec![ContentRef {
                 name: "grype-db".to_owned(),

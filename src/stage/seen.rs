@@ -81,6 +81,7 @@ mod tests {
             gapscan: "0".to_owned(),
             engine: Engine { name: engine, version: String::new(), image: None },
             bundle: Some(BundleRef { name: "content".to_owned(), version, digest, root }),
+            classification: None,
             content: Vec::new(),
             approach: Approach::Objects,
             identity: None,

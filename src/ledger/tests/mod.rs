@@ -63,6 +63,7 @@ fn provenance(second: i64) -> Provenance {
         gapscan: "0".to_owned(),
         engine: Engine { name: "builtin".to_owned(), version: String::new(), image: None },
         bundle: None,
+        classification: None,
         content: Vec::new(),
         approach: Approach::Objects,
         identity: None,

@@ -66,6 +66,7 @@ fn ledger(targets: &[Target], done: usize) -> (tempfile::TempDir, PathBuf, RunId
             gapscan: "0".to_owned(),
             engine: Engine { name: "builtin".to_owned(), version: String::new(), image: None },
             bundle: None,
+            classification: None,
             content: Vec::new(),
             approach: Approach::Exec,
             identity: None,

@@ -236,6 +236,7 @@ impl Unaccounted {
             gapscan: env!("CARGO_PKG_VERSION").to_owned(),
             engine: Engine { name: self.engine, version: String::new(), image: None },
             bundle: None,
+            classification: None,
             content: Vec::new(),
             approach: Approach::None,
             identity: None,

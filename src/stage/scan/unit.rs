@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::content::External;
 use super::dispatch::Unaccounted;
 use super::image::LayerCache;
+use super::pull::Pulling;
 use super::session::Session;
 use super::{container, external, host, image, objects};
 use crate::base::limits::Limits;
@@ -27,9 +28,12 @@ pub(crate) struct Context {
     pub(crate) limits: Limits,
     pub(crate) policy: Policy,
     pub(crate) registries: Registries,
+    pub(crate) pulling: Pulling,
     pub(crate) layers: LayerCache,
     /// The verified bundle, for provenance.
     pub(crate) bundle: Option<BundleRef>,
+    /// Its classification marking.
+    pub(crate) classification: Option<String>,
     /// What was set up in the cluster; why not, where it could not be; `None` where no unit needs it.
     pub(crate) session: Option<Result<Session, NotDone>>,
 }
@@ -194,6 +198,7 @@ impl Reached {
                 image: None,
             }),
             bundle: context.bundle.clone(),
+            classification: context.classification.clone(),
             content: content.clone(),
             approach,
             identity: identity.clone(),

@@ -13,11 +13,11 @@ use gapscan::model::target::Target;
 use jiff::Timestamp;
 
 fn ledger(folder: &Path, nodes: &[&str]) -> PathBuf {
-    marked_ledger(folder, &nodes.iter().map(|node| (*node, None)).collect::<Vec<_>>())
+    run(folder, nodes, None)
 }
 
-/// A ledger with one result for each node, from a bundle with this classification marking.
-fn marked_ledger(folder: &Path, nodes: &[(&str, Option<&str>)]) -> PathBuf {
+/// Adds a run with one result for each node to the ledger, by a bundle with this classification marking.
+fn run(folder: &Path, nodes: &[&str], classification: Option<&str>) -> PathBuf {
     let path = folder.join("ledger.sqlite");
     let now = Timestamp::from_second(1_700_000_000).expect("a time");
     let profile = Profile {
@@ -41,17 +41,17 @@ fn marked_ledger(folder: &Path, nodes: &[(&str, Option<&str>)]) -> PathBuf {
         run: RunId::new(),
         trigger: Trigger::Manual,
         started: now,
-        requested: nodes.iter().map(|(node, _)| format!("node/{node}")).collect(),
-        expected: nodes.iter().map(|(node, _)| target(node)).map(expected).collect(),
+        requested: nodes.iter().map(|n| format!("node/{n}")).collect(),
+        classification: classification.map(str::to_owned),
+        expected: nodes.iter().map(target).map(expected).collect(),
     };
     let mut ledger = Ledger::open(&path, now).expect("a new ledger");
     ledger.begin_run(&start, std::slice::from_ref(&profile)).expect("begin");
-    for (node, marking) in nodes {
+    for node in nodes {
         let provenance = Provenance {
             gapscan: "0".to_owned(),
             engine: Engine { name: "builtin".to_owned(), version: String::new(), image: None },
             bundle: None,
-            classification: marking.map(str::to_owned),
             content: Vec::new(),
             approach: Approach::None,
             identity: None,
@@ -118,8 +118,9 @@ fn files_are_written_and_said() {
 #[test]
 fn the_markings_of_all_bundles_are_shown_first_and_last() {
     let folder = tempfile::tempdir().expect("a folder");
-    let nodes = [("one", Some("SECRET")), ("two", Some("CUI")), ("three", None), ("four", Some("SECRET"))];
-    let path = marked_ledger(folder.path(), &nodes);
+    let path = run(folder.path(), &["one", "four"], Some("SECRET"));
+    run(folder.path(), &["two"], Some("CUI"));
+    run(folder.path(), &["three"], None);
     let exported = |args: &[&str]| {
         let output = export(&path, args).assert().code(0).get_output().stdout.clone();
         String::from_utf8(output).expect("UTF-8")
@@ -138,7 +139,6 @@ fn the_markings_of_all_bundles_are_shown_first_and_last() {
     let hdf: serde_json::Value =
         serde_json::from_str(&exported(&["--format", "hdf", "--target", "node/two"])).expect("JSON");
     assert_eq!(hdf["passthrough"]["gapscan"]["classification"], "CUI", "only of what is in it");
-    assert_eq!(hdf["passthrough"]["gapscan"]["provenance"]["classification"], "CUI");
 
     // What a reader asks for is shown too, and hides nothing.
     let marked = exported(&["--format", "html", "--classification", "TOP SECRET"]);

@@ -16,9 +16,6 @@ pub struct Provenance {
     /// The verified bundle that scanner, profile and databases came from; absent for the built-in profiles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<BundleRef>,
-    /// The classification marking of that bundle, which is that of what came of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub classification: Option<String>,
     /// Databases and other content that the verdicts depend on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub content: Vec<ContentRef>,

@@ -24,6 +24,11 @@ pub struct PullCredentials {
 }
 
 impl Client {
+    /// Whether this client has credentials.
+    pub fn has_credentials(&self) -> bool {
+        self.inner.auth.has_credentials()
+    }
+
     /// Credentials that may read these repositories and nothing else, valid for about `lasts`. `None` where this client has
     /// none itself, where the registry asks nobody for any, and where it is not gapscan's own and so has none of this kind.
     ///

@@ -169,7 +169,7 @@ pub fn collect(request: &ExportRequest, now: Timestamp) -> Result<Report, Export
         generated: now,
         gapscan: env!("CARGO_PKG_VERSION").to_owned(),
         title,
-        classification: marking(request.classification.as_deref(), &contents.tasks),
+        classification: marking(request.classification.as_deref(), &contents.runs),
         scope: Scope {
             selection: request.selection,
             targets: request.targets.iter().map(TargetSpec::to_string).collect(),
@@ -187,11 +187,10 @@ pub fn collect(request: &ExportRequest, now: Timestamp) -> Result<Report, Export
     })
 }
 
-/// The marking of a report: what the reader asks for, and what the bundles of its results are marked with, each once. Which
-/// of several is the highest only people can say, so that all are shown.
-fn marking(asked: Option<&str>, tasks: &[ReportTask]) -> Option<String> {
-    let of_bundles: BTreeSet<&str> =
-        tasks.iter().filter_map(|task| task.record().provenance.classification.as_deref()).collect();
+/// The marking of a report: what the reader asks for, and what the bundles of its runs are marked with, each once; also of a
+/// run that owes its results. Which of several is the highest only people can say, so that all are shown.
+fn marking(asked: Option<&str>, runs: &[ReportRun]) -> Option<String> {
+    let of_bundles: BTreeSet<&str> = runs.iter().filter_map(|run| run.start.classification.as_deref()).collect();
     let mut all: Vec<&str> = asked.into_iter().collect();
     all.extend(of_bundles.into_iter().filter(|marking| asked != Some(*marking)));
     (!all.is_empty()).then(|| all.join(" + "))

@@ -73,6 +73,7 @@ mod tests {
             trigger: Trigger::Manual,
             started: at(second),
             requested: vec!["cluster".to_owned()],
+            classification: None,
             expected: vec![expected],
         };
         ledger.begin_run(&start, std::slice::from_ref(&profile)).expect("begun");
@@ -81,7 +82,6 @@ mod tests {
             gapscan: "0".to_owned(),
             engine: Engine { name: engine, version: String::new(), image: None },
             bundle: Some(BundleRef { name: "content".to_owned(), version, digest, root }),
-            classification: None,
             content: Vec::new(),
             approach: Approach::Objects,
             identity: None,

@@ -234,10 +234,11 @@ fn nodes_pull_with_the_entry_of_the_operators_configuration() {
     let closed = Closed::docker(lab, enclave(lab));
 
     // The runner's own password is not given away, and so the nodes have none.
-    closed.run("closed.sqlite", &[]).exits(3);
+    let without = closed.run("closed.sqlite", &[]).exits(3);
+    assert!(without.stderr.contains("--pull-config"), "{}", without.stderr);
     let lines = closed.enclave.lines(lab, "closed.sqlite");
     assert_not_evaluated(&lines, "image/", &["policy-not-enforced", "image-pull-failed"]);
-    assert!(lines.iter().any(|line| line.to_string().contains("401") || line.to_string().contains("nauthorized")));
+    assert!(lines.iter().any(|line| line["detail"].as_str().is_some_and(|detail| detail.contains("denied"))));
 
     let mark = lab.audit_length();
     let config = closed.config();

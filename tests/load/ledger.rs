@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::enclave::{Enclave, refused, success};
 
 const LEDGER: [&str; 2] = ["--ledger", "ledger.sqlite"];
@@ -22,6 +24,15 @@ impl Enclave {
         );
         // An image without a system in it leaves controls that were not evaluated.
         assert!(matches!(scanned.status.code(), Some(0 | 1 | 3)), "{scanned:?}");
+    }
+
+    /// The marking of a report on the latest results.
+    fn marking(&self) -> Value {
+        let exported = self.gapscan(&[&["export", "--format", "jsonl"], &LEDGER[..]].concat());
+        success(&exported);
+        let text = String::from_utf8(exported.stdout).expect("UTF-8");
+        let head: Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+        head["classification"].clone()
     }
 
     fn load_beside(&self, tar: &str, more: &[&str]) -> std::process::Output {
@@ -44,13 +55,15 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn a_copied_an_older_and_a_deleted_state_are_noticed_and_mended_by_the_ledger() {
     let enclave = Enclave::new(4000);
-    enclave.build(2, "", "out2.tar");
+    enclave.build(2, "classification: CUI\n", "out2.tar");
     enclave.build(3, "", "out3.tar");
     success(&enclave.load(&["out.tar"]));
     enclave.scan();
     copy(&enclave.path("gapscan-state"), &enclave.path("older"));
+    assert_eq!(enclave.marking(), Value::Null);
     success(&enclave.load_beside("out2.tar", &[]));
     enclave.scan();
+    assert_eq!(enclave.marking(), "CUI", "as the catalog says that was loaded");
     // Both know the same: an older bundle is an older bundle, and the same one is loaded again.
     success(&enclave.load_beside("out2.tar", &[]));
     refused(&enclave.load_beside("out.tar", &[]), 4, "version 2 was accepted before");

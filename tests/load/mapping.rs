@@ -80,14 +80,13 @@ fn skopeo_finds_upstream_names_in_the_enclave_by_the_printed_configuration() {
     enclave.write("registries.conf", &printed.stdout);
     enclave.write("none.conf", b"");
     enclave.write("certificates/ca.crt", &fs::read(&ca).expect("the CA"));
-    fs::create_dir(enclave.path("no-more-configuration")).expect("a folder");
     let inspect = |configuration: &str, image: &str| -> Output {
         Command::new("skopeo")
+            .arg("--registries-conf")
+            .arg(enclave.path(configuration))
             .args(["inspect", "--raw", "--cert-dir"])
             .arg(enclave.path("certificates"))
             .arg(format!("docker://{image}"))
-            .env("CONTAINERS_REGISTRIES_CONF", enclave.path(configuration))
-            .env("CONTAINERS_REGISTRIES_CONF_DIR", enclave.path("no-more-configuration"))
             .stdin(Stdio::null())
             .output()
             .expect("skopeo runs")

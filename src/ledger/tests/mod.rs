@@ -54,6 +54,7 @@ fn start(targets: &[&str], second: i64) -> RunStart {
         trigger: Trigger::Manual,
         started: at(second),
         requested: vec!["cluster".to_owned()],
+        classification: None,
         expected: targets.iter().map(expected).collect(),
     }
 }
@@ -63,7 +64,6 @@ fn provenance(second: i64) -> Provenance {
         gapscan: "0".to_owned(),
         engine: Engine { name: "builtin".to_owned(), version: String::new(), image: None },
         bundle: None,
-        classification: None,
         content: Vec::new(),
         approach: Approach::Objects,
         identity: None,

@@ -143,19 +143,8 @@ pub(super) fn rank(severity: Severity) -> usize {
 
 fn facts(task: &ReportTask) -> Vec<Fact> {
     let record = task.record();
-    let Provenance {
-        gapscan,
-        engine,
-        bundle,
-        classification,
-        content,
-        approach,
-        identity,
-        network,
-        cleanup,
-        started,
-        finished,
-    } = &record.provenance;
+    let Provenance { gapscan, engine, bundle, content, approach, identity, network, cleanup, started, finished } =
+        &record.provenance;
     let mut facts = Vec::new();
     let mut add = |label, value: String, is_code| facts.push(Fact { label, value: Shown::line(&value), is_code });
     for (label, value) in target_facts(&record.target) {
@@ -174,9 +163,6 @@ fn facts(task: &ReportTask) -> Vec<Fact> {
             add("Vouched for by root", bundle.root.to_string(), true);
         }
         None => add("Bundle", "none: scanner and profile are those built into gapscan".to_owned(), false),
-    }
-    if let Some(marking) = classification {
-        add("Marked", marking.clone(), false);
     }
     for item in content {
         let built = item.built.map_or("no build date".to_owned(), |b| format!("built {}", When::new(b)));

@@ -58,6 +58,7 @@ fn ledger(targets: &[Target], done: usize) -> (tempfile::TempDir, PathBuf, RunId
         trigger: Trigger::Manual,
         started: at(1),
         requested: vec!["ns/shop".to_owned()],
+        classification: None,
         expected: expected.collect(),
     };
     ledger.begin_run(&start, &[profile()]).expect("begin");
@@ -66,7 +67,6 @@ fn ledger(targets: &[Target], done: usize) -> (tempfile::TempDir, PathBuf, RunId
             gapscan: "0".to_owned(),
             engine: Engine { name: "builtin".to_owned(), version: String::new(), image: None },
             bundle: None,
-            classification: None,
             content: Vec::new(),
             approach: Approach::Exec,
             identity: None,

@@ -236,7 +236,6 @@ impl Unaccounted {
             gapscan: env!("CARGO_PKG_VERSION").to_owned(),
             engine: Engine { name: self.engine, version: String::new(), image: None },
             bundle: None,
-            classification: None,
             content: Vec::new(),
             approach: Approach::None,
             identity: None,
@@ -306,6 +305,7 @@ pub fn record_absent_run(
         trigger,
         started: now,
         requested: last.requested.clone(),
+        classification: last.classification.clone(),
         expected: lost.iter().map(Unaccounted::expected).collect(),
     };
     let profiles: Vec<Profile> = lost.iter().map(|l| l.profile.clone()).collect();

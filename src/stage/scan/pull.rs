@@ -47,6 +47,19 @@ impl Pulling {
         Ok(Self { config: config.map(Path::to_owned) })
     }
 
+    /// What to tell the operator where there is no secret for this image: that the runner has a password for its registry, and
+    /// the nodes were given none.
+    pub(crate) fn hint(image: &str, registries: &Registries) -> Option<String> {
+        let registry = image.parse::<Reference>().ok()?.registry;
+        let client = registries.client(&registry).ok()?;
+        client.has_credentials().then(|| {
+            format!(
+                "nodes get no credentials for registry `{registry}`; where they have none of their own and it asks for \
+                 some, name them with --pull-config, or in a plan with cluster.pullConfigFile"
+            )
+        })
+    }
+
     /// The secret that these images, each `HOST/REPOSITORY@DIGEST`, are pulled with; `None` where there is none to be had.
     pub(crate) async fn secret<'i>(
         &self,

@@ -111,6 +111,7 @@ pub async fn scan(
         trigger,
         started,
         requested: selection.words(),
+        classification: content.classification.clone(),
         expected: units.iter().flat_map(Unit::expected).collect(),
     };
 
@@ -130,6 +131,11 @@ pub async fn scan(
                     }
                     _ => None,
                 };
+                if let Some((image, Ok(None))) = &image
+                    && let Some(hint) = Pulling::hint(image, &registries)
+                {
+                    progress.say(hint);
+                }
                 Session::open(cluster.clone(), run, intent, image, policy.unenforced_network).await
             };
             Some(unless_stopped(&mut stop, opening).await)
@@ -158,7 +164,6 @@ pub async fn scan(
         pulling,
         layers: LayerCache::default(),
         bundle: content.bundle,
-        classification: content.classification,
         session,
     });
     let summary = dispatch(run, units, Arc::clone(&context), ledger, stop, progress).await;

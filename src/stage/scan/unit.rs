@@ -32,8 +32,6 @@ pub(crate) struct Context {
     pub(crate) layers: LayerCache,
     /// The verified bundle, for provenance.
     pub(crate) bundle: Option<BundleRef>,
-    /// Its classification marking.
-    pub(crate) classification: Option<String>,
     /// What was set up in the cluster; why not, where it could not be; `None` where no unit needs it.
     pub(crate) session: Option<Result<Session, NotDone>>,
 }
@@ -198,7 +196,6 @@ impl Reached {
                 image: None,
             }),
             bundle: context.bundle.clone(),
-            classification: context.classification.clone(),
             content: content.clone(),
             approach,
             identity: identity.clone(),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
@@ -140,7 +141,7 @@ impl<'a> Closed<'a> {
 
     fn begin(&self, ledger: &str, more: &[&str]) -> Child {
         let mut command = self.lab.command(GAPSCAN);
-        command.args(self.scan(ledger, more)).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(self.scan(ledger, more)).stdout(Stdio::null()).stderr(Stdio::piped());
         command.spawn().expect("gapscan runs")
     }
 
@@ -291,8 +292,11 @@ fn a_secret_for_pulling_goes_when_a_scan_is_aborted_or_killed() {
     let mut scan = closed.begin("aborted.sqlite", &[]);
     closed.secret();
     signal(&scan, Signal::TERM);
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    // The second counts as such once the first was heard.
+    let mut said = BufReader::new(scan.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("told to stop")));
     signal(&scan, Signal::TERM);
+    assert!(said.any(|line| line.contains("told again")));
     assert_eq!(scan.wait().expect("gapscan ends").code(), Some(3));
     assert_not_evaluated(&closed.enclave.lines(lab, "aborted.sqlite"), "image/", &["runner-interrupted"]);
     assert_nothing_left(&closed);

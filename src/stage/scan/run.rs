@@ -10,6 +10,7 @@ use super::content::Content;
 use super::dispatch::{RunSummary, Stop, begin, close_interrupted, dispatch, runs_over, unless_stopped};
 use super::error::ScanError;
 use super::image::LayerCache;
+use super::pull::Pulling;
 use super::select::{Selected, needs_cluster, select};
 use super::session::{self, ABANDONED, Intent, Session};
 use super::unit::{Context, NotDone, Task, Unit, Work};
@@ -71,6 +72,7 @@ pub async fn scan(
     let ScanRequest { trigger, selection, access, policy, on_loss } = request;
     let limits = Limits::default();
     let registries = Registries::new(access.registries.clone(), limits.clone());
+    let pulling = Pulling::new(access.cluster.pull_config_file.as_deref(), &limits)?;
     let content = match &access.bundle {
         Some(source) => {
             let state = source.state.clone().unwrap_or_else(|| access.default_state());
@@ -109,6 +111,7 @@ pub async fn scan(
         trigger,
         started,
         requested: selection.words(),
+        classification: content.classification.clone(),
         expected: units.iter().flat_map(Unit::expected).collect(),
     };
 
@@ -121,8 +124,20 @@ pub async fn scan(
             if intent == Intent::Run {
                 progress.say("proving that network policies are enforced");
             }
-            let image = content.own_image.as_deref();
-            let opening = Session::open(cluster.clone(), run, intent, image, policy.unenforced_network);
+            let opening = async {
+                let image = match content.own_image.as_deref() {
+                    Some(image) if intent == Intent::Run => {
+                        Some((image, pulling.secret([image], &registries, &limits).await))
+                    }
+                    _ => None,
+                };
+                if let Some((image, Ok(None))) = &image
+                    && let Some(hint) = Pulling::hint(image, &registries)
+                {
+                    progress.say(hint);
+                }
+                Session::open(cluster.clone(), run, intent, image, policy.unenforced_network).await
+            };
             Some(unless_stopped(&mut stop, opening).await)
         }
         (Some(Err(why)), Some(_)) => Some(Err(why.clone())),
@@ -146,6 +161,7 @@ pub async fn scan(
         limits,
         policy,
         registries,
+        pulling,
         layers: LayerCache::default(),
         bundle: content.bundle,
         session,

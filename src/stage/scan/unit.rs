@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::content::External;
 use super::dispatch::Unaccounted;
 use super::image::LayerCache;
+use super::pull::Pulling;
 use super::session::Session;
 use super::{container, external, host, image, objects};
 use crate::base::limits::Limits;
@@ -27,6 +28,7 @@ pub(crate) struct Context {
     pub(crate) limits: Limits,
     pub(crate) policy: Policy,
     pub(crate) registries: Registries,
+    pub(crate) pulling: Pulling,
     pub(crate) layers: LayerCache,
     /// The verified bundle, for provenance.
     pub(crate) bundle: Option<BundleRef>,

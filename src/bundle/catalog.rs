@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::contents::{Contents, content_digest};
+use super::accepted::Accepted;
 use super::error::BundleError;
 use super::name::is_name;
 use super::oci::{self, Manifest};
 use super::scanner;
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
+use crate::base::text::brief;
 use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog, CatalogItem, GAPSCAN_IMAGE, Requires};
 use crate::model::provenance::BundleRef;
 use crate::model::scanner::BUILTIN;
-use crate::trust::metadata::{self, MetadataFiles};
-use crate::trust::remembered::{Candidate, Remembered, Use};
+use crate::trust::metadata::MetadataFiles;
+use crate::trust::remembered::{Remembered, Use};
 use crate::trust::root::TrustRoot;
 
 /// All items of a catalog: images, profiles, dependencies and charts.
@@ -34,7 +35,29 @@ pub fn items(catalog: &Catalog) -> impl Iterator<Item = &CatalogItem> {
 /// # Errors
 /// With the first thing that does not fit.
 pub fn check(catalog: &Catalog) -> Result<(), BundleError> {
-    let refuse = |reason: String| Err(BundleError::Catalog(reason));
+    check_names(catalog)?;
+    check_notices(catalog)?;
+    let only_notices = items(catalog).next().is_none() && !catalog.notices.is_empty();
+    if !only_notices && !catalog.images.iter().any(|image| image.name == GAPSCAN_IMAGE) {
+        return refuse(format!("the image `{GAPSCAN_IMAGE}` is missing"));
+    }
+    check_scanners(catalog)?;
+    check_profiles(catalog)?;
+    for chart in &catalog.charts {
+        // It becomes a tag, which must be none that gapscan gives itself.
+        if semver::Version::parse(&chart.version).is_err() || chart.version.len() > 128 {
+            let (name, version) = (brief(&chart.item.name), brief(&chart.version));
+            return refuse(format!("chart `{name}` has the version `{version}`, which is no SemVer"));
+        }
+    }
+    Ok(())
+}
+
+fn refuse(reason: String) -> Result<(), BundleError> {
+    Err(BundleError::Catalog(reason))
+}
+
+fn check_names(catalog: &Catalog) -> Result<(), BundleError> {
     let sections = [
         ("images", catalog.images.iter().collect::<Vec<_>>()),
         ("profiles", catalog.profiles.iter().map(|p| &p.item).collect()),
@@ -44,7 +67,7 @@ pub fn check(catalog: &Catalog) -> Result<(), BundleError> {
     let mut names = BTreeSet::new();
     for (section, items) in &sections {
         for item in items {
-            let shown = crate::base::text::brief(&item.name);
+            let shown = brief(&item.name);
             if !is_name(&item.name) {
                 return refuse(format!("`{shown}` can't be a name (lower-case letters, digits, single hyphens)"));
             }
@@ -56,47 +79,42 @@ pub fn check(catalog: &Catalog) -> Result<(), BundleError> {
             }
         }
     }
-    let has = |section: usize, name: &str| sections[section].1.iter().any(|item| item.name == name);
-    check_notices(catalog)?;
-    let only_notices = items(catalog).next().is_none() && !catalog.notices.is_empty();
-    if !only_notices && !has(0, GAPSCAN_IMAGE) {
-        return refuse(format!("the image `{GAPSCAN_IMAGE}` is missing"));
-    }
-    let mut scanners = BTreeSet::new();
+    Ok(())
+}
+
+fn check_scanners(catalog: &Catalog) -> Result<(), BundleError> {
+    let mut names = BTreeSet::new();
     for scanner in &catalog.scanners {
-        let name = crate::base::text::brief(&scanner.name);
-        if !is_name(&scanner.name) || scanner.name == BUILTIN || !scanners.insert(scanner.name.as_str()) {
+        let name = brief(&scanner.name);
+        if !is_name(&scanner.name) || scanner.name == BUILTIN || !names.insert(scanner.name.as_str()) {
             return refuse(format!("`{name}` can't be a scanner's name, or two scanners have it"));
         }
         // Whoever signs content may err; what runs in a cluster is looked at on this side, too.
         if let Some(problem) = scanner::problems(scanner).first() {
             return refuse(format!("scanner `{name}` can't be used: {problem}"));
         }
-        if !has(0, &scanner.image) {
-            let image = crate::base::text::brief(&scanner.image);
+        if catalog.images.iter().all(|image| image.name != scanner.image) {
+            let image = brief(&scanner.image);
             return refuse(format!("scanner `{name}` asks for the image `{image}`, which is not in the bundle"));
         }
-        if let Some(missing) = scanner.dependencies.iter().find(|d| !has(2, &d.name)) {
-            let missing = crate::base::text::brief(&missing.name);
+        let has = |name: &str| catalog.dependencies.iter().any(|dependency| dependency.item.name == name);
+        if let Some(missing) = scanner.dependencies.iter().find(|d| !has(&d.name)) {
+            let missing = brief(&missing.name);
             return refuse(format!("scanner `{name}` asks for the dependency `{missing}`, which is not in the bundle"));
         }
     }
+    Ok(())
+}
+
+fn check_profiles(catalog: &Catalog) -> Result<(), BundleError> {
     for profile in &catalog.profiles {
-        let name = crate::base::text::brief(&profile.item.name);
-        if profile.engine != BUILTIN && !scanners.contains(profile.engine.as_str()) {
-            let engine = crate::base::text::brief(&profile.engine);
+        let name = brief(&profile.item.name);
+        if profile.engine != BUILTIN && catalog.scanners.iter().all(|scanner| scanner.name != profile.engine) {
+            let engine = brief(&profile.engine);
             return refuse(format!("profile `{name}` asks for the scanner `{engine}`, which is not in the bundle"));
         }
         if profile.controls == 0 || profile.targets.is_empty() {
             return refuse(format!("profile `{name}` has no control or no kind of target, so it could only be green"));
-        }
-    }
-    for chart in &catalog.charts {
-        // It becomes a tag, which must be none that gapscan gives itself.
-        if semver::Version::parse(&chart.version).is_err() || chart.version.len() > 128 {
-            let (name, version) =
-                (crate::base::text::brief(&chart.item.name), crate::base::text::brief(&chart.version));
-            return refuse(format!("chart `{name}` has the version `{version}`, which is no SemVer"));
         }
     }
     Ok(())
@@ -108,7 +126,7 @@ pub fn check(catalog: &Catalog) -> Result<(), BundleError> {
 /// When it does, or asks in a form that can't be read.
 fn check_requires(requires: &Requires, own: &str) -> Result<(), BundleError> {
     let Some(wanted) = &requires.gapscan else { return Ok(()) };
-    let shown = crate::base::text::brief(wanted);
+    let shown = brief(wanted);
     let wanted = semver::VersionReq::parse(wanted)
         .map_err(|e| BundleError::Catalog(format!("`{shown}` asks for no versions of gapscan: {e}")))?;
     let version = semver::Version::parse(own).map_err(|e| BundleError::Catalog(e.to_string()))?;
@@ -125,7 +143,7 @@ fn unknown_field(found: &serde_json::Value, known: &serde_json::Value, path: &st
     use serde_json::Value;
     match (found, known) {
         (Value::Object(found), Value::Object(known)) => found.iter().find_map(|(name, value)| {
-            let path = format!("{path}/{}", crate::base::text::brief(name));
+            let path = format!("{path}/{}", brief(name));
             match known.get(name) {
                 Some(known) => unknown_field(value, known, &path),
                 None if value.is_null() => None,
@@ -141,7 +159,6 @@ fn unknown_field(found: &serde_json::Value, known: &serde_json::Value, path: &st
 
 /// Refuses notices that make no sense, and a bundle that revokes itself: nobody could keep what it says.
 fn check_notices(catalog: &Catalog) -> Result<(), BundleError> {
-    let refuse = |reason: String| Err(BundleError::Catalog(reason));
     if let Some(problem) = super::notice::problems(&catalog.notices).first() {
         return refuse(problem.clone());
     }
@@ -244,16 +261,7 @@ pub async fn verify_catalog(
     limits: &Limits,
     now: Timestamp,
 ) -> Result<(BundleRef, Catalog), BundleError> {
-    let verified = metadata::verify(files, root, limits, now).await?;
-    let contents = Contents::from_targets(verified.targets(), limits)?;
-    let content = content_digest(verified.targets());
-    let offer = remembered.check(Candidate::of(&verified, &contents.name, content, contents.created), now)?;
-    let bundle = BundleRef {
-        name: contents.name.clone(),
-        version: contents.version,
-        digest: content,
-        root: verified.fingerprint(),
-    };
+    let Accepted { contents, bundle, offer, .. } = Accepted::verify(files, root, remembered, limits, now).await?;
     let digest = Digest::of(manifest);
     let signed = |digest: Digest, media_type: &str, size: usize| {
         contents.documents.iter().any(|e| e.digest == digest && e.media_type == media_type && e.size == size as u64)

@@ -15,6 +15,7 @@ use super::oci;
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::model::catalog::CATALOG_MEDIA_TYPE;
+use crate::model::provenance::BundleRef;
 use crate::trust::metadata::{MAX_VERSION, SPEC_VERSION};
 
 /// The extra field of the targets metadata that carries [`Label`].
@@ -167,6 +168,11 @@ impl Contents {
             })
             .collect();
         (offsets, at)
+    }
+
+    /// Names the bundle that has these contents, by its content digest and the fingerprint of its root.
+    pub(super) fn bundle(&self, content: Digest, root: Digest) -> BundleRef {
+        BundleRef { name: self.name.clone(), version: self.version, digest: content, root }
     }
 
     /// What identifies the content, whoever signed it and whether it came whole or as a delta: the digest of the

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::io::AsyncRead;
 
-use super::catalog;
-use super::contents::{BaseBlob, BaseRef, Contents, Entry, OCI_LAYOUT, content_digest};
+use super::accepted::Accepted;
+use super::contents::{BaseBlob, BaseRef, Contents, Entry};
 use super::error::BundleError;
+use super::front::Front;
 use super::graph::{Companion, Graph, Item, PushManifest};
 use super::input::Input;
 use super::oci;
@@ -18,8 +19,8 @@ use crate::base::limits::Limits;
 use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY, Catalog};
 use crate::model::provenance::BundleRef;
 use crate::trust::TrustError;
-use crate::trust::metadata::{self, MetadataFiles, VerifiedMetadata};
-use crate::trust::remembered::{Candidate, Offer, Remembered, Use};
+use crate::trust::metadata::{MetadataFiles, VerifiedMetadata};
+use crate::trust::remembered::{Offer, Remembered, Use};
 use crate::trust::root::TrustRoot;
 
 /// The verified beginning of a bundle: metadata, image layout, manifests and catalog.
@@ -43,29 +44,9 @@ impl Head {
         now: Timestamp,
     ) -> Result<Self, BundleError> {
         let files = input.metadata(limits).await?;
-        let verified = metadata::verify(files, root, limits, now).await?;
-        let contents = Contents::from_targets(verified.targets(), limits)?;
-        let content = content_digest(verified.targets());
-        let offer = remembered.check(Candidate::of(&verified, &contents.name, content, contents.created), now)?;
-        let bundle = BundleRef {
-            name: contents.name.clone(),
-            version: contents.version,
-            digest: content,
-            root: verified.fingerprint(),
-        };
-
-        if input.entry(&contents.layout).await? != oci::LAYOUT {
-            let reason = "it is not that of an OCI image layout 1.0.0".to_owned();
-            return Err(BundleError::Layout { entry: OCI_LAYOUT, reason });
-        }
-        let index = input.entry(&contents.index).await?;
-        let mut documents = BTreeMap::new();
-        for entry in &contents.documents {
-            documents.insert(entry.digest, Bytes::from(input.entry(entry).await?));
-        }
-        let graph = Graph::build(&contents, &index, &documents, limits)?;
-        let (catalog, catalog_bytes) = find_catalog(&graph, &documents, &bundle, contents.created)?;
-        catalog::check_items(&catalog, graph.index())?;
+        let Accepted { verified, contents, bundle, offer } =
+            Accepted::verify(files, root, remembered, limits, now).await?;
+        let Front { graph, catalog, catalog_bytes, .. } = Front::read(input, &contents, &bundle, limits).await?;
         Ok(Self { verified, offer, bundle, contents, graph, catalog, catalog_bytes })
     }
 
@@ -90,7 +71,7 @@ impl Head {
 
     /// The digest of the catalog artifact's manifest.
     pub fn catalog_manifest(&self) -> Digest {
-        // `Head::read` has found the catalog there.
+        // `Front::read` has found the catalog there.
         self.graph.index()[CATALOG_REPOSITORY].digest
     }
 
@@ -300,19 +281,6 @@ impl VerifiedBundle {
     pub fn remember(&self) -> Result<(), TrustError> {
         self.offer.remember(&self.catalog.notices, Use::First)
     }
-}
-
-fn find_catalog(
-    graph: &Graph,
-    documents: &BTreeMap<Digest, Bytes>,
-    bundle: &BundleRef,
-    created: Timestamp,
-) -> Result<(Catalog, Bytes), BundleError> {
-    let missing = || BundleError::Catalog("there is none in the bundle".to_owned());
-    let digest = graph.index().get(CATALOG_REPOSITORY).ok_or_else(missing)?.digest;
-    let manifest = graph.manifest(&digest).ok_or_else(missing)?;
-    let bytes = documents.get(&catalog::layer(digest, manifest)?.digest).ok_or_else(missing)?;
-    Ok((catalog::parse(bytes, bundle, created)?, bytes.clone()))
 }
 
 fn tags(bundle: &BundleRef, items: &[Item], catalog: &Catalog, companions: &[Companion]) -> Vec<Tag> {

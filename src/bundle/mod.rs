@@ -1,5 +1,6 @@
 //! The signed tarball: definition, lock, collection, archive, verification, catalog.
 
+mod accepted;
 pub mod agent;
 pub mod archive;
 pub mod assembly;
@@ -15,6 +16,7 @@ pub mod definition;
 pub mod delta;
 pub mod difference;
 mod error;
+mod front;
 pub mod graph;
 pub mod head;
 pub mod image_file;

@@ -2,7 +2,7 @@
 //! with those that were added. Nothing but the three signed files can differ.
 //!
 //! What a hostile bundle may try is what it may try with [`super::reader`], and it stops at the same places: the metadata
-//! at [`PartlySigned::examine`], headers, padding and the end at `Input`, documents at [`Graph`] and [`super::catalog`],
+//! at [`PartlySigned::examine`], headers, padding and the end at `Input`, documents at [`Front`],
 //! content at its digests. A signature is made only over a list of targets that belongs to a bundle; it is handed out, in
 //! the archive or alone, only after all of that content was seen to have its digests.
 
@@ -14,10 +14,9 @@ use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 
 use super::archive;
-use super::catalog;
 use super::contents::{Contents, METADATA, content_digest};
 use super::error::BundleError;
-use super::graph::Graph;
+use super::front::Front;
 use super::input::Input;
 use super::oci;
 use super::sums;
@@ -26,7 +25,6 @@ use crate::base::digest::{Digest, Hasher};
 use crate::base::file;
 use crate::base::limits::Limits;
 use crate::base::progress::Step;
-use crate::model::catalog::CATALOG_REPOSITORY;
 use crate::model::provenance::BundleRef;
 use crate::trust::cosign::PartlySigned;
 use crate::trust::metadata::MetadataFiles;
@@ -64,27 +62,8 @@ impl<R: AsyncRead + Unpin + Send> Unfinished<R> {
         let files: MetadataFiles = input.metadata(limits).await?;
         let metadata = PartlySigned::examine(files, root, limits, now)?;
         let contents = Contents::from_targets(metadata.targets(), limits)?;
-        let bundle = BundleRef {
-            name: contents.name.clone(),
-            version: contents.version,
-            digest: content_digest(metadata.targets()),
-            root: metadata.fingerprint(),
-        };
-        if input.entry(&contents.layout).await? != oci::LAYOUT {
-            let reason = "it is not that of an OCI image layout 1.0.0".to_owned();
-            return Err(BundleError::Layout { entry: super::contents::OCI_LAYOUT, reason });
-        }
-        let index = input.entry(&contents.index).await?;
-        let mut documents = BTreeMap::new();
-        for entry in &contents.documents {
-            documents.insert(entry.digest, Bytes::from(input.entry(entry).await?));
-        }
-        let graph = Graph::build(&contents, &index, &documents, limits)?;
-        let missing = || BundleError::Catalog("there is none in the bundle".to_owned());
-        let digest = graph.index().get(CATALOG_REPOSITORY).ok_or_else(missing)?.digest;
-        let layer = catalog::layer(digest, graph.manifest(&digest).ok_or_else(missing)?)?.digest;
-        let found = catalog::parse(documents.get(&layer).ok_or_else(missing)?, &bundle, contents.created)?;
-        catalog::check_items(&found, graph.index())?;
+        let bundle = contents.bundle(content_digest(metadata.targets()), metadata.fingerprint());
+        let Front { index, documents, .. } = Front::read(&mut input, &contents, &bundle, limits).await?;
         Ok(Self { input, metadata, bundle, contents, index, documents })
     }
 

@@ -17,9 +17,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 
-use self::fill::{Filling, joined};
+use self::fill::{Came, Filling, joined};
+use self::follow::Digests;
 use self::output::Output;
 use self::plan::Plan;
 use self::tide::Tide;
@@ -103,9 +104,39 @@ struct Attempt {
     tide: Arc<Tide>,
 }
 
+/// What those who read behind come to.
+enum Behind {
+    Hashed(Option<Digests>),
+    Flushed,
+}
+
 impl Attempt {
     fn shared(&self) -> (Arc<Output>, Arc<Tide>) {
         (Arc::clone(&self.output), Arc::clone(&self.tide))
+    }
+
+    /// Brings the blobs, with those who read behind. The first error of any of them ends all, and all have ended then.
+    async fn fill(&self, filling: Filling<'_>) -> Result<(Came, Digests), BuildError> {
+        let (followed, flushed) = (self.shared(), self.shared());
+        let mut behind = JoinSet::new();
+        behind.spawn_blocking(move || follow::follow(&followed.0, &followed.1).map(Behind::Hashed));
+        behind.spawn_blocking(move || follow::flush(&flushed.0, &flushed.1).map(|()| Behind::Flushed));
+        let both = async { tokio::try_join!(filling.run(), self.hashed(&mut behind)) }.await;
+        if both.is_err() {
+            self.tide.abandon();
+            while behind.join_next().await.is_some() {}
+        }
+        both
+    }
+
+    async fn hashed(&self, behind: &mut JoinSet<Result<Behind, BuildError>>) -> Result<Digests, BuildError> {
+        let mut digests = None;
+        while let Some(ended) = behind.join_next().await {
+            if let Behind::Hashed(found) = joined(&self.output, ended).flatten()? {
+                digests = found;
+            }
+        }
+        digests.ok_or_else(|| self.output.failed(std::io::Error::other("the digests were given up")))
     }
 }
 
@@ -144,11 +175,8 @@ pub async fn write(assembled: &Assembled, signing: &Signing<'_>, writing: &Writi
         begin.complete(&head)?;
         begin.complete(&end)
     });
-    joined(output, begun).await??;
+    joined(output, begun.await).flatten()?;
 
-    let (followed, flushed) = (attempt.shared(), attempt.shared());
-    let following = spawn_blocking(move || follow::follow(&followed.0, &followed.1));
-    let flushing = spawn_blocking(move || follow::flush(&flushed.0, &flushed.1));
     let filling = Filling {
         plan: &plan,
         sources: &assembled.blobs,
@@ -157,15 +185,7 @@ pub async fn write(assembled: &Assembled, signing: &Signing<'_>, writing: &Writi
         cache: writing.cache,
         step: writing.step,
     };
-    let came = filling.run().await;
-    if came.is_err() {
-        attempt.tide.abandon();
-    }
-    // Both are waited for before any error is told.
-    let (followed, flushed) = (joined(output, following).await, joined(output, flushing).await);
-    let came = came?;
-    flushed??;
-    let digests = followed??.ok_or_else(|| output.failed(std::io::Error::other("the digests were given up")))?;
+    let (came, digests) = attempt.fill(filling).await?;
 
     let targets = output.targets().iter();
     let files: Vec<Sum> =

@@ -85,7 +85,12 @@ impl References for AskRegistries {
             descriptor: Descriptor::of(&body.media_type, &body.bytes),
             // A digest that somebody wrote stays; the tag stays for people.
             reference: reference.pinned(reference.digest.unwrap_or(body.digest)).to_string(),
-            source: Arc::new(RegistrySource { client, repository: reference.repository, cache: self.cache.clone() }),
+            source: Arc::new(RegistrySource {
+                client,
+                repository: reference.repository,
+                resolved: (body.digest, body.bytes.into()),
+                cache: self.cache.clone(),
+            }),
             note,
         })
     }
@@ -125,6 +130,8 @@ async fn gone(client: &Client, reference: &Reference, error: RegistryError) -> S
 struct RegistrySource {
     client: Client,
     repository: Repository,
+    /// What the reference names: it is looked into several times, and asked for once.
+    resolved: (Digest, Bytes),
     cache: Option<Arc<Cache>>,
 }
 
@@ -135,15 +142,20 @@ impl Source for RegistrySource {
     }
 
     async fn manifest(&self, digest: &Digest, limit: u64) -> Result<Bytes, SourceError> {
-        let name = ManifestName::Digest(*digest);
-        let body = self.client.manifest(&self.repository, &name).await.map_err(SourceError::of)?;
-        if body.bytes.len() as u64 > limit {
+        let bytes: Bytes = match &self.resolved {
+            (resolved, bytes) if resolved == digest => bytes.clone(),
+            _ => {
+                let name = ManifestName::Digest(*digest);
+                self.client.manifest(&self.repository, &name).await.map_err(SourceError::of)?.bytes.into()
+            }
+        };
+        if bytes.len() as u64 > limit {
             return Err(SourceError::new(
                 ExitClass::Refused,
                 format!("collect {digest}: it has more than {limit} bytes"),
             ));
         }
-        Ok(body.bytes.into())
+        Ok(bytes)
     }
 
     async fn blob(&self, digest: &Digest, size: u64) -> Result<BlobStream, SourceError> {

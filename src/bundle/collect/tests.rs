@@ -344,6 +344,15 @@ async fn a_database_says_when_it_was_built() {
     desk.refused(&wrong, ExitClass::Usage, "the definition says 2026-02-01").await;
     desk.refused(&yaml.replace("maxAge: 7d, ", ""), ExitClass::Usage, "onOld and no maxAge").await;
 
+    // What was locked without a date can't be given an age later, be it pinned or not.
+    let dateless = "dependencies: [{name: list, from: 'file:agent'}]\n";
+    let collected = desk.collect(dateless, None).await.expect("it needs no date");
+    let aged = dateless.replace("'}", "', maxAge: 7d}");
+    for lock in [None, Some(collected.lock())] {
+        let error = desk.collect(&aged, lock).await.err().expect("nobody could tell its age");
+        assert!(error.to_string().contains("nothing says when it was built"), "{error}");
+    }
+
     std::fs::create_dir_all(desk.path("inspec")).expect("a folder");
     std::fs::write(desk.path("inspec/inspec.yml"), "name: p\ndepends: [{name: far}]\n").expect("a profile");
     desk.refused("dependencies: [{name: p, from: 'dir:inspec'}]\n", ExitClass::Usage, "depends on `far`").await;

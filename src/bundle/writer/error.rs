@@ -177,6 +177,7 @@ impl Classify for BuildError {
                 std::io::ErrorKind::FileTooLarge => {
                     Some("the file system or a limit allows no larger file: cut the bundle with --split".to_owned())
                 }
+                std::io::ErrorKind::AlreadyExists => Some("name a file that is not there yet, or a bundle".to_owned()),
                 std::io::ErrorKind::PermissionDenied => Some("give the user that runs gapscan the right to it".to_owned()),
                 _ => None,
             },

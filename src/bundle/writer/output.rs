@@ -110,6 +110,7 @@ impl Output {
         {
             *target.lock() = State::Open(Arc::clone(&self.guard), target.span.end - target.span.start);
         }
+        self.targets.iter().try_for_each(Target::can_be_replaced)?;
         let needed = self.needed();
         match free(&self.whole) {
             Some(free) if free < needed => Err(BuildError::NoRoom { path: self.whole.clone(), needed, free }),
@@ -248,6 +249,19 @@ impl Target {
         let path = split::part_path(whole, number, size.count(total));
         let unfinished = with_suffix(&path, UNFINISHED);
         Self::new(path, unfinished, size.span(number, total))
+    }
+
+    /// Refuses what is no file: a folder, to which nothing can be renamed when all is done (of several parts some would have
+    /// their names by then), and a device, which would be gone.
+    fn can_be_replaced(&self) -> Result<(), BuildError> {
+        let there = self.path.symlink_metadata().map(|found| found.file_type());
+        match there {
+            Ok(kind) if !kind.is_file() && !kind.is_symlink() => {
+                let source = io::Error::new(io::ErrorKind::AlreadyExists, "what is there is no regular file");
+                Err(BuildError::Write { path: self.path.clone(), source })
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

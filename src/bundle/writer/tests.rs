@@ -99,10 +99,14 @@ impl Scene {
         self.build_version(1, name, cut).await
     }
 
-    async fn build_version(&self, version: u64, name: &str, cut: Cut) -> Result<Written, BuildError> {
+    async fn assembled(&self, version: u64) -> Assembled {
         let (asked, spoilt, held) = (Arc::clone(&self.asked), self.spoilt, self.held.clone());
         let far = move |below| -> Arc<dyn Source> { Arc::new(Far { below, asked, spoilt, held }) };
-        let assembled = images().0.assemble_from(version, self.sample.created, far).await;
+        images().0.assemble_from(version, self.sample.created, far).await
+    }
+
+    async fn build_version(&self, version: u64, name: &str, cut: Cut) -> Result<Written, BuildError> {
+        let assembled = self.assembled(version).await;
         let step = Progress::quiet().step("build");
         let path = self.path(name);
         let writing = Writing { path: &path, cut, cache: self.cache.as_ref(), step: &step };
@@ -297,6 +301,48 @@ async fn of_two_builds_to_one_place_the_second_is_refused() {
     first.expect("a bundle");
     let names: Vec<String> = scene.files("a.tar").into_keys().filter(|n| !n.contains("sha256")).collect();
     assert_eq!(names, ["a.tar"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_file_is_not_replaced_and_told_before_anything_is_asked_for() {
+    for (cut, taken) in [(Cut::Whole, "a.tar"), (Cut::Parts(size(100_000)), "a.tar.003")] {
+        for folder in [true, false] {
+            let scene = Scene::new();
+            let path = scene.path(taken);
+            // A socket stands for a device, which only root can make.
+            let socket = (!folder).then(|| std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
+            if folder {
+                fs::create_dir(&path).expect("a folder");
+            }
+            let error = scene.build("a.tar", cut).await.expect_err("it is taken");
+            assert!(matches!(&error, BuildError::Write { path: told, .. } if *told == path), "{error}");
+            assert!(error.remedy().is_some());
+            assert_eq!(scene.asked(), [], "nothing is downloaded in vain");
+            assert!(!path.symlink_metadata().expect("it is there").is_file());
+            let unfinished = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().ends_with(".part");
+            assert!(!fs::read_dir(scene.sample.folder.path()).expect("the folder").flatten().any(|e| unfinished(&e)));
+            drop(socket);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_behind_and_fails_ends_the_build_at_once() {
+    let mut scene = Scene::new();
+    // Nobody ever tells this one to come.
+    scene.held = Some((images().1[0], Arc::new(Notify::new())));
+    let assembled = scene.assembled(1).await;
+    let (metadata, _) = signed::sign(&assembled.contents, &scene.sample.signing()).expect("metadata");
+    let plan = Plan::new(&assembled, metadata).expect("a plan");
+    let output = Arc::new(Output::create(&scene.path("a.tar"), Cut::Whole, plan.total()).expect("an output"));
+    let spans = plan.slots.iter().map(|slot| slot.span.clone());
+    let tide = Arc::new(Tide::new(plan.head_span(), spans, plan.end_span()));
+    let attempt = Attempt { output, tide };
+    let (output, tide, step) = (&attempt.output, &attempt.tide, Progress::quiet().step("build"));
+    fs::remove_file(scene.path("a.tar.part")).expect("it was made");
+    let filling = Filling { plan: &plan, sources: &assembled.blobs, output, tide, cache: None, step: &step };
+    let error = attempt.fill(filling).await.err().expect("there is nothing to read");
+    assert!(matches!(error, BuildError::Write { .. }), "{error}");
 }
 
 #[tokio::test]

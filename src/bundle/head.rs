@@ -11,6 +11,7 @@ use super::contents::{BaseBlob, BaseRef, Contents, Entry, OCI_LAYOUT, content_di
 use super::error::BundleError;
 use super::graph::{Companion, Graph, Item, PushManifest};
 use super::input::Input;
+use super::notice;
 use super::oci;
 use super::reader::BlobDescriptor;
 use crate::base::digest::Digest;
@@ -66,6 +67,7 @@ impl Head {
         let graph = Graph::build(&contents, &index, &documents, limits)?;
         let (catalog, catalog_bytes) = find_catalog(&graph, &documents, &bundle, contents.created)?;
         catalog::check_items(&catalog, graph.index())?;
+        notice::check(&catalog.notices, &contents)?;
         Ok(Self { verified, offer, bundle, contents, graph, catalog, catalog_bytes })
     }
 

@@ -20,7 +20,6 @@ use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 
 use self::fill::{Filling, joined};
-use self::output::Output;
 use self::plan::Plan;
 use self::tide::Tide;
 use super::assembly::Assembled;
@@ -34,6 +33,7 @@ use crate::trust::signer::Signer;
 
 pub use self::error::BuildError;
 pub use self::output::Cut;
+pub(super) use self::output::Output;
 
 /// What is moved at once.
 const PIECE_BYTES: usize = 128 << 10;

@@ -384,7 +384,8 @@ fn parts_that_are_missing_cut_or_damaged_are_named_by_their_numbers() {
     let (some, others) = (take(count - 3), take(count));
     let text = format!("missing: part {}, {count} of {count}", count - 3);
     refuse(5, &[&text, &format!("bring part {}, {count} again and repeat this", count - 3)]);
-    (some(), others());
+    some();
+    others();
     // Without the first one nothing can begin.
     let first = take(1);
     refuse(5, &["missing: part 1", "bring part 1 again"]);

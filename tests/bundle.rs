@@ -266,6 +266,159 @@ fn two_bundles_are_compared_in_words() {
     refused(&compare("bundle.yaml", &[]), 4, "bundle.yaml");
 }
 
+/// A bundle in parts on two media, and the same in one file.
+struct Carried {
+    desk: Desk,
+    /// The parts, in order.
+    parts: Vec<String>,
+    whole: Vec<u8>,
+}
+
+impl Carried {
+    fn new() -> Self {
+        let desk = Desk::new();
+        desk.write("db/6/vulnerability.db", &[b'd'; 30_000]);
+        assert_success(&desk.lock());
+        assert_success(&desk.build("out.tar"));
+        let whole = fs::read(desk.path("out.tar")).expect("the bundle");
+        fs::create_dir_all(desk.path("a")).expect("a folder");
+        fs::create_dir_all(desk.path("b")).expect("a folder");
+        let built = desk.gapscan(&[
+            "bundle",
+            "build",
+            "--agent",
+            "agent",
+            "--keys",
+            "trust",
+            "-o",
+            "a/out.tar",
+            "--split",
+            "4096",
+        ]);
+        assert_success(&built);
+        let count = whole.len().div_ceil(4096);
+        let parts = (1..=count).map(|number| {
+            let (from, medium) = (format!("a/out.tar.{number:03}"), if number % 2 == 0 { "b" } else { "a" });
+            let to = format!("{medium}/out.tar.{number:03}");
+            fs::rename(desk.path(&from), desk.path(&to)).expect("moved");
+            to
+        });
+        let parts = parts.collect();
+        fs::copy(desk.path("a/out.tar.sha256"), desk.path("b/out.tar.sha256")).expect("a copy");
+        Self { desk, parts, whole }
+    }
+
+    fn run(&self, command: &[&str], files: &[&str]) -> Output {
+        let [name, more @ ..] = command else { panic!("a command") };
+        self.desk.gapscan(&[&["bundle", name], files, &["--root", "trust/root.json"], more].concat())
+    }
+
+    /// Turns a bit at this place of the archive.
+    fn damage(&self, at: usize) -> usize {
+        let path = self.desk.path(&self.parts[at / 4096]);
+        let mut bytes = fs::read(&path).expect("a part");
+        bytes[at % 4096] ^= 1;
+        fs::write(&path, bytes).expect("written");
+        at / 4096 + 1
+    }
+}
+
+const READING: [&[&str]; 4] =
+    [&["verify"], &["inspect"], &["inspect", "-o", "json"], &["mapping", "--registry", "registry.example/a"]];
+
+#[test]
+fn parts_are_read_like_the_bundle_that_they_are_of() {
+    let carried = Carried::new();
+    let backwards: Vec<&str> = carried.parts.iter().rev().map(String::as_str).collect();
+    for command in READING {
+        let whole = carried.run(command, &["out.tar"]);
+        assert_success(&whole);
+        for files in [&["a", "b"][..], &backwards, &["b/out.tar.002", "a"]] {
+            let parts = carried.run(command, files);
+            assert_success(&parts);
+            assert_eq!(parts.stdout, whole.stdout, "{command:?} {files:?}");
+        }
+        refused(&carried.run(command, &["out.tar", "a", "b"]), 2, "this command takes one");
+        refused(&carried.run(command, &["trust"]), 2, "NAME.001");
+    }
+    for part in &carried.parts {
+        fs::rename(carried.desk.path(part), carried.desk.path(&part.replace("b/", "a/"))).expect("moved");
+    }
+    for (before, after) in [("out.tar", "a"), ("a", "out.tar"), ("a", "a/out.tar.003")] {
+        let same = carried.run(&["diff"], &[before, after]);
+        assert_success(&same);
+        assert!(String::from_utf8_lossy(&same.stdout).contains("Nothing but version and times"), "{same:?}");
+    }
+}
+
+#[test]
+fn parts_that_are_missing_cut_or_damaged_are_named_by_their_numbers() {
+    let carried = Carried::new();
+    let (desk, count) = (&carried.desk, carried.parts.len());
+    assert!(count > 9, "{count}");
+    let all = [READING.as_slice(), &[&["diff"]]].concat();
+    let refuse = |code: i32, words: &[&str]| {
+        for command in &all {
+            // Both of its bundles are the same one, so that one message is enough.
+            let files: &[&str] = if *command == ["diff"] { &["out.tar", "both"] } else { &["a", "b"] };
+            if *command == ["diff"] {
+                let _ = fs::remove_dir_all(desk.path("both"));
+                fs::create_dir(desk.path("both")).expect("a folder");
+                for file in ["a", "b"].iter().flat_map(|medium| fs::read_dir(desk.path(medium)).expect("a medium")) {
+                    let file = file.expect("a file");
+                    fs::copy(file.path(), desk.path("both").join(file.file_name())).expect("a copy");
+                }
+            }
+            let output = carried.run(command, files);
+            for word in words {
+                refused(&output, code, word);
+            }
+        }
+    };
+    let take = |number: usize| {
+        let path = desk.path(&carried.parts[number - 1]);
+        let bytes = fs::read(&path).expect("a part");
+        fs::remove_file(&path).expect("removed");
+        move || fs::write(&path, &bytes).expect("put in")
+    };
+    let (some, others) = (take(count - 3), take(count));
+    let text = format!("missing: part {}, {count} of {count}", count - 3);
+    refuse(5, &[&text, &format!("bring part {}, {count} again and repeat this", count - 3)]);
+    some();
+    others();
+    // Without the first one nothing can begin.
+    let first = take(1);
+    refuse(5, &["missing: part 1", "bring part 1 again"]);
+    first();
+
+    for number in [1, 3] {
+        let path = desk.path(&carried.parts[number - 1]);
+        let bytes = fs::read(&path).expect("a part");
+        fs::write(&path, &bytes[..3584]).expect("cut");
+        refuse(
+            4,
+            &[&format!("part {number}"), "has 3584 bytes instead of 4096", &format!("bring part {number} again")],
+        );
+        fs::write(&path, &bytes).expect("mended");
+    }
+
+    // In a document, in the middle of a large blob, and in another one: each by its number, going by the sums beside them.
+    let index = carried.whole.windows(10).position(|bytes| bytes == b"index.json").expect("the index") + 512;
+    let number = carried.damage(index);
+    refuse(4, &[&format!("damaged: part {number}"), "as the sums beside it say too"]);
+    carried.damage(index);
+    let layer = carried.whole.windows(9000).position(|bytes| bytes == [b'd'; 9000]).expect("the layer") + 12_000;
+    let end = carried.whole.len() - 1024 - 512;
+    let (middle, last) = (carried.damage(layer), carried.damage(end));
+    refuse(4, &[&format!("part {} of {count}", middle.min(last)), "was changed or damaged"]);
+    let told = carried.run(&["verify"], &["a", "b"]);
+    for number in [middle, last] {
+        refused(&told, 4, &format!("part {number} of {count}"));
+    }
+    refused(&told, 4, &format!("bring part {}, {} again", middle.min(last), middle.max(last)));
+    assert!(!desk.path("state").exists());
+}
+
 #[test]
 fn a_changed_cut_or_older_bundle_and_one_of_another_root_are_refused() {
     let desk = Desk::built(2);

@@ -222,6 +222,101 @@ fn two_builders_co_sign_what_both_got_from_one_lock() {
     );
 }
 
+/// The files in a folder that begin so.
+fn listing(folder: &Path, begin: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<String> = entries.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.retain(|name| name.starts_with(begin));
+    names.sort();
+    names
+}
+
+#[test]
+fn a_bundle_in_parts_is_signed_into_new_parts() {
+    let desk = Desk::new(&["--threshold", "targets=2"]);
+    desk.machine("a", &["targets-1", "snapshot-1", "timestamp-1"]);
+    desk.machine("c", &["targets-2"]);
+    for folder in ["media", "signed", "again"] {
+        fs::create_dir(desk.path(folder)).expect("a folder");
+    }
+    success(&desk.build("a", "media/bundle.tar", &["--split", "2048"]));
+    success(&desk.build("a", "whole.tar", &[]));
+    let snapshot = |folder: &str| -> Vec<Vec<u8>> {
+        let names = listing(&desk.path(folder), "bundle.tar.0");
+        names.iter().map(|name| fs::read(desk.path(folder).join(name)).expect("a part")).collect()
+    };
+    let before = snapshot("media");
+    assert!(before.len() > 3, "{}", before.len());
+    let sign = |more: &[&str]| desk.gapscan(&[&["bundle", "sign", "-q", "--keys", "c"], more].concat());
+    refused(&sign(&["media"]), 2, "name with -o");
+    refused(&sign(&["media", "-o", "media/bundle.tar"]), 2, "is there already");
+    refused(&sign(&["-"]), 2, "standard input");
+    let signed = sign(&["media", "-o", "signed/bundle.tar"]);
+    assert_eq!(value(success(&signed), "sums"), "signed/bundle.tar.sha256, signed by 1 key");
+    let said = String::from_utf8_lossy(&signed.stderr).into_owned();
+    assert!(said.contains("what others signed over the sums before"), "{said}");
+    assert_eq!(snapshot("media"), before, "the old ones are as they were");
+    success(&desk.verify("signed"));
+    refused(&desk.verify("media"), 4, "asks for 2");
+
+    // The same comes out as from one file, in parts of the old length, and the sums are of all of it.
+    success(&sign(&["whole.tar"]));
+    let after = snapshot("signed");
+    assert_eq!(after.concat(), fs::read(desk.path("whole.tar")).expect("the bundle"));
+    assert!(after[..after.len() - 1].iter().all(|part| part.len() == 2048));
+    let mut sha256sum = Command::new("sha256sum");
+    sha256sum.current_dir(desk.path("signed")).args(["--check", "--strict", "--ignore-missing", "bundle.tar.sha256"]);
+    let checked = String::from_utf8_lossy(&success(&sha256sum.output().expect("sha256sum")).stdout).into_owned();
+    assert_eq!(checked.lines().filter(|line| line.ends_with(": OK")).count(), after.len(), "{checked}");
+
+    // Parts that are read for a payload, and a part that is missing.
+    let payload = |bundle: &str| {
+        let args = ["bundle", "sign", "-q", bundle, "--root", "trust/root.json", "--payload", "targets"];
+        success(&desk.gapscan(&args)).stdout.clone()
+    };
+    assert_eq!(payload("signed"), payload("whole.tar"));
+    // Behind the metadata, so that it is known how many there must be.
+    let (count, number) = (before.len(), before.len() - 1);
+    fs::remove_file(desk.path(&format!("media/bundle.tar.{number:03}"))).expect("removed");
+    let missing = format!("missing: part {number} of {count}");
+    refused(&sign(&["media", "-o", "again/bundle.tar"]), 5, &missing);
+    assert_eq!(listing(&desk.path("again"), ""), Vec::<String>::new());
+}
+
+/// A signature of one more makes the archive another file, so that what was signed over its old sums says nothing of it.
+#[test]
+fn after_a_signature_the_sums_are_new_and_signed_by_who_was_there() {
+    let desk = Desk::new(&["--threshold", "targets=2"]);
+    desk.machine("a", &["targets-1", "snapshot-1", "timestamp-1"]);
+    desk.machine("c", &["targets-2"]);
+    let built = desk.build("a", "bundle.tar", &[]);
+    let sums = fs::read(desk.path("bundle.tar.sha256")).expect("sums");
+    let key = |of: &str| {
+        success(&desk.gapscan(&["trust", "show", "trust", "--pem", "pem"]));
+        let keys = desk.keys("targets");
+        let there = listing(&desk.path(""), &format!("{of}.sha256."));
+        keys.into_iter().filter(|key| there.contains(&format!("{of}.sha256.{}.sig", &key[..8]))).collect::<Vec<_>>()
+    };
+    let first = key("bundle.tar");
+    assert_eq!(first.len(), 1);
+    fs::copy(desk.path(&format!("bundle.tar.sha256.{}.sig", &first[0][..8])), desk.path("old.sig")).expect("a copy");
+    let signed = desk.gapscan(&["bundle", "sign", "-q", "bundle.tar", "--keys", "c"]);
+    assert_eq!(value(success(&signed), "sums"), "bundle.tar.sha256, signed by 1 key");
+    assert_ne!(value(&signed, "digest"), value(&built, "digest"));
+    assert!(String::from_utf8_lossy(&signed.stderr).contains("the keys that are here"), "{signed:?}");
+    let second = key("bundle.tar");
+    assert_eq!(second.len(), 1);
+    assert_ne!(second, first, "the first signed other sums");
+    assert_ne!(fs::read(desk.path("bundle.tar.sha256")).expect("sums"), sums);
+    let verify = |key: &str, signature: &str| {
+        let pem = format!("pem/{}.pem", &key[..8]);
+        let args = ["dgst", "-sha256", "-verify", &pem, "-signature", signature, "bundle.tar.sha256"];
+        desk.run("openssl", &args).status.success()
+    };
+    assert!(verify(&second[0], &format!("bundle.tar.sha256.{}.sig", &second[0][..8])));
+    assert!(!verify(&first[0], "old.sig"), "it could not hold");
+}
+
 #[test]
 fn openssl_reads_the_public_keys_and_signs_in_their_place() {
     let desk = Desk::new(&[]);
@@ -361,6 +456,30 @@ fn notices_revoke_a_bundle_and_permit_an_older_one() {
     success(&desk.build("trust", "revoke.tar", &[]));
     success(&desk.verify("revoke.tar"));
     refused(&desk.verify("2.tar"), 4, "its scanner reports nothing");
+
+    // Whoever looks at them sees what they say.
+    let root = ["--root", "trust/root.json"];
+    let shown = |file: &str| {
+        let output = desk.gapscan(&[&["bundle", "inspect", file], &root[..]].concat());
+        String::from_utf8_lossy(&success(&output).stdout).into_owned()
+    };
+    let text = shown("permit.tar");
+    for words in ["NOTICE", "permitted  content version 1  2100-01-01 00:00Z", &content[7..19], "a bad database"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let text = shown("revoke.tar");
+    assert!(text.contains("revoked  content version 2  for ever  its scanner reports nothing"), "{text}");
+    assert!(!text.contains("ITEM"), "there is none: {text}");
+    assert!(!shown("1.tar").contains("NOTICE"));
+    let compared = desk.gapscan(&[&["bundle", "diff", "permit.tar", "revoke.tar"], &root[..]].concat());
+    assert_eq!(compared.status.code(), Some(1), "{compared:?}");
+    let text = String::from_utf8_lossy(&compared.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    for words in [
+        "NOTICES it says now that content version 2 is revoked for ever: its scanner reports nothing",
+        "it does not say any more that content version 1 with content",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
 
     for (case, more) in [
         ("nothing named", "revocations:\n- {reason: why}\n"),

@@ -10,6 +10,7 @@ use super::survey::Survey;
 use crate::base::quantity::bytes_for_people;
 use crate::base::text::brief;
 use crate::model::catalog::{Catalog, CatalogDependency, CatalogItem};
+use crate::model::notice::Notices;
 use crate::model::provenance::BundleRef;
 
 /// How many ids of controls are named in words; the JSON has all.
@@ -33,7 +34,8 @@ pub struct Comparison {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Difference {
-    /// `bundle`, `items`, `companions`, `databases`, `scanners`, `profiles` or `signers`.
+    /// `bundle`, `items`, `companions`, `databases`, `scanners`, `profiles`, `notices`, `catalog`
+    /// (what no other section speaks of) or `signers`.
     pub section: &'static str,
     /// What it is about: an item's repository, a scanner's name, a field of the bundle.
     pub subject: String,
@@ -81,6 +83,8 @@ pub fn compare(before: &Survey, after: &Survey) -> Comparison {
     list.databases(old, new);
     list.scanners(old, new);
     list.profiles(before, after);
+    list.notices(&old.notices, &new.notices);
+    list.rest(old, new);
     list.section = "signers";
     let signers = |survey: &Survey| survey.signers.iter().cloned().collect::<BTreeSet<_>>();
     list.sets("the list of contents", "signed by", &signers(before), &signers(after));
@@ -182,6 +186,8 @@ impl List {
             self.sets(name, "licensed as", &licences(was), &licences(item));
             let key = |item: &CatalogItem| item.verified.as_ref().map(|v| v.key.to_string());
             self.value(&format!("the upstream key of {name}"), key(was), key(item));
+            let identity = |item: &CatalogItem| item.verified.as_ref().and_then(|v| v.identity.clone());
+            self.value(&format!("the upstream signer's name for {name}"), identity(was), identity(item));
         }
         for (name, item) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
             let words = format!("{name} is left out; it was {} ({})", item.digest, size(before, name));
@@ -289,7 +295,7 @@ impl List {
             }
             let (Some(one), Some(other)) = (before.profiles.get(repository), after.profiles.get(repository)) else {
                 let words = format!(
-                    "{repository} has {} controls and had {}; which, a delta does not say",
+                    "{repository} has {} controls and had {}; which, can't be seen where a delta leaves the profile out, or where it is very large",
                     now.controls, was.controls
                 );
                 self.push(repository, Kind::Changed, words);
@@ -318,6 +324,63 @@ impl List {
             let what = if parts.is_empty() { "has its controls in another order".to_owned() } else { parts.join(", ") };
             let change = self.push(repository, Kind::Changed, format!("{repository} {what}"));
             (change.added, change.removed) = (added, removed);
+        }
+    }
+
+    fn notices(&mut self, old: &Notices, new: &Notices) {
+        self.section = "notices";
+        let said = |notices: &Notices| -> BTreeSet<(String, String)> {
+            let revoked = notices.revocations.iter().map(|revocation| {
+                let what = match (&revocation.bundle, revocation.version, revocation.content, revocation.item) {
+                    (Some(bundle), Some(version), ..) => format!("{} version {version}", brief(bundle)),
+                    (Some(bundle), None, Some(content), _) => format!("{} with content {content}", brief(bundle)),
+                    (.., Some(item)) => format!("every bundle with {item}"),
+                    _ => "nothing".to_owned(),
+                };
+                let words = format!("{what} is revoked for ever: {}", brief(&revocation.reason));
+                (what, words)
+            });
+            let permitted = notices.permits.iter().map(|permit| {
+                let what = format!("{} version {}", brief(&permit.bundle), permit.version);
+                let (content, until, reason) = (permit.content, permit.until, brief(&permit.reason));
+                let words = format!("{what} with content {content} is permitted until {until}: {reason}");
+                (what, words)
+            });
+            revoked.chain(permitted).collect()
+        };
+        let (old, new) = (said(old), said(new));
+        for (what, words) in new.difference(&old) {
+            self.push(what, Kind::Added, format!("it says now that {words}")).after = Some(words.clone());
+        }
+        for (what, words) in old.difference(&new) {
+            // An enclave that loaded the one before goes on keeping it.
+            self.push(what, Kind::Removed, format!("it does not say any more that {words}")).before =
+                Some(words.clone());
+        }
+    }
+
+    /// What is different in the catalogs and was not told: nothing may be called the same because nobody thought of it.
+    fn rest(&mut self, old: &Catalog, new: &Catalog) {
+        if !self.changes.is_empty() {
+            return;
+        }
+        self.section = "catalog";
+        let fields = |catalog: &Catalog| {
+            let mut value = serde_json::to_value(catalog).unwrap_or_default();
+            if let Some(fields) = value.as_object_mut() {
+                fields.retain(|name, _| !matches!(name.as_str(), "version" | "created"));
+                // In which order things are listed means nothing.
+                for list in fields.values_mut().filter_map(Value::as_array_mut) {
+                    list.sort_by_key(|item| item["name"].as_str().unwrap_or_default().to_owned());
+                }
+            }
+            let mut fields = BTreeMap::new();
+            flatten(&value, String::new(), &mut fields);
+            fields
+        };
+        let (old, new) = (fields(old), fields(new));
+        for field in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
+            self.value(&brief(field), old.get(field).cloned(), new.get(field).cloned());
         }
     }
 }

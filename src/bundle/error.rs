@@ -1,5 +1,9 @@
 //! Why a bundle is not accepted.
 
+use std::ops::Range;
+
+use super::archive::BLOCK;
+use super::parts::PartsError;
 use crate::base::digest::Digest;
 use crate::base::exit::{Classify, ExitClass};
 use crate::trust::TrustError;
@@ -67,11 +71,16 @@ pub enum BundleError {
         entry: String,
         /// Where its content ends.
         offset: u64,
+        /// The length of its content in bytes.
+        size: u64,
         /// The signed digest.
         expected: Digest,
         /// What was found.
         found: Digest,
     },
+    /// The parts that it came in are not all there, or are not what they must be.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
     /// The metadata is not trusted.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -142,7 +151,8 @@ impl BundleError {
             | Self::EndMarker { offset }
             | Self::Trailing { offset }
             | Self::Digest { offset, .. } => Some(*offset),
-            Self::Trust(_)
+            Self::Parts(_)
+            | Self::Trust(_)
             | Self::Contents(_)
             | Self::TooLarge { .. }
             | Self::Manifest { .. }
@@ -154,12 +164,25 @@ impl BundleError {
             | Self::Dead => None,
         }
     }
+
+    /// The bytes of the archive of which some are wrong or can't be had, if it is about any.
+    pub fn range(&self) -> Option<Range<u64>> {
+        let block = BLOCK as u64;
+        match self {
+            // Its header was found right.
+            Self::Digest { offset, size, .. } => Some(offset.saturating_sub(*size)..*offset),
+            Self::Header { offset, .. } | Self::Padding { offset, .. } => Some(*offset..offset.saturating_add(block)),
+            Self::EndMarker { offset } => Some(*offset..offset.saturating_add(2 * block)),
+            other => other.offset().map(|at| at..at.saturating_add(1)),
+        }
+    }
 }
 
 impl Classify for BundleError {
     fn class(&self) -> ExitClass {
         match self {
             Self::Io { .. } => ExitClass::Unreachable,
+            Self::Parts(error) => error.class(),
             Self::Trust(error) => error.class(),
             Self::Unread(_) | Self::Dead => ExitClass::Bug,
             Self::Truncated { .. }
@@ -180,6 +203,7 @@ impl Classify for BundleError {
 
     fn remedy(&self) -> Option<String> {
         match self {
+            Self::Parts(error) => error.remedy(),
             Self::Trust(error) => error.remedy(),
             Self::Truncated { .. }
             | Self::Header { .. }

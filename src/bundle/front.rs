@@ -10,6 +10,7 @@ use super::contents::{Contents, OCI_LAYOUT};
 use super::error::BundleError;
 use super::graph::Graph;
 use super::input::Input;
+use super::notice;
 use super::oci;
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
@@ -51,6 +52,7 @@ impl Front {
         let catalog_bytes = documents.get(&layer).ok_or_else(missing)?.clone();
         let catalog = catalog::parse(&catalog_bytes, bundle, contents.created)?;
         catalog::check_items(&catalog, graph.index())?;
+        notice::check(&catalog.notices, contents)?;
         Ok(Self { index, documents, graph, catalog, catalog_bytes })
     }
 }

@@ -71,8 +71,10 @@ impl<R: AsyncRead + Unpin + Send> Input<R> {
         let bytes = self.content(&entry.name, entry.size).await?;
         let found = Digest::of(&bytes);
         if found != entry.digest {
-            let offset = self.offset;
-            return Err(BundleError::Digest { entry: entry.name.clone(), offset, expected: entry.digest, found });
+            // The padding behind it was read, too.
+            let (offset, size) = (self.offset - archive::padding(entry.size) as u64, entry.size);
+            let (entry, expected) = (entry.name.clone(), entry.digest);
+            return Err(BundleError::Digest { entry, offset, size, expected, found });
         }
         Ok(bytes)
     }

@@ -60,7 +60,7 @@ impl Media {
     pub fn found(&self) -> Result<PartSet, PartsError> {
         let mut files = Vec::new();
         for place in &self.places {
-            for folder_or_file in [Some(place.as_path()), place.parent()].into_iter().flatten() {
+            for folder_or_file in around(place) {
                 files.extend(self.candidates(folder_or_file).into_iter().map(|(_, path)| path));
             }
         }
@@ -72,9 +72,8 @@ impl Media {
 
     /// The file of this part, if it is in one of the places now.
     fn part(&self, number: u32) -> Option<PathBuf> {
-        let places = self.places.iter().rev().flat_map(|place| [Some(place.as_path()), place.parent()]);
+        let places = self.places.iter().rev().flat_map(|place| around(place));
         places
-            .flatten()
             .flat_map(|place| self.candidates(place))
             .find(|(found, path)| *found == number && !self.refused.contains(path))
             .map(|(_, path)| path)
@@ -96,6 +95,13 @@ impl Media {
         parts.sort();
         parts
     }
+}
+
+/// A place and, where it is a file, the folder that it is in: the other parts may lie beside it. What lies beside a folder
+/// belongs to somebody else.
+fn around(place: &Path) -> impl Iterator<Item = &Path> {
+    let beside = if place.is_dir() { None } else { place.parent() };
+    std::iter::once(place).chain(beside)
 }
 
 /// The archive as a stream. A part's file is open only while it is read, so that its medium can be taken out.
@@ -249,6 +255,16 @@ mod tests {
         let asked = asked.lock().expect("not poisoned");
         assert!(asked[0].1.contains("none of the places"), "{asked:?}");
         assert!(asked[1].1.contains("1000 bytes instead of 1024"), "{asked:?}");
+    }
+
+    #[test]
+    fn what_lies_beside_a_folder_is_not_in_it() {
+        let (folder, _) = scene(&[1024, 1024]);
+        fs::write(folder.path().join("out.tar.001"), "of an older bundle").expect("written");
+        let places = [folder.path().join("drive")];
+        let media = Media::new(&PartSet::find(&places).expect("part 1"), &places);
+        assert_eq!(media.found().expect("part 1").numbers().collect::<Vec<_>>(), [1]);
+        assert_eq!(media.part(1), Some(folder.path().join("drive/out.tar.001")));
     }
 
     #[test]

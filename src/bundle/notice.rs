@@ -1,5 +1,7 @@
 //! Notices as they are written into `bundle.yaml` and found in a catalog.
 
+use super::contents::Contents;
+use super::error::BundleError;
 use super::name::is_name;
 use crate::base::text::brief;
 use crate::model::notice::{Notices, Permit, Revocation};
@@ -23,6 +25,16 @@ pub(super) fn problems(notices: &Notices) -> Vec<String> {
         problems.extend(of_permit(permit).map(|problem| format!("permit {}: {problem}", at + 1)));
     }
     problems
+}
+
+/// Refuses a bundle with a notice that revokes something which it is made of: nobody could keep what it says.
+pub(super) fn check(notices: &Notices, contents: &Contents) -> Result<(), BundleError> {
+    let entries = || contents.entries().chain(contents.base_blobs.iter().map(|blob| &blob.entry));
+    let own = notices.revocations.iter().filter_map(|revocation| revocation.item);
+    match own.into_iter().find(|item| entries().any(|entry| entry.digest == *item)) {
+        Some(item) => Err(BundleError::Catalog(format!("it revokes {item}, which is in it"))),
+        None => Ok(()),
+    }
 }
 
 fn of_revocation(revocation: &Revocation) -> Option<String> {

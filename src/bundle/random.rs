@@ -222,7 +222,7 @@ impl FileBlob {
         if found == entry.digest {
             return Ok(());
         }
-        Err(BundleError::Digest { entry: entry.name.clone(), offset, expected: entry.digest, found })
+        Err(BundleError::Digest { entry: entry.name.clone(), offset, size: entry.size, expected: entry.digest, found })
     }
 
     fn check_padding(&self, entry: &Entry, offset: u64) -> Result<(), BundleError> {

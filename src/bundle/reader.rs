@@ -154,6 +154,35 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
         Ok(Some(BlobReader { bundle: self, descriptor }))
     }
 
+    /// Reads and verifies all that is left, and hands nothing on; `passed` hears the length of each blob. Goes on behind a
+    /// blob that is damaged, so that all damage is told at once.
+    ///
+    /// # Errors
+    /// All that is wrong, in the order of the archive; never none.
+    pub async fn verify(mut self, mut passed: impl FnMut(u64)) -> Result<VerifiedBundle, Vec<BundleError>> {
+        let mut errors = Vec::new();
+        loop {
+            let skipped = match self.next_blob().await {
+                Ok(None) => break,
+                Ok(Some(blob)) => {
+                    let size = blob.descriptor().size;
+                    blob.skip().await.map(|()| passed(size))
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = skipped {
+                errors.push(error);
+                if !self.pass_over() {
+                    return Err(errors);
+                }
+            }
+        }
+        match errors.is_empty() {
+            true => self.finish().await.map_err(|error| vec![error]),
+            false => Err(errors),
+        }
+    }
+
     /// Ends the reading: the end marker, and nothing after it. Gives the proof.
     ///
     /// # Errors
@@ -223,6 +252,7 @@ impl<R: AsyncRead + Unpin + Send> BundleReader<R> {
         Err(BundleError::Digest {
             entry: entry.name.clone(),
             offset: self.input.offset,
+            size: entry.size,
             expected: entry.digest,
             found: found.unwrap_or_else(|| Digest::of([])),
         })

@@ -1,17 +1,18 @@
 //! A bundle with more signatures: the whole archive is verified but for how many signatures there are, and written anew
-//! with those that were added. Nothing but the three signed files can differ.
+//! with those that were added. Nothing but the three signed files can differ; but what comes behind them may move by a block, so
+//! that an archive is never changed in its place.
 //!
 //! What a hostile bundle may try is what it may try with [`super::reader`], and it stops at the same places: the metadata
 //! at [`PartlySigned::examine`], headers, padding and the end at `Input`, documents at [`Front`],
 //! content at its digests. A signature is made only over a list of targets that belongs to a bundle; it is handed out, in
 //! the archive or alone, only after all of that content was seen to have its digests.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
+use tokio::io::AsyncRead;
 
 use super::archive;
 use super::contents::{Contents, METADATA, content_digest};
@@ -19,15 +20,15 @@ use super::error::BundleError;
 use super::front::Front;
 use super::input::Input;
 use super::oci;
-use super::sums;
-use super::writer::BuildError;
+use super::sums::{self, Sum};
+use super::writer::{BuildError, Cut, Output};
 use crate::base::digest::{Digest, Hasher};
-use crate::base::file;
 use crate::base::limits::Limits;
 use crate::base::progress::Step;
 use crate::model::provenance::BundleRef;
 use crate::trust::cosign::PartlySigned;
 use crate::trust::metadata::MetadataFiles;
+use crate::trust::remembered::{Candidate, Remembered};
 use crate::trust::root::TrustRoot;
 
 /// What is moved at once.
@@ -50,6 +51,8 @@ pub struct Resigned {
     pub bytes: u64,
     /// Its digest.
     pub digest: Digest,
+    /// The files that were written, in the order of the archive: the archive itself, or its parts.
+    pub files: Vec<Sum>,
 }
 
 impl<R: AsyncRead + Unpin + Send> Unfinished<R> {
@@ -63,6 +66,16 @@ impl<R: AsyncRead + Unpin + Send> Unfinished<R> {
         let metadata = PartlySigned::examine(files, root, limits, now)?;
         let contents = Contents::from_targets(metadata.targets(), limits)?;
         let bundle = contents.bundle(content_digest(metadata.targets()), metadata.fingerprint());
+        // What a reader would refuse for its time is not signed either. What this machine saw before is not looked at.
+        let candidate = Candidate {
+            roots: vec![metadata.fingerprint()],
+            name: contents.name.clone(),
+            version: contents.version,
+            content: bundle.digest,
+            created: contents.created,
+            items: BTreeSet::new(),
+        };
+        let _ = Remembered::nothing().check(candidate, now)?;
         let Front { index, documents, .. } = Front::read(&mut input, &contents, &bundle, limits).await?;
         Ok(Self { input, metadata, bundle, contents, index, documents })
     }
@@ -82,86 +95,74 @@ impl<R: AsyncRead + Unpin + Send> Unfinished<R> {
         &mut self.metadata
     }
 
+    /// The length of the archive in bytes, with the signatures that its metadata has now.
+    pub fn archive_bytes(&self) -> u64 {
+        let whole = |bytes: u64| archive::BLOCK as u64 + bytes + archive::padding(bytes) as u64;
+        let metadata = self.metadata.files_in_order();
+        let metadata = metadata.iter().map(|(_, bytes)| bytes.len() as u64);
+        let head = [self.contents.layout.size, self.contents.index.size];
+        let documents = self.contents.documents.iter().map(|entry| entry.size);
+        let blobs = metadata.chain(head).chain(documents).map(whole).sum();
+        self.contents.blob_offsets(blobs).1 + archive::END.len() as u64
+    }
+
     /// Reads the rest and gives the metadata: everything that is signed is as it is signed.
     ///
     /// # Errors
     /// When it is not, or reading fails.
-    pub async fn verify(self, step: &Step) -> Result<PartlySigned, BuildError> {
-        let nowhere = Path::new("nowhere");
-        let mut out = Output { out: tokio::io::sink(), hasher: None, path: nowhere };
-        self.copy(&mut out, step).await
+    pub async fn verify(mut self, step: &Step) -> Result<PartlySigned, BuildError> {
+        self.copy(&mut Copied::nowhere(), step).await?;
+        Ok(self.metadata)
     }
 
-    /// Reads the rest and writes the archive with the metadata as it is now to `path`: first to `path.part`, which is
-    /// renamed when all was verified, synced and closed, and removed when anything fails. `path` may be what is read.
+    /// Reads the rest and writes the archive with the metadata as it is now to `path`, in one file or in parts: first under
+    /// other names, which are changed when all was verified, synced and closed; nothing is left when anything fails. `path`
+    /// may be what is read. The sums of what was there before are removed.
     ///
     /// # Errors
-    /// When something is not as it is signed, or reading or writing fails.
+    /// When something is not as it is signed, somebody else writes there, there is no room, or reading or writing fails.
     ///
     /// # Cancel safety
-    /// A cancelled write may leave `path.part`, never a part of `path`.
-    pub async fn write(self, path: &Path, step: &Step) -> Result<Resigned, BuildError> {
-        let failed = |source| BuildError::Write { path: path.to_owned(), source };
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let attempt = async {
-            let mut file = tokio::fs::File::create(&part).await.map_err(failed)?;
-            file.set_max_buf_size(1 << 20);
-            let out = BufWriter::with_capacity(1 << 20, file);
-            let mut out = Output { out, hasher: Some(Hasher::new()), path };
-            self.copy(&mut out, step).await?;
-            out.out.flush().await.map_err(failed)?;
-            out.out.into_inner().sync_all().await.map_err(failed)?;
-            // The sums of what was there are wrong from now on.
-            sums::remove(path)?;
-            tokio::fs::rename(&part, path).await.map_err(failed)?;
-            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            file::sync_folder(folder).map_err(failed)?;
-            let hasher = out.hasher.unwrap_or_default();
-            Ok(Resigned { bytes: hasher.length(), digest: hasher.finish() })
-        };
-        let result = attempt.await;
-        if result.is_err() {
-            // What failed is told already; a part that can't be removed is still no bundle.
-            let _ = tokio::fs::remove_file(&part).await;
-        }
-        result
+    /// A cancelled write leaves nothing. A killed one may leave `path.part`, never a part of `path`.
+    pub async fn write(mut self, path: &Path, cut: Cut, step: &Step) -> Result<Resigned, BuildError> {
+        let output = Attempt(Output::create(path, cut, self.archive_bytes())?);
+        let mut copied = Copied::to(&output.0);
+        self.copy(&mut copied, step).await?;
+        let resigned = copied.finish();
+        // The sums of what was there are wrong from now on.
+        output.0.commit(|| Ok(sums::remove(path)?))?;
+        Ok(resigned)
     }
 
-    async fn copy<W: AsyncWrite + Unpin>(
-        mut self,
-        out: &mut Output<'_, W>,
-        step: &Step,
-    ) -> Result<PartlySigned, BuildError> {
+    async fn copy(&mut self, out: &mut Copied<'_>, step: &Step) -> Result<(), BuildError> {
         for (name, bytes) in self.metadata.files_in_order() {
-            out.whole(&format!("{METADATA}{name}"), &bytes).await?;
+            out.whole(&format!("{METADATA}{name}"), &bytes)?;
         }
-        out.whole(&self.contents.layout.name, oci::LAYOUT).await?;
-        out.whole(&self.contents.index.name, &self.index).await?;
+        out.whole(&self.contents.layout.name, oci::LAYOUT)?;
+        out.whole(&self.contents.index.name, &self.index)?;
         for entry in &self.contents.documents {
-            out.whole(&entry.name, &self.documents[&entry.digest]).await?;
+            out.whole(&entry.name, &self.documents[&entry.digest])?;
         }
         let mut buffer = vec![0; CHUNK_BYTES];
         for entry in &self.contents.blobs {
             self.input.expect_header(&entry.name, entry.size).await?;
-            out.header(&entry.name, entry.size).await?;
+            out.header(&entry.name, entry.size)?;
             let mut hasher = Hasher::new();
             while hasher.length() < entry.size {
                 let left = usize::try_from(entry.size - hasher.length()).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
                 self.input.exact(&entry.name, &mut buffer[..left]).await?;
                 hasher.update(&buffer[..left]);
-                out.bytes(&buffer[..left]).await?;
+                out.bytes(&buffer[..left])?;
                 step.advance(left as u64);
             }
             let found = hasher.finish();
             if found != entry.digest {
-                let offset = self.input.offset;
+                let (offset, size) = (self.input.offset, entry.size);
                 let (entry, expected) = (entry.name.clone(), entry.digest);
-                return Err(BundleError::Digest { entry, offset, expected, found }.into());
+                return Err(BundleError::Digest { entry, offset, size, expected, found }.into());
             }
             self.input.padding(&entry.name, entry.size).await?;
-            out.bytes(&[0; archive::BLOCK][..archive::padding(entry.size)]).await?;
+            out.bytes(&[0; archive::BLOCK][..archive::padding(entry.size)])?;
         }
         let offset = self.input.offset;
         let mut end = archive::END;
@@ -170,38 +171,84 @@ impl<R: AsyncRead + Unpin + Send> Unfinished<R> {
             return Err(BundleError::EndMarker { offset }.into());
         }
         let offset = self.input.offset;
-        if self.input.reader.read(&mut [0]).await.map_err(|source| BundleError::Io { offset, source })? != 0 {
+        if self.input.some(&mut [0]).await? != 0 {
             return Err(BundleError::Trailing { offset }.into());
         }
-        out.bytes(&archive::END).await?;
-        Ok(self.metadata)
+        out.bytes(&archive::END)
     }
 }
 
-struct Output<'a, W> {
-    out: W,
-    hasher: Option<Hasher>,
-    path: &'a Path,
+/// Takes away what was written, unless it got its name.
+struct Attempt(Output);
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
 }
 
-impl<W: AsyncWrite + Unpin> Output<'_, W> {
-    async fn bytes(&mut self, bytes: &[u8]) -> Result<(), BuildError> {
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(bytes);
+/// The archive as it is written, byte after byte, with its digests.
+struct Copied<'a> {
+    /// Nowhere, where it is only read.
+    output: Option<&'a Output>,
+    at: u64,
+    whole: Hasher,
+    /// Those of the files, where there are several.
+    files: Vec<Hasher>,
+}
+
+impl<'a> Copied<'a> {
+    fn nowhere() -> Self {
+        Self { output: None, at: 0, whole: Hasher::new(), files: Vec::new() }
+    }
+
+    fn to(output: &'a Output) -> Self {
+        let files = if output.targets().len() > 1 {
+            output.targets().iter().map(|_| Hasher::new()).collect()
+        } else {
+            Vec::new()
+        };
+        Self { output: Some(output), files, ..Self::nowhere() }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), BuildError> {
+        let Some(output) = self.output else { return Ok(()) };
+        let span = self.at..self.at + bytes.len() as u64;
+        output.write_at(self.at, bytes)?;
+        output.complete(&span)?;
+        self.whole.update(bytes);
+        for (hasher, target) in self.files.iter_mut().zip(output.targets()) {
+            let (start, end) = (target.span.start.max(span.start), target.span.end.min(span.end));
+            if start < end {
+                hasher.update(&bytes[(start - span.start) as usize..(end - span.start) as usize]);
+            }
         }
-        let failed = |source| BuildError::Write { path: self.path.to_owned(), source };
-        self.out.write_all(bytes).await.map_err(failed)
+        self.at = span.end;
+        Ok(())
     }
 
-    async fn header(&mut self, name: &str, size: u64) -> Result<(), BuildError> {
+    fn header(&mut self, name: &str, size: u64) -> Result<(), BuildError> {
         let too_large = || BundleError::TooLarge { what: format!("`{name}`"), found: size, limit: archive::MAX_SIZE };
-        self.bytes(&archive::header(name, size).ok_or_else(too_large)?).await
+        self.bytes(&archive::header(name, size).ok_or_else(too_large)?)
     }
 
-    async fn whole(&mut self, name: &str, bytes: &[u8]) -> Result<(), BuildError> {
-        self.header(name, bytes.len() as u64).await?;
-        self.bytes(bytes).await?;
-        self.bytes(&[0; archive::BLOCK][..archive::padding(bytes.len() as u64)]).await
+    fn whole(&mut self, name: &str, bytes: &[u8]) -> Result<(), BuildError> {
+        self.header(name, bytes.len() as u64)?;
+        self.bytes(bytes)?;
+        self.bytes(&[0; archive::BLOCK][..archive::padding(bytes.len() as u64)])
+    }
+
+    fn finish(self) -> Resigned {
+        let (bytes, digest) = (self.at, self.whole.finish());
+        let targets = self.output.map(Output::targets).unwrap_or_default();
+        let files = match self.files.is_empty() {
+            true => targets.iter().map(|target| Sum { path: target.path.clone(), digest }).collect(),
+            false => {
+                let files = targets.iter().zip(self.files);
+                files.map(|(target, hasher)| Sum { path: target.path.clone(), digest: hasher.finish() }).collect()
+            }
+        };
+        Resigned { bytes, digest, files }
     }
 }
 

@@ -201,10 +201,15 @@ impl Sample {
 
     /// The same with other numbers of keys and thresholds.
     pub(crate) fn with_plan(mut plan: RootPlan) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let created: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
         // The TUF client looks at the machine's own clock, so nothing here may expire while this code is in use.
         plan.validity.values_mut().for_each(|v| *v = Span::days(36_500));
+        Self::with_validity(plan)
+    }
+
+    /// The same with other lengths of validity, too: a hundred years and more.
+    pub(crate) fn with_validity(plan: RootPlan) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let created: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
         let root = root::init(folder.path(), &plan, None, created).expect("a root");
         let signer = Signer::open(&folder.path().join(KEYS_FOLDER), root.root(), &PassphraseSource::default())
             .expect("its keys");
@@ -236,6 +241,12 @@ impl Sample {
         self.file_by(images, version, &self.signer, &self.root, vec![self.root.bytes().to_vec()]).await
     }
 
+    /// The same, valid for so long.
+    pub(crate) async fn file_for(&self, images: Images, version: u64, valid_for: Span) -> PathBuf {
+        let assembled = images.assemble(version, self.created).await;
+        self.written(&assembled, version, &Signing { valid_for, ..self.signing() }).await
+    }
+
     /// A bundle of these images that somebody signed under this root and chain, as a file.
     pub(crate) async fn file_by(
         &self,
@@ -246,12 +257,16 @@ impl Sample {
         chain: Vec<Vec<u8>>,
     ) -> PathBuf {
         let assembled = images.assemble(version, self.created).await;
+        let signing = Signing { signer, root, chain, valid_for: Span::days(36_500) };
+        self.written(&assembled, version, &signing).await
+    }
+
+    async fn written(&self, assembled: &Assembled, version: u64, signing: &Signing<'_>) -> PathBuf {
         // A folder of its own, so that tests which share a sample do not meet.
         let within = tempfile::tempdir_in(self.folder.path()).expect("a folder").keep();
         let path = within.join(format!("{NAME}-{version}.tar"));
-        let signing = Signing { signer, root, chain, valid_for: Span::days(36_500) };
         let step = Progress::quiet().step("build");
-        writer::write(&assembled, &signing, &Writing { path: &path, cut: Cut::Whole, cache: None, step: &step })
+        writer::write(assembled, signing, &Writing { path: &path, cut: Cut::Whole, cache: None, step: &step })
             .await
             .expect("a bundle");
         path
@@ -265,9 +280,21 @@ impl Sample {
         base: BaseRef,
         there: &BTreeMap<Digest, String>,
     ) -> Vec<u8> {
+        self.delta_for(images, version, base, there, Span::days(36_500)).await
+    }
+
+    /// The same, valid for so long.
+    pub(crate) async fn delta_for(
+        &self,
+        images: Images,
+        version: u64,
+        base: BaseRef,
+        there: &BTreeMap<Digest, String>,
+        valid_for: Span,
+    ) -> Vec<u8> {
         let assembled = images.assemble(version, self.created).await.leave_out(base, there);
         let path = self.folder.path().join(format!("{NAME}-{version}.delta.tar"));
-        let (signing, step) = (self.signing(), Progress::quiet().step("build"));
+        let (signing, step) = (Signing { valid_for, ..self.signing() }, Progress::quiet().step("build"));
         writer::write(&assembled, &signing, &Writing { path: &path, cut: Cut::Whole, cache: None, step: &step })
             .await
             .expect("a bundle");

@@ -102,17 +102,45 @@ pub fn remove(archive: &Path) -> Result<(), FileError> {
 pub fn leftovers(archive: &Path, written: &[PathBuf]) -> Vec<PathBuf> {
     let whole = name_of(archive);
     let ours = |name: &str| name == whole || is_part_name(name, &whole);
-    let text = read(archive).unwrap_or_default();
-    let names = text.lines().filter_map(|line| line.split_once("  ")).map(|(_, name)| name);
-    names
+    read(archive)
+        .into_iter()
+        .map(|(_, name)| name)
         .filter(|name| ours(name))
         .map(|name| archive.with_file_name(name))
         .filter(|path| !written.contains(path) && path.is_file())
         .collect()
 }
 
-fn read(archive: &Path) -> Option<String> {
-    String::from_utf8(file::read_capped(&sums_path(archive), SUMS_BYTES).ok()?).ok()
+/// The digests with their names, as `sha256sum` reads them; none where there are no sums.
+fn read(archive: &Path) -> Vec<(Digest, String)> {
+    let bytes = file::read_capped(&sums_path(archive), SUMS_BYTES).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).lines().filter_map(line).collect()
+}
+
+/// `DIGEST  NAME`, or `DIGEST *NAME`; after a backslash, the name has escapes.
+fn line(line: &str) -> Option<(Digest, String)> {
+    let escaped = line.strip_prefix('\\');
+    let (digest, name) = escaped.unwrap_or(line).split_once(' ')?;
+    let name = name.strip_prefix([' ', '*'])?;
+    let name = if escaped.is_some() { unescaped(name)? } else { name.to_owned() };
+    Some((Digest::from_hex(digest).ok()?, name))
+}
+
+fn unescaped(name: &str) -> Option<String> {
+    let mut text = String::new();
+    let mut characters = name.chars();
+    while let Some(character) = characters.next() {
+        text.push(match character {
+            '\\' => match characters.next()? {
+                'n' => '\n',
+                'r' => '\r',
+                '\\' => '\\',
+                _ => return None,
+            },
+            other => other,
+        });
+    }
+    Some(text)
 }
 
 fn remove_files(beside: &Path, which: impl Fn(&str) -> bool) -> Result<(), FileError> {
@@ -129,13 +157,8 @@ fn remove_files(beside: &Path, which: impl Fn(&str) -> bool) -> Result<(), FileE
 
 /// What the sums beside `archive` say of the file at `path`; `None` where they are not there, or don't say.
 pub fn expected(archive: &Path, path: &Path) -> Option<Digest> {
-    let text = read(archive)?;
-    let wanted = self::text(&[Sum { path: path.to_owned(), digest: Digest::of("") }]);
-    let (_, wanted) = wanted.split_once("  ")?;
-    text.split_inclusive('\n').find_map(|line| {
-        let (digest, name) = line.split_once("  ")?;
-        (name == wanted).then(|| Digest::from_hex(digest.trim_start_matches('\\')).ok())?
-    })
+    let wanted = name_of(path);
+    read(archive).into_iter().find(|(_, name)| *name == wanted).map(|(digest, _)| digest)
 }
 
 #[cfg(test)]
@@ -156,5 +179,21 @@ mod tests {
             assert_eq!(expected(&archive, &beside(&archive, ".002")), None);
         }
         assert_eq!(text(&[]), "");
+    }
+
+    #[test]
+    fn what_another_sha256sum_wrote_is_read_and_what_is_left_of_an_earlier_bundle_is_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["a.tar", "back\\slash.tar"] {
+            let archive = folder.path().join(name);
+            let part = beside(&archive, ".001");
+            let digest = Digest::of("x");
+            fs::write(&part, "x").expect("write");
+            let lines = text(&[Sum { path: part.clone(), digest }, Sum { path: folder.path().join("other"), digest }]);
+            fs::write(sums_path(&archive), lines.replacen("  ", " *", 1)).expect("write");
+            assert_eq!(expected(&archive, &part), Some(digest), "{name}");
+            assert_eq!(leftovers(&archive, &[]), std::slice::from_ref(&part), "{name}");
+            assert_eq!(leftovers(&archive, &[part]), Vec::<PathBuf>::new(), "{name}");
+        }
     }
 }

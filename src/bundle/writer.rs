@@ -21,7 +21,6 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use self::fill::{Came, Filling, joined};
 use self::follow::Digests;
-use self::output::Output;
 use self::plan::Plan;
 use self::tide::Tide;
 use super::assembly::Assembled;
@@ -35,6 +34,7 @@ use crate::trust::signer::Signer;
 
 pub use self::error::BuildError;
 pub use self::output::Cut;
+pub(super) use self::output::Output;
 
 /// What is moved at once.
 const PIECE_BYTES: usize = 128 << 10;

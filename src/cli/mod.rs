@@ -12,6 +12,7 @@ mod results;
 mod scan;
 mod serve;
 mod signal;
+mod source;
 mod summary;
 mod table;
 mod trust;

@@ -1,19 +1,27 @@
 //! Who signs: the folder of keys with the roots beside it; and adding signatures to a bundle that was built elsewhere.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::io::{AsyncRead, BufReader};
 use tough::schema::RoleType;
 
 use crate::base::digest::Digest;
 use crate::base::file::{self, FileError};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
-use crate::base::quantity::bytes_for_people;
+use crate::base::quantity::{ByteCount, bytes_for_people};
 use crate::bundle::BundleError;
+use crate::bundle::media::Media;
+use crate::bundle::parts::{PartName, Parts};
+use crate::bundle::read_at::FromStart;
 use crate::bundle::resign::{Resigned, Unfinished};
-use crate::bundle::sums::{self, Sum};
-use crate::bundle::writer::BuildError;
+use crate::bundle::split::PartSize;
+use crate::bundle::sums::{self, Sum, SumsFiles};
+use crate::bundle::writer::{BuildError, Cut};
 use crate::model::provenance::BundleRef;
 use crate::trust::cosign::{self, Added};
 use crate::trust::metadata;
@@ -69,8 +77,8 @@ impl Keyring {
 #[derive(Clone, Debug)]
 pub struct SignRequest {
     /// The bundle.
-    pub file: PathBuf,
-    /// Where it is written with the added signatures; `file` without it.
+    pub bundle: Unsigned,
+    /// Where it is written with the added signatures; in place of the bundle's file without it, which must be one file then.
     pub output: Option<PathBuf>,
     /// The folder that `gapscan trust init` made, or its folder of keys. Not needed for signatures that were made elsewhere.
     pub keys: Option<PathBuf>,
@@ -86,6 +94,25 @@ pub struct SignRequest {
     pub limits: Limits,
 }
 
+/// What a bundle that lacks signatures is.
+#[derive(Clone, Debug)]
+pub enum Unsigned {
+    /// One file.
+    File(PathBuf),
+    /// Parts.
+    Parts(Media),
+}
+
+impl Unsigned {
+    /// The name of its file, or the one that the parts would have as one file.
+    fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Parts(media) => media.name().to_owned(),
+        }
+    }
+}
+
 /// A bundle that was signed by one more.
 #[derive(Clone, Debug)]
 pub struct SignedBundle {
@@ -95,14 +122,22 @@ pub struct SignedBundle {
     pub added: Vec<Added>,
     /// How far each role is signed now.
     pub progress: [cosign::Progress; 3],
-    /// What was written; nothing when there was nothing to add and no other place to write to.
-    pub written: Option<(PathBuf, Resigned)>,
+    /// What was written, and the sums beside it; nothing when there was nothing to add and no other place to write to.
+    pub written: Option<(Resigned, SumsFiles)>,
 }
 
 impl SignedBundle {
     /// Whether an enclave takes it.
     pub fn is_complete(&self) -> bool {
         self.progress.iter().all(|role| role.found >= role.threshold)
+    }
+
+    /// Whether more people signed the list of contents than the sums. A signature makes the archive another file, so that
+    /// what others signed over its sums before does not hold.
+    pub fn sums_lack_signatures(&self) -> bool {
+        let targets = self.progress.iter().find(|role| role.role == RoleType::Targets);
+        let signed = targets.map_or(0, |role| role.found);
+        self.written.as_ref().is_some_and(|(_, sums)| (sums.signatures.len() as u64) < signed)
     }
 }
 
@@ -113,7 +148,8 @@ impl SignedBundle {
 /// When anything of it is not as it is signed, its content is another than asked for, a key can't be opened, or it can't
 /// be written; then the file that was there is still there.
 pub async fn sign(request: &SignRequest, progress: &Progress, now: Timestamp) -> Result<SignedBundle, BuildError> {
-    let (mut unfinished, keyring) = open(request, now).await?;
+    let Open { mut unfinished, keyring, parts } = open(request, now).await?;
+    let path = output(request)?;
     let mut added = Vec::new();
     for (key, path) in &request.signatures {
         let signature = file::read_capped(path, SIGNATURE_BYTES)?;
@@ -135,19 +171,77 @@ pub async fn sign(request: &SignRequest, progress: &Progress, now: Timestamp) ->
         let pinned = root_of(request, keyring.as_ref())?;
         metadata::verify(signed.files().clone(), &pinned, &request.limits, now).await?;
     }
-    let path = request.output.as_ref().unwrap_or(&request.file);
-    let step = progress.bytes(format!("sign {}", request.file.display()), unfinished.blob_bytes());
+    let step = progress.bytes(format!("sign {}", request.bundle.name()), unfinished.blob_bytes());
+    let told = |error| in_parts(error, parts.as_deref());
     let written = if added.is_empty() && request.output.is_none() {
-        unfinished.verify(&step).await?;
+        unfinished.verify(&step).await.map_err(told)?;
         step.done("signed already by all that are here");
         None
     } else {
-        let resigned = unfinished.write(path, &step).await?;
+        let cut = match &parts {
+            None => Cut::Whole,
+            Some(parts) => Cut::Parts(part_size(parts, unfinished.archive_bytes())?),
+        };
+        let resigned = unfinished.write(path, cut, &step).await.map_err(told)?;
         step.done(bytes_for_people(resigned.bytes));
-        sums::write(path, &[Sum { path: path.clone(), digest: resigned.digest }], signer.as_ref())?;
-        Some((path.clone(), resigned))
+        let mut lines = vec![Sum { path: path.to_owned(), digest: resigned.digest }];
+        if cut != Cut::Whole {
+            lines.extend(resigned.files.iter().cloned());
+        }
+        let sums = sums::write(path, &lines, signer.as_ref())?;
+        Some((resigned, sums))
     };
     Ok(SignedBundle { bundle, added, progress: signed.progress(), written })
+}
+
+/// Where the bundle is written. Parts are not replaced: a signature may move every byte behind it into another part, and a
+/// process that is killed between two of them would leave neither the old bundle nor the new one.
+fn output(request: &SignRequest) -> Result<&Path, BuildError> {
+    let refuse = |reason: String| Err(BuildError::Definition(reason));
+    match (&request.bundle, &request.output) {
+        (Unsigned::File(path), None) => Ok(path),
+        (Unsigned::File(_), Some(output)) => Ok(output),
+        (Unsigned::Parts(media), None) => refuse(format!(
+            "sign the parts of `{}`: with one more signature all of them may change, so that they are not replaced; name with -o where the new ones are written",
+            media.name()
+        )),
+        (Unsigned::Parts(_), Some(output)) => match part_beside(output)? {
+            None => Ok(output),
+            Some(part) => refuse(format!(
+                "write the parts of `{}`: `{}` is there already; name another place with -o, or take all of its parts away",
+                output.display(),
+                part.display()
+            )),
+        },
+    }
+}
+
+/// A file that looks like a part of this archive.
+fn part_beside(archive: &Path) -> Result<Option<PathBuf>, FileError> {
+    let folder = archive.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |source| FileError::Read { path: folder.to_owned(), source };
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let of = PartName::of(&path).map(|name| name.whole);
+        if of.is_some() && of.as_deref() == archive.file_name().and_then(OsStr::to_str) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// The length of the new parts: that of the old ones. Of one part alone it is not known, and the new one is one, too.
+fn part_size(parts: &Parts, bytes: u64) -> Result<PartSize, BuildError> {
+    let size = if parts.count() == 1 { bytes } else { parts.part_bytes() };
+    PartSize::at_most(ByteCount::of(size)).map_err(|error| BuildError::Definition(error.to_string()))
+}
+
+/// The error with the parts that it lies in.
+fn in_parts(error: BuildError, parts: Option<&Parts>) -> BuildError {
+    match (error, parts) {
+        (BuildError::Bundle(error), Some(parts)) => parts.in_parts(vec![error]).into(),
+        (error, _) => error,
+    }
 }
 
 /// Verifies a whole bundle but for missing signatures and gives the bytes that keys of a role sign.
@@ -160,35 +254,54 @@ pub async fn payload(
     progress: &Progress,
     now: Timestamp,
 ) -> Result<Vec<u8>, BuildError> {
-    let (unfinished, _) = open(request, now).await?;
-    let step = progress.bytes(format!("verify {}", request.file.display()), unfinished.blob_bytes());
-    let metadata = unfinished.verify(&step).await?;
+    let Open { unfinished, parts, .. } = open(request, now).await?;
+    let step = progress.bytes(format!("verify {}", request.bundle.name()), unfinished.blob_bytes());
+    let metadata = unfinished.verify(&step).await.map_err(|error| in_parts(error, parts.as_deref()))?;
     step.done("as it is signed");
     Ok(metadata.payload(role)?)
 }
 
-async fn open(
-    request: &SignRequest,
-    now: Timestamp,
-) -> Result<(Unfinished<tokio::fs::File>, Option<Keyring>), BuildError> {
+/// A bundle that was begun, with what signs it and what it comes in.
+struct Open {
+    unfinished: Unfinished<Box<dyn AsyncRead + Send + Unpin>>,
+    keyring: Option<Keyring>,
+    parts: Option<Arc<Parts>>,
+}
+
+async fn open(request: &SignRequest, now: Timestamp) -> Result<Open, BuildError> {
     let keyring = match &request.keys {
         Some(keys) => Some(Keyring::find(keys, request.root.as_deref(), &request.limits)?),
         None => None,
     };
     let root = root_of(request, keyring.as_ref())?;
-    let failed = |source| FileError::Read { path: request.file.clone(), source };
-    let mut file = tokio::fs::File::open(&request.file).await.map_err(failed)?;
-    if file.metadata().await.map_err(failed)?.is_dir() {
-        return Err(failed(std::io::Error::from(std::io::ErrorKind::IsADirectory)).into());
-    }
-    file.set_max_buf_size(READ_BYTES);
-    let unfinished = Unfinished::open(file, &root, &request.limits, now).await?;
+    let (input, parts): (Box<dyn AsyncRead + Send + Unpin>, _) = match &request.bundle {
+        Unsigned::File(path) => {
+            let failed = |source| FileError::Read { path: path.clone(), source };
+            let mut file = tokio::fs::File::open(path).await.map_err(failed)?;
+            if file.metadata().await.map_err(failed)?.is_dir() {
+                return Err(failed(std::io::Error::from(std::io::ErrorKind::IsADirectory)).into());
+            }
+            file.set_max_buf_size(READ_BYTES);
+            (Box::new(file), None)
+        }
+        Unsigned::Parts(media) => {
+            let set = media.found().map_err(BundleError::from)?;
+            let begun = Unfinished::open(set.beginning(), &root, &request.limits, now).await;
+            let parts = match begun.map(|unfinished| unfinished.archive_bytes()) {
+                Ok(bytes) => set.whole(bytes).map_err(BundleError::from)?,
+                Err(error) => return Err(set.in_beginning(error).into()),
+            };
+            (Box::new(BufReader::with_capacity(READ_BYTES, FromStart::new(parts.clone()))), Some(parts))
+        }
+    };
+    let unfinished = Unfinished::open(input, &root, &request.limits, now).await;
+    let unfinished = unfinished.map_err(|error| in_parts(error.into(), parts.as_deref()))?;
     if let Some(wanted) = request.content
         && wanted != unfinished.bundle().digest
     {
         return Err(BundleError::OtherContent { wanted, found: unfinished.bundle().digest }.into());
     }
-    Ok((unfinished, keyring))
+    Ok(Open { unfinished, keyring, parts })
 }
 
 fn root_of(request: &SignRequest, keyring: Option<&Keyring>) -> Result<TrustRoot, BuildError> {

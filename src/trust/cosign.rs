@@ -11,6 +11,7 @@ use super::metadata::{self, Examined, MetadataFiles, Signatures, TIMESTAMP_FILE}
 use super::root::{TrustRoot, role_name};
 use super::rotate::find_key;
 use super::signer::Signer;
+use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 
 /// The roles that a bundle's own metadata has, those first that people sign.
@@ -22,7 +23,7 @@ pub const BUNDLE_ROLES: [RoleType; 3] = [RoleType::Targets, RoleType::Snapshot, 
 pub struct PartlySigned {
     files: MetadataFiles,
     root: Root,
-    fingerprint: crate::base::digest::Digest,
+    fingerprint: Digest,
     timestamp: Signed<TimestampRole>,
     snapshot: (String, Signed<SnapshotRole>),
     targets: (String, Signed<Targets>),
@@ -58,8 +59,7 @@ impl PartlySigned {
     /// Looks at the metadata of a bundle as a reader does, but for how many signatures there are.
     ///
     /// # Errors
-    /// As [`metadata::verify`], but for missing signatures; and when a file pins the bytes of another, so that no signature
-    /// can be added.
+    /// As [`metadata::verify`], but for missing signatures.
     pub fn examine(
         files: MetadataFiles,
         pinned: &TrustRoot,
@@ -68,12 +68,6 @@ impl PartlySigned {
     ) -> Result<Self, TrustError> {
         let Examined { root, timestamp, snapshot, targets, .. } =
             metadata::examine(&files, pinned, limits, now, Signatures::Begun)?;
-        for (file, metas) in [(TIMESTAMP_FILE, &timestamp.signed.meta), (&snapshot.0, &snapshot.1.signed.meta)] {
-            if metas.values().any(|meta| meta.length.is_some() || meta.hashes.is_some()) {
-                let reason = "it pins the bytes of another metadata file, so that no signature can be added there";
-                return Err(TrustError::Metadata { file: file.to_owned(), reason: reason.to_owned() });
-            }
-        }
         Ok(Self { files, root, fingerprint: pinned.fingerprint(), timestamp, snapshot, targets })
     }
 
@@ -88,7 +82,7 @@ impl PartlySigned {
     }
 
     /// The fingerprint of the pinned root.
-    pub fn fingerprint(&self) -> crate::base::digest::Digest {
+    pub fn fingerprint(&self) -> Digest {
         self.fingerprint
     }
 

@@ -241,6 +241,14 @@ pub enum TrustError {
         /// The latest known time.
         known: Timestamp,
     },
+    /// There is more to remember than the state takes.
+    #[error("keep what this bundle says about others in `{}`: {reason}", .path.display())]
+    StateFull {
+        /// The file.
+        path: PathBuf,
+        /// What would be too much.
+        reason: String,
+    },
     /// The file of remembered versions can't be understood.
     #[error("read the remembered versions in `{}`: {reason}", .path.display())]
     State {
@@ -282,6 +290,7 @@ impl Classify for TrustError {
             | Self::PermitUsed { .. }
             | Self::StateLost { .. }
             | Self::ClockBack { .. }
+            | Self::StateFull { .. }
             | Self::State { .. } => ExitClass::Refused,
         }
     }
@@ -291,8 +300,11 @@ impl Classify for TrustError {
             Self::File(error) => return error.remedy(),
             Self::Passphrase { .. } => "give --passphrase-file or set GAPSCAN_PASSPHRASE where there is no terminal",
             Self::KeyExposed { path, .. } => return Some(format!("chmod 600 '{}'", path.display())),
-            Self::UnknownKey { .. } | Self::OtherRoot(_) => {
-                "compare the fingerprint that `gapscan trust show` prints on both sides; a rotated root must be pinned anew"
+            Self::UnknownKey { .. } => {
+                "have it signed by keys that the newest root names: `gapscan trust show` lists them, and says whether it is the same root on both sides"
+            }
+            Self::OtherRoot(_) => {
+                "compare the fingerprint that `gapscan trust show` prints on both sides; a bundle must be built under the pinned root or one that follows it"
             }
             Self::Signature { .. } | Self::Threshold { .. } | Self::Metadata { .. } => {
                 "the file was damaged or tampered with: fetch it again and compare its SHA-256 on both sides"
@@ -311,6 +323,9 @@ impl Classify for TrustError {
             Self::StateLost { .. } => {
                 "restore the state from a backup, or repeat with --state-from-ledger, and then load all bundles with notices again"
             }
+            Self::StateFull { .. } => {
+                "what was revoked can't be forgotten: begin another root with `gapscan trust init` and pin it"
+            }
             Self::State { .. } => {
                 "restore the file from a backup; without it older bundles could be passed off as new ones"
             }
@@ -325,7 +340,8 @@ impl Classify for TrustError {
                 "bring both halves back from a backup; for a new key remove both, and tell whoever trusts the old one"
             }
             Self::KeysMissing { .. } => "put the missing key files into the folder that --keys names",
-            Self::PassphraseUnfit(_) | Self::RootPlan(_) | Self::Tuf(_) => return None,
+            Self::Tuf(_) => "check the clock; fetch the file again and compare its SHA-256 on both sides",
+            Self::PassphraseUnfit(_) | Self::RootPlan(_) => return None,
         };
         Some(text.to_owned())
     }

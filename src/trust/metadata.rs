@@ -12,25 +12,26 @@
 //! * expired metadata: checked here against the caller's clock, and by `tough` against its own;
 //! * rollback, same version with other content, fast-forward, a clock set back: [`super::remembered`].
 
+mod client;
+mod form;
+mod roots;
+mod signatures;
+
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use tough::schema::decoded::{Decoded, Hex};
-use tough::schema::key::Key;
-use tough::schema::{
-    Metafile, Role, RoleType, Root, Signature, Signed, Snapshot as SnapshotRole, Targets, Timestamp as TimestampRole,
-};
-use tough::{ExpirationEnforcement, RepositoryLoader, Transport, TransportError, TransportErrorKind, TransportStream};
-use url::Url;
+use tough::schema::{Metafile, Root, Signed, Snapshot as SnapshotRole, Targets, Timestamp as TimestampRole};
 
 use super::error::TrustError;
-use super::key::hex;
-use super::public;
 use super::root::TrustRoot;
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
+
+pub use self::form::{TIMESTAMP_FILE, parse, root_file, snapshot_file, targets_file, to_bytes};
+pub(super) use self::roots::verify_rotation;
+pub use self::roots::{check_root, verify_roots};
+pub use self::signatures::{check_signatures, sign};
+pub(super) use self::signatures::{insert_signature, meets_threshold, payload};
 
 /// The version of the TUF specification that the metadata says it follows.
 pub const SPEC_VERSION: &str = "1.0.0";
@@ -39,8 +40,6 @@ pub const SPEC_VERSION: &str = "1.0.0";
 pub const MAX_VERSION: u64 = (1 << 53) - 1;
 /// Bytes of a root, timestamp or snapshot file: a root with a dozen keys takes 6 KiB.
 pub const SMALL_METADATA_BYTES: u64 = 64 << 10;
-/// The name of the timestamp file.
-pub const TIMESTAMP_FILE: &str = "timestamp.json";
 
 /// Metadata files by their names below `metadata/`: `1.root.json`, `timestamp.json`, `7.snapshot.json`, `7.targets.json`.
 pub type MetadataFiles = BTreeMap<String, Vec<u8>>;
@@ -104,226 +103,6 @@ impl VerifiedMetadata {
     }
 }
 
-/// The one form in which metadata is written: JSON without blanks, keys sorted.
-pub fn to_bytes<T: Serialize>(signed: &Signed<T>) -> Vec<u8> {
-    let value = serde_json::to_value(signed).expect("metadata is strings, numbers and maps, which have a JSON form");
-    serde_json::to_vec(&value).expect("a JSON value always has a text")
-}
-
-/// Reads metadata and refuses every form but that of [`to_bytes`].
-///
-/// # Errors
-/// When it is no metadata of this role, or not in that form.
-pub fn parse<T: Role + Serialize + DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<Signed<T>, TrustError> {
-    let refuse = |reason: String| TrustError::Metadata { file: file.to_owned(), reason };
-    let signed: Signed<T> = serde_json::from_slice(bytes).map_err(|e| refuse(e.to_string()))?;
-    if to_bytes(&signed) != bytes {
-        return Err(refuse("it is not in canonical form (compact JSON with sorted keys, each once)".to_owned()));
-    }
-    Ok(signed)
-}
-
-/// Refuses any signature that is not by a key of the role in one of `roots`, is out of order or there twice, does not fit,
-/// or is not written in lower-case digits. TUF itself only counts the good ones; asking for no others leaves a signed
-/// file exactly one form.
-///
-/// # Errors
-/// For the first such signature.
-pub fn check_signatures<T: Role + Serialize + Clone>(
-    file: &str,
-    role: &Signed<T>,
-    roots: &[&Root],
-) -> Result<(), TrustError> {
-    let mut before: Option<&[u8]> = None;
-    for signature in &role.signatures {
-        let keyid = hex(&signature.keyid);
-        if !in_lower_case(&signature.keyid) || !in_lower_case(&signature.sig) {
-            let reason = "a signature is not written in lower-case hexadecimal digits".to_owned();
-            return Err(TrustError::Metadata { file: file.to_owned(), reason });
-        }
-        if before.is_some_and(|before| before >= &signature.keyid[..]) {
-            let reason = "its signatures are not in the order of their key ids, each once".to_owned();
-            return Err(TrustError::Metadata { file: file.to_owned(), reason });
-        }
-        before = Some(&signature.keyid);
-        let naming: Vec<&&Root> = roots
-            .iter()
-            .filter(|r| r.roles.get(&T::TYPE).is_some_and(|k| k.keyids.contains(&signature.keyid)))
-            .collect();
-        if naming.is_empty() {
-            return Err(TrustError::UnknownKey { file: file.to_owned(), keyid });
-        }
-        let alone = Signed { signed: role.signed.clone(), signatures: vec![signature.clone()] };
-        if !naming.iter().any(|root| asking_for_one::<T>(root).verify_role(&alone).is_ok()) {
-            return Err(TrustError::Signature { file: file.to_owned(), keyid });
-        }
-    }
-    Ok(())
-}
-
-/// The same root when it asks for one signature, so that signatures can be looked at one by one.
-fn asking_for_one<T: Role>(root: &Root) -> Root {
-    let mut root = root.clone();
-    if let Some(keys) = root.roles.get_mut(&T::TYPE) {
-        keys.threshold = std::num::NonZeroU64::MIN;
-    }
-    root
-}
-
-fn in_lower_case(digits: &Decoded<Hex>) -> bool {
-    serde_json::to_value(digits).is_ok_and(|text| text == hex(digits))
-}
-
-pub(super) fn meets_threshold<T: Role + Serialize>(
-    file: &str,
-    role: &Signed<T>,
-    root: &Root,
-) -> Result<(), TrustError> {
-    root.verify_role(role).map_err(|_| {
-        let keys = root.roles.get(&T::TYPE);
-        TrustError::Threshold {
-            file: file.to_owned(),
-            found: keys.map_or(0, |k| role.signatures.iter().filter(|s| k.keyids.contains(&s.keyid)).count() as u64),
-            threshold: keys.map_or(1, |k| k.threshold.get()),
-        }
-    })
-}
-
-/// Refuses a root that could not do its work: another specification, weak keys, thresholds that can't be reached.
-///
-/// # Errors
-/// With what is wrong.
-pub fn check_root(file: &str, root: &Root) -> Result<(), TrustError> {
-    let refuse = |reason: String| Err(TrustError::Metadata { file: file.to_owned(), reason });
-    if root.spec_version != SPEC_VERSION || !root.consistent_snapshot {
-        return refuse(format!("it must follow TUF {SPEC_VERSION} with consistent snapshots"));
-    }
-    if root.keys.values().any(|key| !matches!(key, Key::Ecdsa { .. } | Key::Ed25519 { .. })) {
-        return refuse("it names a key that is neither ECDSA P-256 nor Ed25519".to_owned());
-    }
-    // A key in another spelling has another id, and could count twice towards a threshold.
-    if root.keys.values().any(|key| !is_in_one_form(key)) {
-        return refuse("it names a key in another form than the one that gapscan writes".to_owned());
-    }
-    for role in [RoleType::Root, RoleType::Targets, RoleType::Snapshot, RoleType::Timestamp] {
-        let Some(keys) = root.roles.get(&role) else { return refuse(format!("it has no role {role}")) };
-        let mut ids: Vec<&[u8]> = keys.keyids.iter().map(|id| &id[..]).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        if ids.len() != keys.keyids.len() || keys.keyids.iter().any(|id| !root.keys.contains_key(id)) {
-            return refuse(format!("the keys of role {role} are there twice or not at all"));
-        }
-        if keys.threshold.get() > ids.len() as u64 {
-            return refuse(format!("role {role} asks for {} of {} keys", keys.threshold, ids.len()));
-        }
-    }
-    Ok(())
-}
-
-/// Whether a key has no field of its own and its public half is written as this program writes it: PEM with the uncompressed
-/// point for ECDSA P-256, 64 lower-case digits for Ed25519.
-fn is_in_one_form(key: &Key) -> bool {
-    match key {
-        Key::Ecdsa { keyval, _extra, .. } => {
-            let (written, _) = public::of_point(&keyval.public);
-            // 4 is the mark of an uncompressed point (SEC 1, section 2.3.3).
-            keyval.public.len() == 65
-                && keyval.public[0] == 4
-                && serde_json::to_value(key).ok() == serde_json::to_value(written).ok()
-        }
-        Key::Ed25519 { keyval, _extra, .. } => {
-            keyval.public.len() == 32 && _extra.is_empty() && keyval._extra.is_empty() && in_lower_case(&keyval.public)
-        }
-        Key::Rsa { .. } | Key::EcdsaOld { .. } => false,
-    }
-}
-
-/// Verifies a chain of roots `1.root.json`, `2.root.json`, ...: each is signed by its own keys and by those of the one
-/// before, no version is left out, and the pinned root is one of them. Gives the last.
-///
-/// # Errors
-/// When any of this does not hold.
-pub fn verify_roots(files: &[&[u8]], pinned: &TrustRoot) -> Result<Signed<Root>, TrustError> {
-    let mut last: Option<Signed<Root>> = None;
-    for (index, bytes) in files.iter().enumerate() {
-        let version = index as u64 + 1;
-        let root = verify_root(&root_file(version), version, bytes, last.as_ref().map(|l| &l.signed))?;
-        if version == pinned.version() && *bytes != pinned.bytes() {
-            return Err(TrustError::OtherRoot(format!(
-                "its root {version} has the fingerprint {}, and the pinned one has {}",
-                Digest::of(bytes),
-                pinned.fingerprint()
-            )));
-        }
-        last = Some(root);
-    }
-    match last {
-        Some(last) if last.signed.version.get() >= pinned.version() => Ok(last),
-        last => Err(TrustError::OtherRoot(format!(
-            "it ends at root {}, and the pinned root is {}",
-            last.map_or(0, |l| l.signed.version.get()),
-            pinned.version()
-        ))),
-    }
-}
-
-/// Verifies that these bytes are the next root after `before`, as [`verify_roots`] does for each step of a chain.
-///
-/// # Errors
-/// When they are not.
-pub(super) fn verify_rotation(before: &Root, bytes: &[u8]) -> Result<Signed<Root>, TrustError> {
-    let file = root_file(before.version.get().saturating_add(1));
-    verify_root(&file, before.version.get().saturating_add(1), bytes, Some(before))
-}
-
-fn verify_root(file: &str, version: u64, bytes: &[u8], before: Option<&Root>) -> Result<Signed<Root>, TrustError> {
-    let root: Signed<Root> = parse(file, bytes)?;
-    check_root(file, &root.signed)?;
-    if root.signed.version.get() != version {
-        let reason = format!("it says that it is version {}", root.signed.version);
-        return Err(TrustError::Metadata { file: file.to_owned(), reason });
-    }
-    let mut roots = vec![&root.signed];
-    roots.extend(before);
-    check_signatures(file, &root, &roots)?;
-    for root_of in roots {
-        meets_threshold(file, &root, root_of)?;
-    }
-    Ok(root)
-}
-
-/// `N.root.json`
-pub fn root_file(version: u64) -> String {
-    format!("{version}.root.json")
-}
-
-/// The name of the snapshot file that a timestamp file speaks of. Nothing is verified by this.
-///
-/// # Errors
-/// When it is no timestamp file, or speaks of none.
-pub fn snapshot_file(timestamp: &[u8]) -> Result<String, TrustError> {
-    let role: Signed<TimestampRole> = parse(TIMESTAMP_FILE, timestamp)?;
-    match role.signed.meta.get("snapshot.json") {
-        Some(meta) => Ok(format!("{}.snapshot.json", meta.version)),
-        None => Err(TrustError::Metadata {
-            file: TIMESTAMP_FILE.to_owned(),
-            reason: "it names no snapshot.json".to_owned(),
-        }),
-    }
-}
-
-/// The name of the targets file that a snapshot file speaks of. Nothing is verified by this.
-///
-/// # Errors
-/// When it is no snapshot file, or speaks of none.
-pub fn targets_file(name: &str, snapshot: &[u8]) -> Result<String, TrustError> {
-    let role: Signed<SnapshotRole> = parse(name, snapshot)?;
-    match role.signed.meta.get("targets.json") {
-        Some(meta) => Ok(format!("{}.targets.json", meta.version)),
-        None => Err(TrustError::Metadata { file: name.to_owned(), reason: "it names no targets.json".to_owned() }),
-    }
-}
-
 /// How many signatures metadata must have to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signatures {
@@ -377,48 +156,66 @@ pub(super) fn examine(
         meets_threshold(&targets_name, &targets, &root.signed)?;
     }
 
-    let version = targets.signed.version.get();
-    let refuse = |file: &str, reason: String| Err(TrustError::Metadata { file: file.to_owned(), reason });
-    if version > MAX_VERSION {
-        return refuse(&targets_name, format!("its version {version} is higher than {MAX_VERSION}"));
-    }
-    if timestamp.signed.version.get() != version || snapshot.signed.version.get() != version {
-        return refuse(&targets_name, "timestamp, snapshot and targets are not of one version".to_owned());
-    }
-    if targets.signed.delegations.is_some() {
-        return refuse(&targets_name, "it delegates to other keys, which a bundle never does".to_owned());
-    }
-    // Whether there is one was found out above; which version it is was compared.
-    let alone = |meta: &HashMap<String, Metafile>| {
-        meta.len() == 1 && meta.values().all(|m| m.length.is_none() && m.hashes.is_none() && m._extra.is_empty())
-    };
-    for (name, meta) in [(TIMESTAMP_FILE, &timestamp.signed.meta), (snapshot_name.as_str(), &snapshot.signed.meta)] {
-        if !alone(meta) {
-            return refuse(name, "it says more than the version of one file".to_owned());
-        }
-    }
-    for (role, spec_version, expires) in [
-        ("root", &root.signed.spec_version, root.signed.expires),
-        ("timestamp", &timestamp.signed.spec_version, timestamp.signed.expires),
-        ("snapshot", &snapshot.signed.spec_version, snapshot.signed.expires),
-        ("targets", &targets.signed.spec_version, targets.signed.expires),
-    ] {
-        if spec_version != SPEC_VERSION {
-            return refuse(role, format!("it must follow TUF {SPEC_VERSION}"));
-        }
-        // Its life ends with that very second (TUF 5.3.10: the time of expiry must be higher).
-        if now >= expires {
-            return Err(TrustError::Expired { role, expires, now });
-        }
-    }
-    Ok(Examined {
+    let examined = Examined {
         lineage: Digest::of(roots[0]),
         root_digests: roots.iter().map(Digest::of).collect(),
         root: root.signed,
         timestamp,
         snapshot: (snapshot_name, snapshot),
         targets: (targets_name, targets),
-    })
+    };
+    examined.fits_together()?;
+    examined.is_current(now)?;
+    Ok(examined)
+}
+
+impl Examined {
+    /// One version, and nothing said beyond it.
+    fn fits_together(&self) -> Result<(), TrustError> {
+        let Self { timestamp, snapshot: (snapshot_name, snapshot), targets: (targets_name, targets), .. } = self;
+        let version = targets.signed.version.get();
+        let refuse = |file: &str, reason: String| Err(TrustError::Metadata { file: file.to_owned(), reason });
+        if version > MAX_VERSION {
+            return refuse(targets_name, format!("its version {version} is higher than {MAX_VERSION}"));
+        }
+        if timestamp.signed.version.get() != version || snapshot.signed.version.get() != version {
+            return refuse(targets_name, "timestamp, snapshot and targets are not of one version".to_owned());
+        }
+        if targets.signed.delegations.is_some() {
+            return refuse(targets_name, "it delegates to other keys, which a bundle never does".to_owned());
+        }
+        // Whether there is one was found out when its name was read; which version it is was compared.
+        let alone = |meta: &HashMap<String, Metafile>| {
+            meta.len() == 1 && meta.values().all(|m| m.length.is_none() && m.hashes.is_none() && m._extra.is_empty())
+        };
+        for (name, meta) in [(TIMESTAMP_FILE, &timestamp.signed.meta), (snapshot_name, &snapshot.signed.meta)] {
+            if !alone(meta) {
+                return refuse(name, "it says more than the version of one file".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// All of it is valid at this time.
+    fn is_current(&self, now: Timestamp) -> Result<(), TrustError> {
+        let Self { root, timestamp, snapshot: (_, snapshot), targets: (_, targets), .. } = self;
+        for (role, spec_version, expires) in [
+            ("root", &root.spec_version, root.expires),
+            ("timestamp", &timestamp.signed.spec_version, timestamp.signed.expires),
+            ("snapshot", &snapshot.signed.spec_version, snapshot.signed.expires),
+            ("targets", &targets.signed.spec_version, targets.signed.expires),
+        ] {
+            if spec_version != SPEC_VERSION {
+                let reason = format!("it must follow TUF {SPEC_VERSION}");
+                return Err(TrustError::Metadata { file: role.to_owned(), reason });
+            }
+            // Its life ends with that very second (TUF 5.3.10: the time of expiry must be higher).
+            if now >= expires {
+                return Err(TrustError::Expired { role, expires, now });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Verifies the metadata of a bundle against the pinned root, all of it and nothing besides.
@@ -433,7 +230,7 @@ pub async fn verify(
 ) -> Result<VerifiedMetadata, TrustError> {
     let Examined { root, timestamp, snapshot: (_, snapshot), targets: (_, targets), lineage, root_digests } =
         examine(&files, pinned, limits, now, Signatures::Enough)?;
-    load_with_tough(&files, pinned, limits).await?;
+    client::load_with_tough(&files, pinned, limits).await?;
     Ok(VerifiedMetadata {
         lineage,
         root_digests,
@@ -443,87 +240,6 @@ pub async fn verify(
         targets: targets.signed,
         files,
     })
-}
-
-/// The TUF client workflow as `tough` does it, over the files in memory. It keeps its datastore in a temporary folder of
-/// a few KiB, because it has no way to go without: what it writes there on the way is neither atomic nor tied to the
-/// content that was really loaded, so versions are remembered by [`super::remembered`] instead.
-async fn load_with_tough(files: &MetadataFiles, pinned: &TrustRoot, limits: &Limits) -> Result<(), TrustError> {
-    let base: Url = "bundle:///metadata/".parse().expect("a constant URL");
-    let loaded = RepositoryLoader::new(&pinned.bytes(), base.clone(), base)
-        .transport(InMemory(files.clone()))
-        .expiration_enforcement(ExpirationEnforcement::Safe)
-        .limits(tough::Limits {
-            max_root_size: SMALL_METADATA_BYTES,
-            max_targets_size: limits.metadata_bytes,
-            max_timestamp_size: SMALL_METADATA_BYTES,
-            max_snapshot_size: SMALL_METADATA_BYTES,
-            max_root_updates: limits.root_rotations,
-        })
-        .load()
-        .await;
-    use tough::error::Error;
-    match loaded {
-        Ok(_) => Ok(()),
-        Err(
-            error @ (Error::DatastoreInit { .. }
-            | Error::DatastoreCreate { .. }
-            | Error::DatastoreOpen { .. }
-            | Error::DatastoreRemove { .. }),
-        ) => Err(TrustError::Scratch(Box::new(error))),
-        Err(error) => Err(TrustError::Tuf(Box::new(error))),
-    }
-}
-
-/// Serves the metadata files to `tough`.
-#[derive(Clone, Debug)]
-struct InMemory(MetadataFiles);
-
-#[async_trait::async_trait]
-impl Transport for InMemory {
-    async fn fetch(&self, url: Url) -> Result<TransportStream, TransportError> {
-        let name = url.path().strip_prefix("/metadata/").unwrap_or_default();
-        match self.0.get(name) {
-            Some(bytes) => {
-                let bytes = bytes::Bytes::copy_from_slice(bytes);
-                Ok(Box::pin(futures::stream::once(std::future::ready(Ok(bytes)))))
-            }
-            None => Err(TransportError::new(TransportErrorKind::FileNotFound, url)),
-        }
-    }
-}
-
-/// Signs a role with these keys, which must be those of the role; the signatures are in the order of the key ids.
-///
-/// # Errors
-/// When the role has no canonical form.
-pub fn sign<T: Role + Serialize>(role: T, keys: &[&super::key::RoleKey]) -> Result<Signed<T>, TrustError> {
-    let message =
-        role.canonical_form().map_err(|e| TrustError::Metadata { file: T::TYPE.to_string(), reason: e.to_string() })?;
-    let mut signatures: Vec<Signature> =
-        keys.iter().map(|key| Signature { keyid: key.id().clone(), sig: key.sign(&message).into() }).collect();
-    signatures.sort_by(|a, b| a.keyid[..].cmp(&b.keyid[..]));
-    signatures.dedup_by(|a, b| a.keyid == b.keyid);
-    Ok(Signed { signed: role, signatures })
-}
-
-/// Adds a signature by this key in its place; one by the same key that is there stays. Says whether it was added.
-pub(super) fn insert_signature<T>(role: &mut Signed<T>, keyid: &Decoded<Hex>, signature: Vec<u8>) -> bool {
-    match role.signatures.binary_search_by(|s| s.keyid[..].cmp(&keyid[..])) {
-        Ok(_) => false,
-        Err(at) => {
-            role.signatures.insert(at, Signature { keyid: keyid.clone(), sig: signature.into() });
-            true
-        }
-    }
-}
-
-/// The exact bytes that signatures of a role are made over: the canonical JSON (OLPC) of `signed`.
-///
-/// # Errors
-/// When it has no such form.
-pub(super) fn payload<T: Role + Serialize>(role: &Signed<T>) -> Result<Vec<u8>, TrustError> {
-    role.signed.canonical_form().map_err(|e| TrustError::Metadata { file: T::TYPE.to_string(), reason: e.to_string() })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Where the passphrase of the role keys comes from.
 
+use std::env::VarError;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
@@ -66,8 +67,15 @@ impl PassphraseSource {
             let text = Zeroizing::new(text);
             return Passphrase::new(text.lines().next().unwrap_or_default().to_owned());
         }
-        if let Ok(text) = std::env::var(PASSPHRASE_VARIABLE) {
-            return Passphrase::new(text);
+        match std::env::var(PASSPHRASE_VARIABLE) {
+            Ok(text) => return Passphrase::new(text),
+            Err(VarError::NotPresent) => {}
+            Err(VarError::NotUnicode(_)) => {
+                return Err(TrustError::Passphrase {
+                    place: format!("from the environment ({PASSPHRASE_VARIABLE})"),
+                    source: io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8"),
+                });
+            }
         }
         let failed = |source| TrustError::Passphrase { place: "from the terminal".to_owned(), source };
         if !io::stdin().is_terminal() {

@@ -18,7 +18,7 @@ use crate::base::file::{self, FileError};
 use crate::base::quantity::Span;
 
 /// The extra field of the root that carries [`RootPolicy`].
-pub(super) const POLICY_FIELD: &str = "gapscan";
+pub(in crate::trust) const POLICY_FIELD: &str = "gapscan";
 /// The folder of the role keys, beside the roots.
 pub const KEYS_FOLDER: &str = "keys";
 /// The roles, in the order in which they are shown.

@@ -8,93 +8,44 @@
 //! signed); a process that is killed (every file is written whole, `N.root.json` before `root.json`, and the next call
 //! mends the rest).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod change;
+mod local;
+mod pending;
+
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Deserialize;
-use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::{RoleType, Root, Signed};
 
+use self::change::{add, set_validity};
+use self::local::{NewKey, Opened};
 use super::error::TrustError;
-use super::key::{RoleKey, hex};
+use super::key::RoleKey;
 use super::metadata::{self, SMALL_METADATA_BYTES};
-use super::passphrase::{Passphrase, PassphraseSource, Purpose};
+use super::passphrase::Purpose;
 use super::public;
-use super::root::{self, KEYS_FOLDER, POLICY_FIELD, ROLES, RootPolicy, TrustRoot, role_name};
+use super::root::{self, KEYS_FOLDER, ROLES, TrustRoot, role_name};
 use super::signer::key_files;
 use crate::base::file::{self, FileError};
-use crate::base::quantity::Span;
 use crate::base::text::brief;
 
-/// What is to be different in the next root.
-#[derive(Clone, Debug, Default)]
-pub struct RootChange {
-    /// Roles that get a new key, made here.
-    pub add: Vec<RoleType>,
-    /// Public keys in PEM that were made elsewhere, with their roles.
-    pub add_public: Vec<(RoleType, PathBuf)>,
-    /// Keys to remove: `ROLE-N` as their files here are named, or at least eight digits of an id.
-    pub remove: Vec<String>,
-    /// How many signatures a role asks for.
-    pub threshold: Vec<(RoleType, u64)>,
-    /// How long metadata of a role stays valid; for `root`, until when the root itself does, counted from now.
-    pub validity: Vec<(RoleType, Span)>,
-}
-
-impl RootChange {
-    /// Whether it asks for nothing.
-    pub fn is_empty(&self) -> bool {
-        self.add.is_empty()
-            && self.add_public.is_empty()
-            && self.remove.is_empty()
-            && self.threshold.is_empty()
-            && self.validity.is_empty()
-    }
-}
-
-/// Where the keys of this machine are and how they are opened.
-#[derive(Clone, Debug)]
-pub struct LocalKeys {
-    /// Where the passphrase comes from.
-    pub passphrase: PassphraseSource,
-    /// Whether new keys are written without one.
-    pub protection: Protection,
-}
-
-/// How a new key file is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protection {
-    /// By the passphrase.
-    Passphrase,
-    /// By nothing.
-    Unencrypted,
-}
+pub use self::change::RootChange;
+pub(super) use self::local::find_key;
+pub use self::local::{LocalKeys, Protection};
+pub use self::pending::{Missing, PendingRoot};
 
 /// A folder with a chain of roots, which nobody else changes meanwhile.
 #[derive(Debug)]
 pub struct RootFolder {
     folder: PathBuf,
     newest: TrustRoot,
+    /// How many roots a chain may have.
+    rotations: u64,
     _lock: File,
-}
-
-/// A root that is being signed.
-#[derive(Clone, Debug)]
-pub struct PendingRoot {
-    before: Root,
-    signed: Signed<Root>,
-    new_keys: Vec<(PathBuf, NewKey)>,
-}
-
-/// A key whose file is still to be written.
-#[derive(Clone, Debug)]
-struct NewKey {
-    key: Arc<RoleKey>,
-    passphrase: Option<Passphrase>,
 }
 
 /// What came of it.
@@ -104,19 +55,6 @@ pub enum Rotated {
     Done(Box<TrustRoot>),
     /// Signatures are missing; it lies there until they came.
     Waiting(PathBuf),
-}
-
-/// Signatures that a root still needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
-    /// The version of the root whose root keys are asked.
-    pub of: u64,
-    /// How many of them signed.
-    pub found: u64,
-    /// How many must.
-    pub threshold: u64,
-    /// The ids of those that did not.
-    pub keys: Vec<String>,
 }
 
 impl RootFolder {
@@ -136,7 +74,7 @@ impl RootFolder {
         if newest.bytes() != pinned.bytes() || !current.exists() {
             file::write_atomic(&current, newest.bytes(), 0o644)?;
         }
-        let this = Self { folder: folder.to_owned(), newest, _lock: lock };
+        let this = Self { folder: folder.to_owned(), newest, rotations, _lock: lock };
         this.remove_pending(this.newest.version())?;
         Ok(this)
     }
@@ -189,6 +127,13 @@ impl RootFolder {
         if change.is_empty() {
             return Err(refuse("nothing is to be different in it".to_owned()));
         }
+        if self.newest.version() >= self.rotations {
+            // No reader would follow it, and this folder could not be opened any more.
+            return Err(refuse(format!(
+                "a chain has at most {} roots; begin another one with `gapscan trust init`, and pin it",
+                self.rotations
+            )));
+        }
         if self.pending_path().exists() {
             return Err(refuse(format!(
                 "`{}` waits for signatures; add them with --sign, or remove that file to begin anew",
@@ -198,36 +143,7 @@ impl RootFolder {
         let mut opened = Opened::new(&local.passphrase);
         let before = self.newest.root();
         let mut keys = self.root_keys(before, &mut opened)?;
-        let mut next = before.clone();
-        next.version = before.version.checked_add(1).ok_or_else(|| refuse("there is no higher version".to_owned()))?;
-        for name in &change.remove {
-            self.remove(&mut next, name, &mut opened)?;
-        }
-        for (role, path) in &change.add_public {
-            let (key, id) = public::of_point(&public::read_public_key(path)?);
-            add(&mut next, *role, id, key, &path.display().to_string())?;
-        }
-        let mut new_keys: Vec<(PathBuf, NewKey)> = Vec::new();
-        for role in &change.add {
-            let key = RoleKey::generate();
-            let path = self.new_key_file(before, *role, &new_keys)?;
-            add(&mut next, *role, key.id().clone(), key.public().clone(), &path.display().to_string())?;
-            let passphrase = match local.protection {
-                Protection::Unencrypted => None,
-                Protection::Passphrase => Some(opened.passphrase(Purpose::Choose)?),
-            };
-            new_keys.push((path, NewKey { key: Arc::new(key), passphrase }));
-        }
-        for (role, threshold) in &change.threshold {
-            let threshold =
-                NonZeroU64::new(*threshold).ok_or_else(|| refuse("a role asks for at least 1 signature".to_owned()))?;
-            next.roles.entry(*role).and_modify(|keys| keys.threshold = threshold);
-        }
-        set_validity(&mut next, &self.newest.policy()?, &change.validity, now)?;
-        // A key that no role has any more is gone.
-        let used: BTreeSet<Vec<u8>> = next.roles.values().flat_map(|r| r.keyids.iter().map(|id| id.to_vec())).collect();
-        next.keys.retain(|id, _| used.contains(&id[..]));
-
+        let (next, new_keys) = self.changed(change, local.protection, &mut opened, now)?;
         let unusable = |error: TrustError| match error {
             TrustError::Metadata { reason, .. } => TrustError::RootPlan(reason),
             other => other,
@@ -249,6 +165,48 @@ impl RootFolder {
         Ok(pending)
     }
 
+    /// What the next root says, and the keys that are made for it.
+    fn changed(
+        &self,
+        change: &RootChange,
+        protection: Protection,
+        opened: &mut Opened<'_>,
+        now: Timestamp,
+    ) -> Result<(Root, Vec<(PathBuf, NewKey)>), TrustError> {
+        let refuse = TrustError::RootPlan;
+        let before = self.newest.root();
+        let mut next = before.clone();
+        next.version = before.version.checked_add(1).ok_or_else(|| refuse("there is no higher version".to_owned()))?;
+        for name in &change.remove {
+            self.remove(&mut next, name, opened)?;
+        }
+        for (role, path) in &change.add_public {
+            let (key, id) = public::of_point(&public::read_public_key(path)?);
+            add(&mut next, *role, id, key, &path.display().to_string())?;
+        }
+        let mut new_keys: Vec<(PathBuf, NewKey)> = Vec::new();
+        for role in &change.add {
+            let key = RoleKey::generate();
+            let path = self.new_key_file(before, *role, &new_keys)?;
+            add(&mut next, *role, key.id().clone(), key.public().clone(), &path.display().to_string())?;
+            let passphrase = match protection {
+                Protection::Unencrypted => None,
+                Protection::Passphrase => Some(opened.passphrase(Purpose::Choose)?),
+            };
+            new_keys.push((path, NewKey { key: Arc::new(key), passphrase }));
+        }
+        for (role, threshold) in &change.threshold {
+            let threshold =
+                NonZeroU64::new(*threshold).ok_or_else(|| refuse("a role asks for at least 1 signature".to_owned()))?;
+            next.roles.entry(*role).and_modify(|keys| keys.threshold = threshold);
+        }
+        set_validity(&mut next, &self.newest.policy()?, &change.validity, now)?;
+        // A key that no role has any more is gone.
+        let used: BTreeSet<Vec<u8>> = next.roles.values().flat_map(|r| r.keyids.iter().map(|id| id.to_vec())).collect();
+        next.keys.retain(|id, _| used.contains(&id[..]));
+        Ok((next, new_keys))
+    }
+
     /// Adds the signatures of the root keys that are here. Gives the ids of those that signed now.
     ///
     /// # Errors
@@ -266,6 +224,10 @@ impl RootFolder {
     /// When a file can't be written; then the roots that were there are still there.
     pub fn keep(&self, pending: &PendingRoot) -> Result<Rotated, TrustError> {
         pending.check()?;
+        let bytes = metadata::to_bytes(&pending.signed);
+        if bytes.len() as u64 > SMALL_METADATA_BYTES {
+            return Err(TrustError::RootPlan(format!("it would have more than {SMALL_METADATA_BYTES} bytes")));
+        }
         let keys = self.folder.join(KEYS_FOLDER);
         if !pending.new_keys.is_empty() {
             fs::create_dir_all(&keys).map_err(|source| FileError::Write { path: keys.clone(), source })?;
@@ -273,10 +235,6 @@ impl RootFolder {
         // Before the root that names them: a key without a root is of no use, a root without its key could be the end.
         for (path, new) in &pending.new_keys {
             new.key.write(path, new.passphrase.as_ref())?;
-        }
-        let bytes = metadata::to_bytes(&pending.signed);
-        if bytes.len() as u64 > SMALL_METADATA_BYTES {
-            return Err(TrustError::RootPlan(format!("it would have more than {SMALL_METADATA_BYTES} bytes")));
         }
         if !pending.missing().is_empty() {
             file::write_atomic(&self.pending_path(), &bytes, 0o644)?;
@@ -345,214 +303,6 @@ impl RootFolder {
             false => Err(TrustError::RootPlan(format!("key `{}` is not in the root that there is", brief(name)))),
         }
     }
-}
-
-impl PendingRoot {
-    /// What it will say.
-    pub fn root(&self) -> &Root {
-        &self.signed.signed
-    }
-
-    /// The exact bytes that are to be signed.
-    ///
-    /// # Errors
-    /// When they can't be made.
-    pub fn payload(&self) -> Result<Vec<u8>, TrustError> {
-        metadata::payload(&self.signed)
-    }
-
-    /// What is different from the root before, a line each.
-    pub fn changes(&self) -> Vec<String> {
-        let (before, after) = (&self.before, &self.signed.signed);
-        let mut lines = Vec::new();
-        for role in ROLES {
-            let name = role_name(role);
-            let ids = |root: &Root| -> BTreeSet<String> {
-                root.roles.get(&role).map(|r| r.keyids.iter().map(|id| hex(id)).collect()).unwrap_or_default()
-            };
-            let (old, new) = (ids(before), ids(after));
-            lines.extend(new.difference(&old).map(|id| format!("{name}: key {id} is added")));
-            lines.extend(old.difference(&new).map(|id| format!("{name}: key {id} is removed")));
-            let threshold = |root: &Root| root.roles.get(&role).map_or(0, |r| r.threshold.get());
-            if threshold(before) != threshold(after) {
-                lines.push(format!("{name}: asks for {} signatures, before {}", threshold(after), threshold(before)));
-            }
-        }
-        if before.expires != after.expires {
-            lines.push(format!("root: expires {}, before {}", after.expires, before.expires));
-        }
-        let policy = |root: &Root| {
-            root._extra.get(POLICY_FIELD).and_then(|value| RootPolicy::deserialize(value).ok()).unwrap_or_default()
-        };
-        let (old, new) = (policy(before), policy(after));
-        for (role, span) in &new.validity {
-            if old.validity.get(role) != Some(span) {
-                let was = old.validity.get(role).map_or("nothing".to_owned(), |span| span.to_string());
-                lines.push(format!("{}: metadata is valid for {span}, before {was}", brief(role)));
-            }
-        }
-        lines.extend(
-            old.validity
-                .keys()
-                .filter(|role| !new.validity.contains_key(*role))
-                .map(|role| format!("{}: how long metadata is valid is not limited any more", brief(role))),
-        );
-        for field in before._extra.keys().chain(after._extra.keys()).collect::<BTreeSet<_>>() {
-            if field != POLICY_FIELD && before._extra.get(field) != after._extra.get(field) {
-                lines.push(format!("the field `{}`, which this gapscan does not know, is other", brief(field)));
-            }
-        }
-        lines
-    }
-
-    /// Adds a signature that was made elsewhere. The key is named by its id or at least eight digits of it. Says whether it
-    /// was not there yet.
-    ///
-    /// # Errors
-    /// When the key may not sign this root, or the signature does not fit.
-    pub fn add(&mut self, key: &str, signature: Vec<u8>) -> Result<bool, TrustError> {
-        let id = find_key(&self.before, key).or_else(|_| find_key(&self.signed.signed, key))?;
-        let mut with = self.clone();
-        if !metadata::insert_signature(&mut with.signed, &id, signature) {
-            return Ok(false);
-        }
-        with.check()?;
-        *self = with;
-        Ok(true)
-    }
-
-    fn sign_with(&mut self, keys: &[Arc<RoleKey>]) -> Result<Vec<String>, TrustError> {
-        let message = self.payload()?;
-        let mut signed = Vec::new();
-        for key in keys {
-            if metadata::insert_signature(&mut self.signed, key.id(), key.sign(&message)) {
-                signed.push(key.id_hex());
-            }
-        }
-        self.check()?;
-        Ok(signed)
-    }
-
-    /// The signatures that are still to come; none when it is a root.
-    pub fn missing(&self) -> Vec<Missing> {
-        let have: BTreeSet<&[u8]> = self.signed.signatures.iter().map(|s| &s.keyid[..]).collect();
-        let of = |root: &Root| {
-            let role = root.roles.get(&RoleType::Root)?;
-            let (there, absent): (Vec<_>, Vec<_>) = role.keyids.iter().partition(|id| have.contains(&id[..]));
-            let (found, threshold) = (there.len() as u64, role.threshold.get());
-            (found < threshold).then(|| Missing {
-                of: root.version.get(),
-                found,
-                threshold,
-                keys: absent.into_iter().map(|id| hex(id)).collect(),
-            })
-        };
-        [of(&self.before), of(&self.signed.signed)].into_iter().flatten().collect()
-    }
-
-    /// Refuses what could not become the next root.
-    fn check(&self) -> Result<(), TrustError> {
-        let next = &self.signed.signed;
-        let file = metadata::root_file(self.before.version.get() + 1);
-        metadata::check_root(&file, next)?;
-        if next.version.get() != self.before.version.get() + 1 {
-            let reason = format!("it is version {}, and {} is next", next.version, self.before.version.get() + 1);
-            return Err(TrustError::Metadata { file, reason });
-        }
-        metadata::check_signatures(&file, &self.signed, &[&self.before, next])
-    }
-}
-
-/// The passphrase of the keys here, asked for once.
-struct Opened<'a> {
-    source: &'a PassphraseSource,
-    known: Option<Passphrase>,
-    keys: BTreeMap<PathBuf, Arc<RoleKey>>,
-}
-
-impl<'a> Opened<'a> {
-    fn new(source: &'a PassphraseSource) -> Self {
-        Self { source, known: None, keys: BTreeMap::new() }
-    }
-
-    fn passphrase(&mut self, purpose: Purpose) -> Result<Passphrase, TrustError> {
-        if let Some(known) = &self.known {
-            return Ok(known.clone());
-        }
-        let passphrase = self.source.get(purpose)?;
-        self.known = Some(passphrase.clone());
-        Ok(passphrase)
-    }
-
-    fn read(&mut self, path: &Path) -> Result<Arc<RoleKey>, TrustError> {
-        if let Some(key) = self.keys.get(path) {
-            return Ok(Arc::clone(key));
-        }
-        let key = Arc::new(RoleKey::read(path, &mut || self.passphrase(Purpose::Open))?);
-        self.keys.insert(path.to_owned(), Arc::clone(&key));
-        Ok(key)
-    }
-}
-
-/// The one key of a root whose id begins with these digits.
-///
-/// # Errors
-/// When they are fewer than eight, or fit no key or several.
-pub(super) fn find_key(root: &Root, prefix: &str) -> Result<Decoded<Hex>, TrustError> {
-    let refuse = |reason: &str| TrustError::NoSuchKey { key: brief(prefix), reason: reason.to_owned() };
-    if prefix.len() < 8 || !prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-        return Err(refuse("a key is named by at least eight lower-case hexadecimal digits of its id"));
-    }
-    let mut found = root.keys.keys().filter(|id| hex(id).starts_with(prefix));
-    match (found.next(), found.next()) {
-        (Some(id), None) => Ok(id.clone()),
-        (None, _) => Err(refuse("the root has no such key")),
-        (Some(_), Some(_)) => Err(refuse("several keys of the root begin so")),
-    }
-}
-
-fn add(
-    root: &mut Root,
-    role: RoleType,
-    id: Decoded<Hex>,
-    key: tough::schema::key::Key,
-    what: &str,
-) -> Result<(), TrustError> {
-    let Some(keys) = root.roles.get_mut(&role) else {
-        return Err(TrustError::RootPlan(format!("it has no role {}", role_name(role))));
-    };
-    if keys.keyids.contains(&id) {
-        return Err(TrustError::RootPlan(format!("`{what}` is a key of {} already", role_name(role))));
-    }
-    keys.keyids.push(id.clone());
-    keys.keyids.sort_by(|a, b| a[..].cmp(&b[..]));
-    root.keys.insert(id, key);
-    Ok(())
-}
-
-fn set_validity(
-    root: &mut Root,
-    policy: &RootPolicy,
-    validity: &[(RoleType, Span)],
-    now: Timestamp,
-) -> Result<(), TrustError> {
-    let mut policy = policy.clone();
-    for (role, span) in validity {
-        if *role == RoleType::Root {
-            root.expires = root::expiry(now, *span)?;
-        } else {
-            policy.validity.insert(role_name(*role).to_owned(), *span);
-        }
-    }
-    if root.expires <= now {
-        return Err(TrustError::RootPlan(format!(
-            "it would be expired, as the one before is since {}; say how long it is to be valid, as --expires root=3650d",
-            root.expires
-        )));
-    }
-    let policy = serde_json::to_value(policy).expect("a map of strings has a JSON form");
-    root._extra.insert(POLICY_FIELD.to_owned(), policy);
-    Ok(())
 }
 
 #[cfg(test)]

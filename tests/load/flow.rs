@@ -53,6 +53,12 @@ fn a_load_leaves_a_signed_receipt_each_time() {
     let output = enclave.load(&["out.tar", "--receipt", "copy"]);
     success(&output);
     let text = message(&output);
+    let root = enclave.gapscan(&["trust", "show", "trust"]);
+    let root = String::from_utf8_lossy(&root.stdout).into_owned();
+    for line in ["fingerprint  ", "spoken       "].map(|name| root.lines().find_map(|line| line.strip_prefix(name))) {
+        let said = line.expect("trust show says it");
+        assert!(text.contains(said), "{said}: {text}");
+    }
     let registry = enclave.served.address.replace(':', "=");
     let place = format!("gapscan-state/receipts/content.1.{registry}+a.receipt");
     assert!(text.contains(&format!("receipt: {place}\n")), "{text}");

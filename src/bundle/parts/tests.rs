@@ -1,6 +1,13 @@
 use proptest::prelude::*;
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
 use super::*;
+use crate::base::digest::Digest;
+use crate::base::exit::{Classify, ExitClass};
 
 struct Media {
     folder: tempfile::TempDir,
@@ -151,7 +158,7 @@ fn the_beginning_can_be_read_up_to_the_first_gap() {
     fs::remove_file(&places[2]).expect("removed");
     let set = PartSet::find(&[media.folder.path().to_owned()]).expect("found");
     let mut bytes = Vec::new();
-    let error = set.from_start().read_to_end(&mut bytes).expect_err("a gap");
+    let error = Read::read_to_end(&mut set.beginning(), &mut bytes).expect_err("a gap");
     assert_eq!(missing_part(&error), Some(MissingPart { number: 3 }));
     assert_eq!(bytes, whole[..2048]);
 }
@@ -176,4 +183,45 @@ fn a_damaged_place_is_blamed_on_its_part_and_the_sums_tell_which_of_two() {
 fn numbers_are_listed_as_people_write_them() {
     assert_eq!(list([1, 2, 4, 6, 7, 8]), "1, 2, 4, 6-8");
     assert_eq!(list((0..60).map(|n| n * 2)).matches(',').count(), 19);
+}
+
+fn told(error: BundleError) -> PartsTrouble {
+    match error {
+        BundleError::Parts(PartsError::Broken { trouble, .. }) => trouble,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_wrong_in_the_beginning_is_told_by_the_parts_numbers() {
+    let (media, whole) = (Media::new(), whole(4096));
+    let places = media.cut("out.tar", &whole, 1024);
+    let find = || PartSet::find(&places).expect("found");
+    let damage = |offset, size| BundleError::Digest {
+        entry: "index.json".to_owned(),
+        offset,
+        size,
+        expected: Digest::of("a"),
+        found: Digest::of("b"),
+    };
+    let numbers = |error| told(find().in_beginning(error)).numbers().collect::<Vec<_>>();
+    assert_eq!(numbers(damage(1024, 100)), [1], "it ends with part 1");
+    assert_eq!(numbers(damage(1025, 100)), [1, 2]);
+    let refused = find().in_beginning(BundleError::Contents("no label".to_owned()));
+    assert!(matches!(refused, BundleError::Contents(_)), "it is about no place");
+
+    // The last one may be shorter, and so what it ends with is not blamed on it.
+    fs::write(&places[3], &whole[..100]).expect("shorter");
+    let refused = find().in_beginning(BundleError::Contents("no label".to_owned()));
+    assert!(matches!(refused, BundleError::Contents(_)), "{refused}");
+
+    // A part that was cut moves everything behind it, so that damage seems to be where there is none.
+    fs::write(&places[0], &whole[..1000]).expect("cut");
+    let trouble = told(find().in_beginning(damage(2000, 100)));
+    let cut = Lack::Length { path: places[0].clone(), found: 1000, expected: 1024 };
+    assert_eq!((trouble.lacking, trouble.damaged), (vec![(1, cut)], Vec::new()));
+    let unread = told(find().in_beginning(BundleError::Contents("no label".to_owned())));
+    assert_eq!(unread.numbers().collect::<Vec<_>>(), [1], "whatever could not be read because of it");
+    fs::write(&places[3], &whole[3072..]).expect("as it was");
+    assert_eq!(told(find().whole(4096).expect_err("part 1 is cut").into()).numbers().collect::<Vec<_>>(), [1]);
 }

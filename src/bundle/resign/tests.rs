@@ -7,9 +7,11 @@ use tough::schema::RoleType;
 use super::*;
 use crate::base::exit::{Classify, ExitClass};
 use crate::base::progress::Progress;
-use crate::base::quantity::Span;
+use crate::base::quantity::{ByteCount, Span};
+use crate::bundle::reader::BundleReader;
 use crate::bundle::sample::{Images, Sample};
-use crate::model::notice::Revocation;
+use crate::bundle::split::PartSize;
+use crate::model::notice::{Permit, Revocation};
 use crate::trust::TrustError;
 use crate::trust::key::RoleKey;
 use crate::trust::passphrase::PassphraseSource;
@@ -57,9 +59,10 @@ impl Scene {
         let path = self.sample.folder.path().join("signed.tar");
         let mut unfinished = self.open(bytes).await.expect("a bundle");
         unfinished.metadata().sign(signer).expect("signed");
-        let resigned = unfinished.write(&path, &Progress::quiet().step("sign")).await.expect("written");
+        let resigned = unfinished.write(&path, Cut::Whole, &Progress::quiet().step("sign")).await.expect("written");
         let signed = fs::read(&path).expect("the bundle");
         assert_eq!((resigned.digest, resigned.bytes), (Digest::of(&signed), signed.len() as u64));
+        assert_eq!(resigned.files, [Sum { path, digest: resigned.digest }]);
         assert!(!self.sample.folder.path().join("signed.tar.part").exists());
         signed
     }
@@ -120,6 +123,9 @@ async fn nothing_is_signed_that_a_reader_would_refuse() {
     let other = Sample::new();
     let foreign = Unfinished::open(&scene.bytes[..], &other.root, &Limits::default(), scene.sample.now).await;
     assert!(matches!(foreign.err(), Some(BundleError::Trust(TrustError::OtherRoot(_)))), "another root");
+    let early = "2025-12-31T22:59:59Z".parse().expect("a time");
+    let future = Unfinished::open(&scene.bytes[..], &scene.sample.root, &Limits::default(), early).await;
+    assert!(matches!(future.err(), Some(BundleError::Trust(TrustError::NotYetValid { .. }))), "made after now");
     let late = "2200-01-01T00:00:00Z".parse().expect("a time");
     let expired = Unfinished::open(&scene.bytes[..], &scene.sample.root, &Limits::default(), late).await;
     assert!(matches!(expired.err(), Some(BundleError::Trust(TrustError::Expired { .. }))));
@@ -139,7 +145,7 @@ async fn a_file_is_replaced_only_by_a_whole_bundle() {
         let mut unfinished =
             Unfinished::open(file, &scene.sample.root, &Limits::default(), scene.sample.now).await.expect("its head");
         unfinished.metadata().sign(&second).expect("signed");
-        let written = unfinished.write(&path, &Progress::quiet().step("sign")).await;
+        let written = unfinished.write(&path, Cut::Whole, &Progress::quiet().step("sign")).await;
         assert_eq!(written.is_ok(), good);
         assert_eq!(fs::read(&path).expect("a file") == *bytes, !good);
         assert!(!scene.sample.folder.path().join("bundle.tar.part").exists());
@@ -173,8 +179,41 @@ async fn a_signature_from_elsewhere_is_taken_only_where_it_fits() {
     assert_eq!(metadata.add(&second.id_hex()[..8], &good).expect("it fits").len(), 1);
     assert!(metadata.progress().iter().all(|role| role.found == role.threshold));
     let path = scene.sample.folder.path().join("signed.tar");
-    unfinished.write(&path, &Progress::quiet().step("sign")).await.expect("written");
+    unfinished.write(&path, Cut::Whole, &Progress::quiet().step("sign")).await.expect("written");
     scene.sample.verify(&fs::read(path).expect("a file")).await.expect("a whole bundle");
+}
+
+#[tokio::test]
+async fn a_bundle_that_is_written_in_parts_is_the_same_with_sums_of_its_own() {
+    let scene = Scene::new().await;
+    let second = Scene::signer(&scene.sample, &["targets-2"], Wanted::Add);
+    let whole = scene.signed(&scene.bytes, &second).await;
+    for part_bytes in [512, 4096, whole.len() as u64 - 512, whole.len() as u64] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("signed.tar");
+        let mut unfinished = scene.open(&scene.bytes).await.expect("a bundle");
+        unfinished.metadata().sign(&second).expect("signed");
+        assert_eq!(unfinished.archive_bytes(), whole.len() as u64, "the signature counts");
+        let size = PartSize::at_most(ByteCount::of(part_bytes)).expect("a size");
+        let step = Progress::quiet().step("sign");
+        let resigned = unfinished.write(&path, Cut::Parts(size), &step).await.expect("written");
+        let parts: Vec<Vec<u8>> = resigned.files.iter().map(|file| fs::read(&file.path).expect("a part")).collect();
+        assert_eq!(parts.concat(), whole, "{part_bytes}");
+        assert_eq!(resigned.digest, Digest::of(&whole));
+        assert!(resigned.files.iter().zip(&parts).all(|(file, part)| file.digest == Digest::of(part)));
+        assert_eq!(parts.len() as u64, (whole.len() as u64).div_ceil(part_bytes));
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), parts.len(), "nothing else is left");
+    }
+    // One that turns out to be damaged leaves nothing.
+    let mut damaged = scene.bytes.clone();
+    let last = damaged.len() - 1024 - 512;
+    damaged[last] ^= 1;
+    let folder = tempfile::tempdir().expect("a folder");
+    let size = PartSize::at_most(ByteCount::of(1024)).expect("a size");
+    let unfinished = scene.open(&damaged).await.expect("its head");
+    let step = Progress::quiet().step("sign");
+    assert!(unfinished.write(&folder.path().join("x.tar"), Cut::Parts(size), &step).await.is_err());
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
 }
 
 async fn written(sample: &Sample, version: u64, signer: &Signer, root: &TrustRoot, chain: &[Vec<u8>]) -> Vec<u8> {
@@ -253,6 +292,17 @@ async fn a_layer_that_was_revoked_is_refused_in_every_bundle() {
     let path = sample.file_of(notices, 1).await;
     let said = sample.verify_at(&fs::read(path).expect("a bundle"), &remembered, sample.now).await.expect("notices");
     said.remember().expect("remembered");
+    // In the bundle that says so itself, before any of it is used: nobody could keep that.
+    let mut itself = Images::usual();
+    itself.notices = said.catalog().notices.clone();
+    let itself = fs::read(sample.file_of(itself, 1).await).expect("a bundle");
+    let unfinished = Unfinished::open(&itself[..], &sample.root, &Limits::default(), sample.now).await;
+    let limits = Limits::default();
+    let nothing = Remembered::nothing();
+    let reader = BundleReader::open(&itself[..], &sample.root, &nothing, &limits, sample.now).await;
+    for error in [unfinished.err(), reader.err()] {
+        assert!(error.expect("refused").to_string().contains("which is in it"));
+    }
     let error = sample.verify_at(&sample.bytes(2).await, &remembered, sample.now).await.expect_err("it has that layer");
     assert!(error.to_string().contains("a back door"), "{error}");
     let mut without = Images::new();
@@ -261,4 +311,36 @@ async fn a_layer_that_was_revoked_is_refused_in_every_bundle() {
     let path = sample.file_of(without, 3).await;
     let good = sample.verify_at(&fs::read(path).expect("a bundle"), &remembered, sample.now).await.expect("without");
     good.remember().expect("remembered");
+}
+
+/// A permit is about versions, and about nothing else that is wrong with an old bundle.
+#[tokio::test]
+async fn a_permit_does_not_help_a_bundle_that_has_expired() {
+    let mut plan = RootPlan::default();
+    plan.validity.values_mut().for_each(|span| *span = Span::days(73_000));
+    let sample = Sample::with_validity(plan);
+    let remembered = sample.remembered();
+    // The first of them expires at the end of 2125, the others a hundred years later.
+    let one = fs::read(sample.file_for(Images::usual(), 1, Span::days(36_500)).await).expect("a bundle");
+    let two = fs::read(sample.file_for(Images::usual(), 2, Span::days(73_000)).await).expect("a bundle");
+    let mut images = Images::usual();
+    images.notices.permits.push(Permit {
+        bundle: crate::bundle::sample::NAME.to_owned(),
+        version: 1,
+        content: sample.verify(&one).await.expect("good").bundle().digest,
+        until: "2200-01-01T00:00:00Z".parse().expect("a time"),
+        reason: "a bad database".to_owned(),
+    });
+    let permitting = fs::read(sample.file_for(images, 3, Span::days(73_000)).await).expect("a bundle");
+    for bytes in [&two, &permitting] {
+        sample.verify_at(bytes, &remembered, sample.now).await.expect("good").remember().expect("remembered");
+    }
+    let error = sample.verify_at(&two, &remembered, sample.now).await.expect_err("not permitted");
+    assert!(matches!(error, BundleError::Trust(TrustError::Rollback { .. })), "{error}");
+    let last: jiff::Timestamp = "2125-12-07T23:59:59Z".parse().expect("a time");
+    sample.verify_at(&one, &remembered, last).await.expect("permitted");
+    let over: jiff::Timestamp = "2125-12-08T00:00:00Z".parse().expect("a time");
+    let error = sample.verify_at(&one, &remembered, over).await.expect_err("it has expired");
+    assert!(matches!(error, BundleError::Trust(TrustError::Expired { role: "timestamp", .. })), "{error}");
+    sample.verify_at(&permitting, &remembered, over).await.expect("the others have not");
 }

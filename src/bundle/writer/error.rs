@@ -71,7 +71,7 @@ pub enum BuildError {
         free: u64,
     },
     /// Somebody else writes there.
-    #[error("write `{}`: another build is writing it", .path.display())]
+    #[error("write `{}`: another gapscan is writing it", .path.display())]
     Busy {
         /// What was to be written.
         path: PathBuf,

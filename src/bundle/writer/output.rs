@@ -23,7 +23,7 @@ pub enum Cut {
 }
 
 /// Where an archive is written. It ends by [`Output::commit`] or [`Output::give_up`]; the second one after the first does nothing.
-pub(super) struct Output {
+pub(in crate::bundle) struct Output {
     whole: PathBuf,
     targets: Vec<Target>,
     /// Holds the lock against another build that writes here; the archive itself where it is one file.
@@ -33,10 +33,10 @@ pub(super) struct Output {
 }
 
 /// One file.
-pub(super) struct Target {
-    pub(super) path: PathBuf,
+pub(in crate::bundle) struct Target {
+    pub(in crate::bundle) path: PathBuf,
     /// The bytes of the archive that are in it.
-    pub(super) span: Range<u64>,
+    pub(in crate::bundle) span: Range<u64>,
     unfinished: PathBuf,
     state: Mutex<State>,
 }
@@ -62,7 +62,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// The folder that a file is in.
-pub(super) fn folder_of(path: &Path) -> &Path {
+pub(in crate::bundle) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -74,7 +74,7 @@ fn free(path: &Path) -> Option<u64> {
 
 impl Output {
     /// Makes ready to write an archive of `total` bytes, as `cut` says, at `whole`.
-    pub(super) fn create(whole: &Path, cut: Cut, total: u64) -> Result<Self, BuildError> {
+    pub(in crate::bundle) fn create(whole: &Path, cut: Cut, total: u64) -> Result<Self, BuildError> {
         let guard_path = with_suffix(whole, UNFINISHED);
         let targets = match cut {
             Cut::Whole => vec![Target::new(whole.to_owned(), guard_path.clone(), 0..total)],
@@ -136,7 +136,7 @@ impl Output {
     }
 
     /// The error of a failed write.
-    pub(super) fn failed(&self, source: io::Error) -> BuildError {
+    pub(in crate::bundle) fn failed(&self, source: io::Error) -> BuildError {
         let path = self.whole.clone();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -147,22 +147,22 @@ impl Output {
     }
 
     /// The archive as it was named.
-    pub(super) fn whole(&self) -> &Path {
+    pub(in crate::bundle) fn whole(&self) -> &Path {
         &self.whole
     }
 
     /// The files, in the order of the archive.
-    pub(super) fn targets(&self) -> &[Target] {
+    pub(in crate::bundle) fn targets(&self) -> &[Target] {
         &self.targets
     }
 
     /// Whether every byte of the archive is in one of the files.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(in crate::bundle) fn is_whole(&self) -> bool {
         self.needed() == self.total
     }
 
     /// Whether any byte of this span is in one of the files.
-    pub(super) fn wants(&self, span: &Range<u64>) -> bool {
+    pub(in crate::bundle) fn wants(&self, span: &Range<u64>) -> bool {
         self.overlaps(span.start, span.end).next().is_some()
     }
 
@@ -177,7 +177,7 @@ impl Output {
     }
 
     /// Writes bytes at their place. Those that are in none of the files are left out.
-    pub(super) fn write_at(&self, at: u64, bytes: &[u8]) -> Result<(), BuildError> {
+    pub(in crate::bundle) fn write_at(&self, at: u64, bytes: &[u8]) -> Result<(), BuildError> {
         for (target, both) in self.overlaps(at, at + bytes.len() as u64) {
             let piece = &bytes[(both.start - at) as usize..(both.end - at) as usize];
             let file = target.open().map_err(|e| self.failed(e))?;
@@ -187,7 +187,7 @@ impl Output {
     }
 
     /// Every byte of this span is written and right. A file that is complete by it is made durable and closed.
-    pub(super) fn complete(&self, span: &Range<u64>) -> Result<(), BuildError> {
+    pub(in crate::bundle) fn complete(&self, span: &Range<u64>) -> Result<(), BuildError> {
         for (target, both) in self.overlaps(span.start, span.end) {
             if let Some(file) = target.complete(both.end - both.start) {
                 file.sync_all().map_err(|e| self.failed(e))?;
@@ -197,7 +197,7 @@ impl Output {
     }
 
     /// Hands what was written so far to the disk, so that not all of it is left for the end.
-    pub(super) fn flush(&self) -> Result<(), BuildError> {
+    pub(in crate::bundle) fn flush(&self) -> Result<(), BuildError> {
         for target in &self.targets {
             let file = match &*target.lock() {
                 State::Open(file, _) => Arc::clone(file),
@@ -209,12 +209,12 @@ impl Output {
     }
 
     /// A second look at a file that something was written to.
-    pub(super) fn reader(&self, target: &Target) -> Result<File, BuildError> {
+    pub(in crate::bundle) fn reader(&self, target: &Target) -> Result<File, BuildError> {
         File::open(&target.unfinished).map_err(|e| self.failed(e))
     }
 
     /// Gives the files their names. `before` is called when nothing can go wrong any more but the renaming itself.
-    pub(super) fn commit(&self, before: impl FnOnce() -> Result<(), BuildError>) -> Result<(), BuildError> {
+    pub(in crate::bundle) fn commit(&self, before: impl FnOnce() -> Result<(), BuildError>) -> Result<(), BuildError> {
         before()?;
         for target in &self.targets {
             let mut state = target.lock();
@@ -225,7 +225,7 @@ impl Output {
     }
 
     /// Takes away what has not got its name. A thread that is not stopped yet can write nothing any more that stays.
-    pub(super) fn give_up(&self) {
+    pub(in crate::bundle) fn give_up(&self) {
         for target in &self.targets {
             // Under its lock, so that it is not made again.
             let mut state = target.lock();

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::survey;
+use super::read::survey;
 use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::base::text::printable;
 use crate::bundle::difference::{Comparison, compare};
+use crate::cli::source::one;
 use crate::cli::table::{self, Format};
 use crate::model::provenance::BundleRef;
 
@@ -16,10 +17,10 @@ use crate::model::provenance::BundleRef;
 /// Ends with 0 when they differ in nothing but version and times, with 1 when anything else changed.
 #[derive(Debug, clap::Args)]
 pub(super) struct DiffArgs {
-    /// The bundle before; `-` for standard input
+    /// The bundle before; `-` for standard input. Of one in parts, the folder that has them, or one that lies with the others
     #[arg(value_name = "BEFORE|-")]
     before: PathBuf,
-    /// The bundle after; `-` for standard input
+    /// The bundle after, in the same ways
     #[arg(value_name = "AFTER|-")]
     after: PathBuf,
     /// The pinned root that vouches for both; never taken from a bundle
@@ -36,8 +37,8 @@ impl DiffArgs {
             return Err(Failure::usage("read two bundles from standard input: only one can come from there"));
         }
         // Nothing is said before both were verified to their last byte.
-        let before = survey(&self.before, &self.root, now).await?;
-        let after = survey(&self.after, &self.root, now).await?;
+        let before = survey(&one(&[self.before])?, &self.root, now).await?;
+        let after = survey(&one(&[self.after])?, &self.root, now).await?;
         let compared = compare(&before, &after);
         match self.output {
             Format::Json => table::emit_json(&compared)?,

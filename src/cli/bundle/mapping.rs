@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::ReadArgs;
+use super::read::ReadArgs;
 use crate::base::exit::{ExitClass, Outcome};
 use crate::base::progress::Progress;
 use crate::cli::table::{self, Format, Table};

@@ -10,8 +10,10 @@ use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::bytes_for_people;
+use crate::cli::source::{self, Source};
+use crate::cli::table::count;
 use crate::cli::trust::{key_file, print_payload};
-use crate::stage::signing::{self, SignRequest};
+use crate::stage::signing::{self, SignRequest, Unsigned};
 use crate::trust::passphrase::PassphraseSource;
 use crate::trust::root::role_name;
 
@@ -19,13 +21,15 @@ use crate::trust::root::role_name;
 ///
 /// The whole bundle is verified as an enclave does, but for signatures that are still missing. Build it from the same lock
 /// on a second machine and give the content digest that came out there as --content: then it is signed only if it is the
-/// same. Where a key is elsewhere, as in an HSM, write what it signs with --payload, and bring the result with --signature.
+/// same. The file's own digest changes with each signature: the sums beside it are written anew, signed by the keys that are
+/// here. Where a key is elsewhere, as in an HSM, write what it signs with --payload, and bring the result with --signature.
 #[derive(Debug, clap::Args)]
 pub(super) struct SignArgs {
-    /// The bundle
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Where it is written with the signatures [default: in place of FILE]
+    /// The bundle. Of one in parts (NAME.001, NAME.002, ...), the parts in any order, or the folders that they are in
+    #[arg(value_name = "FILE|FOLDER", required = true)]
+    files: Vec<PathBuf>,
+    /// Where it is written with the signatures, for parts OUT.001, OUT.002, ... [default: in place of FILE; parts are not
+    /// replaced]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
     /// The folder that `gapscan trust init` made, or its folder of keys; needs no root key
@@ -61,9 +65,18 @@ fn bundle_role(text: &str) -> Result<RoleType, String> {
 impl SignArgs {
     pub(super) async fn run(self, now: Timestamp) -> Outcome {
         let progress = if self.quiet { Progress::quiet() } else { Progress::stderr() };
-        let shown = format!("sign `{}`", self.file.display());
+        let source = source::one(&self.files)?;
+        let shown = format!("sign {}", source.shown());
+        let bundle = match source {
+            Source::File(path) => Unsigned::File(path),
+            Source::Parts(media) => Unsigned::Parts(media),
+            Source::Stdin => {
+                return Err(Failure::usage("sign a bundle on standard input: what is signed is written in its place")
+                    .with_remedy("name the file, or the folder with its parts"));
+            }
+        };
         let request = SignRequest {
-            file: self.file,
+            bundle,
             output: self.output,
             keys: self.keys,
             root: self.root,
@@ -89,9 +102,19 @@ impl SignArgs {
         for role in &signed.progress {
             println!("has      {role}");
         }
-        if let Some((path, written)) = &signed.written {
-            println!("file     {} ({})", path.display(), bytes_for_people(written.bytes));
+        if let Some((written, sums)) = &signed.written {
+            let label = if written.files.len() == 1 { "file" } else { "part" };
+            for file in &written.files {
+                println!("{label:<8} {}", file.path.display());
+            }
+            println!("size     {}", bytes_for_people(written.bytes));
             println!("digest   {}", written.digest);
+            println!("sums     {}, signed by {}", sums.sums.display(), count(sums.signatures.len(), "key"));
+        }
+        if signed.sums_lack_signatures() {
+            eprintln!(
+                "the new signature makes the bundle another file with other sums: only the keys that are here signed those, and what others signed over the sums before holds for the file before"
+            );
         }
         if !signed.is_complete() {
             eprintln!("enclaves refuse it until the missing signatures are added by `gapscan bundle sign`");

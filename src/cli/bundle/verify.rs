@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::ReadArgs;
+use super::read::ReadArgs;
 use crate::base::exit::{ExitClass, Outcome};
 use crate::base::progress::Progress;
 use crate::base::quantity::bytes_for_people;

@@ -2,7 +2,6 @@
 
 mod media;
 mod report;
-mod sources;
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -13,9 +12,8 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 
 use self::media::Terminal;
-use self::sources::Source;
 use super::access::{ConnectArgs, REGISTRY};
-use super::bundle;
+use super::source::{self, Source};
 use super::table::Format;
 use crate::base::document::ApiVersion;
 use crate::base::exit::{ExitClass, Failure, Outcome};
@@ -103,7 +101,7 @@ enum HowMuch {
 
 impl Args {
     pub(super) async fn run(self) -> Outcome {
-        let sources = sources::of(&self.files)?;
+        let sources = source::of(&self.files)?;
         if self.receipt.is_some() && sources.len() > 1 {
             return Err(Failure::usage("write the receipts of several bundles to one file"));
         }
@@ -114,6 +112,7 @@ impl Args {
         let remembered = self.remembered()?;
         let sessions = Sessions::in_folder(self.state.join("uploads"));
         let progress = if self.quiet { Progress::quiet() } else { Progress::stderr() };
+        progress.say(format!("root {}, spoken {}", root.fingerprint(), crate::trust::spoken(&root.fingerprint())));
         // Before a long stream begins, whether there is anybody to send it to.
         client.ping().await?;
         for source in &sources {
@@ -229,7 +228,7 @@ enum Opened {
 
 async fn open(path: &Path) -> Result<Opened, FileError> {
     let failed = |source| FileError::Read { path: path.to_owned(), source };
-    let opened = bundle::open_file(path).await.map_err(failed)?.into_std().await;
+    let opened = source::open_file(path).await.map_err(failed)?.into_std().await;
     match opened.metadata().map_err(failed)?.is_file() {
         true => Ok(Opened::File(OneFile::new(opened).map_err(failed)?)),
         false => {

@@ -10,8 +10,8 @@ use super::incomplete::Incomplete;
 use super::piped::{InPlace, piped};
 use super::{Load, LoadedBundle};
 use crate::bundle::BundleError;
-use crate::bundle::media::{Ask, Media, MediaReader, NobodyToAsk};
-use crate::bundle::parts::{Parts, missing_part};
+use crate::bundle::media::{Ask, Media, MediaReader};
+use crate::bundle::parts::{Parts, PartsError};
 use crate::bundle::reader::BundleReader;
 
 impl Load<'_> {
@@ -47,21 +47,28 @@ impl Load<'_> {
     ) -> Result<Arc<Parts>, LoadError> {
         let opened = match ask {
             Some(ask) => self.length(InPlace(MediaReader::new(media.clone(), ask, None))).await,
-            None => self.length(InPlace(MediaReader::new(media.clone(), NobodyToAsk, None))).await,
+            None => self.length(media.found()?.beginning()).await,
         };
-        let bytes = opened.map_err(|error| match &error {
-            BundleError::Io { source, .. } => match missing_part(source) {
-                Some(missing) => Incomplete::without_beginning(media.name(), missing.number).into(),
-                None => LoadError::Bundle(error),
-            },
-            _ => LoadError::Bundle(error),
-        })?;
+        let bytes = match opened {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(begun(media.found()?.in_beginning(error))),
+        };
         Ok(Arc::new(media.found()?.arrange(bytes)?))
     }
 
     async fn length<R: AsyncRead + Unpin + Send>(&self, source: R) -> Result<u64, BundleError> {
         let reader = BundleReader::open(source, self.root, self.remembered, self.limits, self.now).await?;
         Ok(reader.archive_bytes())
+    }
+}
+
+/// Why not even the beginning could be read.
+fn begun(error: BundleError) -> LoadError {
+    match error {
+        BundleError::Parts(PartsError::Broken { trouble, cause }) => {
+            Incomplete { parts: Some(trouble), cause: cause.map(|cause| *cause), ..Incomplete::default() }.into()
+        }
+        error => error.into(),
     }
 }
 

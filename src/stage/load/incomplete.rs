@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
 
 use crate::base::digest::Digest;
 use crate::base::exit::{Classify, ExitClass};
@@ -13,7 +12,7 @@ use crate::bundle::BundleError;
 use crate::bundle::archive::BLOCK;
 use crate::bundle::contents::Entry;
 use crate::bundle::head::Head;
-use crate::bundle::parts::{Blamed, Lack, Parts, SumsSay, list, missing_part};
+use crate::bundle::parts::{Parts, PartsTrouble, list, missing_part};
 
 /// How many items a message names.
 const SHOWN: usize = 6;
@@ -50,19 +49,6 @@ pub struct PutAside {
     pub reason: Option<BundleError>,
 }
 
-/// What is wrong with the parts of a bundle.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PartsTrouble {
-    /// The name of the whole archive's file.
-    pub name: String,
-    /// How many parts there are; unknown while the first ones are missing.
-    pub count: Option<u32>,
-    /// The parts that were not found, or have a wrong length, and are needed.
-    pub lacking: Vec<(u32, Lack)>,
-    /// The parts that a damaged place lies in.
-    pub damaged: Vec<Blamed>,
-}
-
 impl PutAside {
     /// Whether its bytes were seen and are wrong.
     pub fn is_damaged(&self) -> bool {
@@ -75,7 +61,7 @@ impl PutAside {
             (Some(BundleError::Digest { .. } | BundleError::Io { .. }), Some(offset)) => {
                 Some(offset - BLOCK as u64..offset + self.size.max(1))
             }
-            (Some(reason), _) => reason.offset().map(|at| at..at + BLOCK as u64),
+            (Some(reason), _) => reason.range(),
             (None, _) => None,
         }
     }
@@ -105,56 +91,21 @@ impl Incomplete {
     #[must_use]
     pub fn in_parts(mut self, parts: &Parts) -> Self {
         let ranges: Vec<Range<u64>> = self.blobs.iter().filter_map(PutAside::range).collect();
-        let cause = self.cause.as_ref().and_then(BundleError::offset).map(|at| at..at + 1);
-        let mut lacking = BTreeSet::new();
-        let mut damaged: Vec<Blamed> = Vec::new();
-        for range in ranges.iter().chain(&cause) {
-            let missing: Vec<u32> =
-                parts.holding(range).filter(|number| parts.lacking().contains_key(number)).collect();
-            if missing.is_empty() {
-                damaged.extend(parts.blame(range));
-            }
-            lacking.extend(missing);
-        }
-        damaged.sort_by_key(|blamed| blamed.number);
-        damaged.dedup();
-        // Of a place that lies over two parts nobody knows which is the damaged one, unless another place tells.
-        let certain: BTreeSet<u32> =
-            damaged.iter().filter(|blamed| blamed.sums == SumsSay::Damaged).map(|blamed| blamed.number).collect();
-        if !certain.is_empty() {
-            damaged.retain(|blamed| blamed.sums != SumsSay::Intact || certain.contains(&blamed.number));
-        }
-        self.parts = Some(PartsTrouble {
-            name: parts.name().to_owned(),
-            count: Some(parts.count()),
-            lacking: lacking.into_iter().map(|number| (number, parts.lacking()[&number].clone())).collect(),
-            damaged,
-        });
+        let cause = self.cause.as_ref().and_then(BundleError::range);
+        self.parts = Some(PartsTrouble::of(parts, ranges.into_iter().chain(cause)));
         self
-    }
-
-    /// What could not even be begun because this part is not there.
-    pub fn without_beginning(name: &str, number: u32) -> Self {
-        let lacking = vec![(number, Lack::Absent)];
-        let parts = PartsTrouble { name: name.to_owned(), count: None, lacking, damaged: Vec::new() };
-        Self { parts: Some(parts), ..Self::default() }
     }
 
     /// What is not tried because of parts that are not there.
     pub fn lacking(parts: &Parts) -> Self {
-        let lacking = parts.lacking().iter().map(|(number, lack)| (*number, lack.clone())).collect();
-        let name = parts.name().to_owned();
-        let parts = PartsTrouble { name, count: Some(parts.count()), lacking, damaged: Vec::new() };
-        Self { parts: Some(parts), ..Self::default() }
+        Self { parts: Some(PartsTrouble::lacking_of(parts)), ..Self::default() }
     }
 
     /// Refused when something was seen to be wrong, and else only out of reach.
     pub fn class(&self) -> ExitClass {
         let reasons = self.blobs.iter().filter_map(|blob| blob.reason.as_ref()).chain(&self.cause);
         let refused = reasons.into_iter().any(|reason| reason.class() == ExitClass::Refused);
-        let wrong_length = self.parts.as_ref().is_some_and(|parts| {
-            parts.lacking.iter().any(|(_, lack)| matches!(lack, Lack::Length { .. })) || !parts.damaged.is_empty()
-        });
+        let wrong_length = self.parts.as_ref().is_some_and(PartsTrouble::is_bad);
         if refused || wrong_length { ExitClass::Refused } else { ExitClass::Unreachable }
     }
 
@@ -189,58 +140,6 @@ impl Incomplete {
             lines.push(format!("not whole: {}", some(&self.broken, usize::MAX)));
         }
         lines
-    }
-}
-
-impl PartsTrouble {
-    /// All numbers, each once.
-    pub fn numbers(&self) -> impl Iterator<Item = u32> {
-        let lacking = self.lacking.iter().map(|(number, _)| *number);
-        let all: BTreeSet<u32> = lacking.chain(self.damaged.iter().map(|blamed| blamed.number)).collect();
-        all.into_iter()
-    }
-
-    /// The files that are of no use.
-    pub fn bad_files(&self) -> impl Iterator<Item = &PathBuf> {
-        let short = self.lacking.iter().filter_map(|(_, lack)| match lack {
-            Lack::Length { path, .. } => Some(path),
-            Lack::Absent => None,
-        });
-        short.chain(self.damaged.iter().map(|blamed| &blamed.path))
-    }
-}
-
-impl fmt::Display for PartsTrouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let absent = self.lacking.iter().filter(|(_, lack)| *lack == Lack::Absent).map(|(number, _)| *number);
-        let absent = list(absent);
-        let count = self.count.map_or(String::new(), |count| format!(" of {count}"));
-        let mut said = Vec::new();
-        if !absent.is_empty() {
-            said.push(format!("missing: part {absent}{count}"));
-        }
-        for (number, lack) in &self.lacking {
-            if let Lack::Length { path, found, expected } = lack {
-                let path = path.display();
-                said.push(format!("part {number}{count} (`{path}`) has {found} bytes instead of {expected}"));
-            }
-        }
-        let shown: Vec<String> = self
-            .damaged
-            .iter()
-            .map(|blamed| {
-                let sums = match blamed.sums {
-                    SumsSay::Damaged => ", as the sums beside it say too",
-                    SumsSay::Intact => ", though the sums beside it do not say so",
-                    SumsSay::Nothing => "",
-                };
-                format!("part {}{count} (`{}`{sums})", blamed.number, blamed.path.display())
-            })
-            .collect();
-        if !shown.is_empty() {
-            said.push(format!("damaged: {}", shown.join(" or ")));
-        }
-        write!(f, "`{}`: {}", self.name, said.join("; "))
     }
 }
 

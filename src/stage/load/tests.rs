@@ -44,10 +44,13 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::of(Sample::new()).await
+    }
+
+    async fn of(sample: Sample) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let data = folder.path().join("registry");
         let server = embedded(&data).await;
-        let sample = Sample::new();
         Self { remembered: sample.remembered(), sample, data, server, _folder: folder }
     }
 

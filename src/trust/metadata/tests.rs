@@ -2,7 +2,11 @@
 
 use std::num::NonZeroU64;
 
-use super::super::key::RoleKey;
+use serde_json::{Value, json};
+use tough::schema::RoleType;
+use tough::schema::key::Key;
+
+use super::super::key::{RoleKey, hex};
 use super::super::root::{self, KEYS_FOLDER, RootPlan};
 use super::*;
 
@@ -97,4 +101,66 @@ fn a_root_that_could_not_do_its_work_is_refused() {
     let at = damaged.iter().position(|b| *b == b'0').expect("a digit");
     damaged[at] = b'1';
     assert!(TrustRoot::from_bytes(damaged).is_err());
+}
+
+/// A key in a second spelling has a second id: one person could count twice towards a threshold.
+#[test]
+fn one_key_in_two_spellings_does_not_count_twice() {
+    let lineage = Lineage::new();
+    let before = serde_json::to_value(lineage.first.root()).expect("JSON");
+    let id = before["roles"]["targets"]["keyids"][0].as_str().expect("an id").to_owned();
+    let ecdsa = before["keys"][&id].clone();
+    let pem = ecdsa["keyval"]["public"].as_str().expect("PEM").to_owned();
+    let Key::Ecdsa { keyval, .. } =
+        &lineage.first.root().keys[&lineage.first.root().roles[&RoleType::Targets].keyids[0]]
+    else {
+        panic!("it is a P-256 key");
+    };
+    let point = keyval.public.to_vec();
+    let lower: String = (0..32).map(|n| format!("{:02x}", 0xa0 + n)).collect();
+    let ed25519 = json!({ "keytype": "ed25519", "scheme": "ed25519", "keyval": { "public": lower } });
+    let with = |key: &Value, change: &dyn Fn(&mut Value)| {
+        let mut key = key.clone();
+        change(&mut key);
+        key
+    };
+    let cases = [
+        (
+            "a PEM of other line ends",
+            &ecdsa,
+            with(&ecdsa, &|key| key["keyval"]["public"] = json!(pem.replace('\n', "\r\n"))),
+        ),
+        ("the point in digits", &ecdsa, with(&ecdsa, &|key| key["keyval"]["public"] = json!(hex(&point)))),
+        ("a field of its own", &ecdsa, with(&ecdsa, &|key| key["note"] = json!("again"))),
+        ("a field of its own beside the key", &ecdsa, with(&ecdsa, &|key| key["keyval"]["note"] = json!("again"))),
+        (
+            "digits in upper case",
+            &ed25519,
+            with(&ed25519, &|key| key["keyval"]["public"] = json!(lower.to_uppercase())),
+        ),
+        ("a field in it", &ed25519, with(&ed25519, &|key| key["note"] = json!("again"))),
+        ("a field beside its digits", &ed25519, with(&ed25519, &|key| key["keyval"]["note"] = json!("again"))),
+    ];
+    for (case, first, second) in cases {
+        let mut root = before.clone();
+        let ids: Vec<String> = [first, &second]
+            .into_iter()
+            .map(|key| {
+                let parsed: Key = serde_json::from_value(key.clone()).unwrap_or_else(|e| panic!("{case}: {e}"));
+                let id = hex(&parsed.key_id().expect("an id"));
+                root["keys"][&id] = key.clone();
+                id
+            })
+            .collect();
+        assert_ne!(ids[0], ids[1], "{case}: another id");
+        let read =
+            |root: &Value| serde_json::from_value::<Root>(root.clone()).unwrap_or_else(|e| panic!("{case}: {e}"));
+        root["roles"]["targets"] = json!({ "keyids": ids, "threshold": 2 });
+        let error = check_root("root.json", &read(&root)).expect_err(case);
+        assert!(error.to_string().contains("another form"), "{case}: {error}");
+        // It is the second one that is refused.
+        root["keys"].as_object_mut().expect("keys").remove(&ids[1]);
+        root["roles"]["targets"] = json!({ "keyids": [ids[0]], "threshold": 1 });
+        check_root("root.json", &read(&root)).unwrap_or_else(|e| panic!("{case}: {e}"));
+    }
 }

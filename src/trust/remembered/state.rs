@@ -97,7 +97,7 @@ impl Files {
         all.permits.retain(|permit| permit.until >= now);
         if all.revocations.len() > MAX_KEPT || all.permits.len() > MAX_KEPT {
             let reason = format!("there would be more than {MAX_KEPT} notices under one root");
-            return Err(TrustError::State { path: self.notices.clone(), reason });
+            return Err(TrustError::StateFull { path: self.notices.clone(), reason });
         }
         Ok(all)
     }
@@ -117,5 +117,10 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, TrustE
 
 pub(super) fn write<T: Serialize>(path: &Path, seen: &T) -> Result<(), TrustError> {
     let json = serde_json::to_vec(seen).expect("numbers and strings have a JSON form");
+    // What can't be read again would refuse every bundle from then on.
+    if json.len() as u64 > STATE_FILE_BYTES {
+        let reason = format!("it would have more than {STATE_FILE_BYTES} bytes");
+        return Err(TrustError::StateFull { path: path.to_owned(), reason });
+    }
     Ok(file::write_atomic(path, &json, 0o600)?)
 }

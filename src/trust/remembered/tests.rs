@@ -169,6 +169,9 @@ fn a_permit_lets_one_older_version_in_once_until_its_date() {
     };
     assert!(matches!(load(5, "five", now), Err(TrustError::Rollback { offered: 5, known: 7, .. })));
     say(&permitting(5, "five", "2026-02-01T00:00:00Z"));
+    let second = |text: &str| check(5, "five", at(text));
+    let _ = second("2026-02-01T00:00:00Z").expect("to its last second");
+    assert!(matches!(second("2026-02-01T00:00:01Z"), Err(TrustError::PermitOver { .. })), "though it was never used");
     assert!(matches!(load(5, "other", now), Err(TrustError::Rollback { .. })), "a permit for other content");
     assert!(matches!(load(4, "five", now), Err(TrustError::Rollback { .. })), "a permit for another version");
     load(5, "five", now).expect("permitted");
@@ -286,5 +289,35 @@ fn a_state_that_was_cut_off_at_any_write_accepts_nothing_older() {
         let kept: Vec<_> =
             snapshot(folder.path()).into_iter().filter(|(p, _)| !p.ends_with(".gapscan-abcdef")).collect();
         assert_eq!(kept, after, "{case}: it ends as if nothing had happened");
+    }
+}
+
+#[test]
+fn more_notices_than_can_be_kept_are_refused_and_the_state_stays_readable() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let remembered = at_seven(&folder);
+    let now = at("2026-01-03T00:00:00Z");
+    // Each of these characters takes two in the file.
+    let reason = "\"".repeat(500);
+    let bundle = Some("b".repeat(63));
+    let content = Some(Digest::of("x"));
+    let long = Revocation { bundle, content, reason: reason.clone(), version: None, item: None };
+    let revocations = |count: u64| -> Vec<Revocation> {
+        let reason = |number| format!("{number:05}{}", &reason[..495]);
+        (0..count).map(|number| Revocation { reason: reason(number), ..long.clone() }).collect()
+    };
+    let permits = |count: u64| -> Vec<Permit> {
+        let one = permitting(1, "x", "2100-01-01T00:00:00Z").permits.remove(0);
+        (1..=count).map(|version| Permit { version, reason: reason.clone(), ..one.clone() }).collect()
+    };
+    let said = |revoked, permitted| Notices { revocations: revocations(revoked), permits: permits(permitted) };
+    let notices = Candidate { items: BTreeSet::new(), ..candidate("notices", 1) };
+    let lineage = folder.path().join(Digest::of("root 1").hex());
+    for (case, said) in [("too many", said(10_001, 0)), ("too long", said(7_500, 7_500))] {
+        let offer = remembered.check(notices.clone(), now).expect("new");
+        let error = offer.remember(&said, Use::First).expect_err(case);
+        assert!(matches!(error, TrustError::StateFull { .. }), "{case}: {error}");
+        assert!(!lineage.join("notices.json").exists(), "{case}: it is not remembered");
+        let _ = remembered.check(candidate("c", 7), now).expect("everything else goes on");
     }
 }

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::base::digest::Digest;
+use crate::base::quantity::Span;
+use crate::trust::passphrase::PassphraseSource;
 use crate::trust::root::{RootPlan, init};
 
 const ROTATIONS: u64 = 16;
@@ -250,4 +252,29 @@ fn a_key_made_elsewhere_is_taken_by_its_public_half() {
     assert!(pending.add(&elsewhere.id_hex(), signature).expect("it fits"));
     let Rotated::Done(second) = opened.keep(&pending).expect("kept") else { panic!("both have signed") };
     assert!(second.root().roles[&RoleType::Targets].keyids.contains(elsewhere.id()));
+}
+
+#[test]
+fn a_chain_ends_before_nobody_would_follow_it() {
+    let folder = made(&RootPlan::default());
+    let change =
+        |number: u64| RootChange { validity: vec![(RoleType::Root, Span::days(number))], ..RootChange::default() };
+    rotate(folder.path(), &change(20)).expect("a second root");
+    let before = listing(folder.path());
+    let full = RootFolder::open(folder.path(), 2).expect("a chain of two");
+    let error = full.begin(&change(30), &local(), now()).expect_err("a third one");
+    assert!(error.to_string().contains("at most 2 roots"), "{error}");
+    drop(full);
+    assert_eq!(listing(folder.path()), before);
+    rotate(folder.path(), &change(30)).expect("where three are allowed");
+}
+
+#[test]
+fn a_root_that_is_too_long_leaves_no_keys_behind() {
+    let folder = made(&RootPlan::default());
+    let keys = listing(&folder.path().join(KEYS_FOLDER));
+    let change = RootChange { add: vec![RoleType::Targets; 200], ..RootChange::default() };
+    let error = rotate(folder.path(), &change).expect_err("it is too long");
+    assert!(error.to_string().contains("more than 65536 bytes"), "{error}");
+    assert_eq!(listing(&folder.path().join(KEYS_FOLDER)), keys);
 }

@@ -7,11 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::body::Body;
 
 use super::*;
+use crate::base::quantity::Span;
+use crate::bundle::BundleError;
 use crate::bundle::contents::BaseRef;
 use crate::bundle::media::{Media, NobodyToAsk};
 use crate::bundle::parts::{Lack, PartSet};
 use crate::model::receipt::ReceiptBlob;
 use crate::stage::load::incomplete::Incomplete;
+use crate::trust::TrustError;
+use crate::trust::root::RootPlan;
 
 impl Scene {
     async fn load_parts(&self, client: &Client, media: &Media) -> Result<LoadedBundle, LoadError> {
@@ -283,13 +287,19 @@ async fn blobs_of_the_base_that_are_gone_are_named_before_anything_is_written() 
 
 #[tokio::test]
 async fn an_old_base_is_a_base_all_the_same() {
-    let scene = Scene::new().await;
+    let mut plan = RootPlan::default();
+    plan.validity.values_mut().for_each(|span| *span = Span::days(73_000));
+    let scene = Scene::of(Sample::with_validity(plan)).await;
     let direct = scene.client();
-    let first = scene.load(&direct, &scene.sample.bytes(1).await).await.expect("loaded");
+    let base = scene.sample.file_for(Images::usual(), 1, Span::days(36_500)).await;
+    let base_bytes = std::fs::read(base).expect("a bundle");
+    let first = scene.load(&direct, &base_bytes).await.expect("loaded");
     let (base, there) = base_of(&first);
-    // Whatever its signatures say: it is named by its content.
-    let delta = scene.sample.delta_of(more("two", b"second"), 2, base, &there).await;
-    let later: Timestamp = "2100-01-01T00:00:00Z".parse().expect("a time");
+    let delta = scene.sample.delta_for(more("two", b"second"), 2, base, &there, Span::days(73_000)).await;
+    // The base has expired and the delta has not. It is named by its content, whatever its signatures say.
+    let later: Timestamp = "2150-01-01T00:00:00Z".parse().expect("a time");
+    let error = scene.load_at(&direct, &base_bytes, later).await.expect_err("the base itself can't be loaded any more");
+    assert!(matches!(error, LoadError::Bundle(BundleError::Trust(TrustError::Expired { .. }))), "{error}");
     scene.load_at(&direct, &delta, later).await.expect("loaded");
 }
 

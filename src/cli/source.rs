@@ -1,15 +1,14 @@
-//! What is to be loaded: files, standard input, and bundles in parts.
+//! The bundles that a command is given: files, standard input, and bundles in parts.
 
 use std::path::{Path, PathBuf};
 
 use crate::base::exit::Failure;
 use crate::bundle::media::Media;
 use crate::bundle::parts::{PartName, PartSet};
-use crate::cli::bundle;
 
 /// One bundle.
 #[derive(Clone, Debug)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// From standard input.
     Stdin,
     /// One file.
@@ -19,7 +18,7 @@ pub(super) enum Source {
 }
 
 /// The bundles that these arguments name. All parts and folders among them are those of one bundle.
-pub(super) fn of(arguments: &[PathBuf]) -> Result<Vec<Source>, Failure> {
+pub(crate) fn of(arguments: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     let is_stdin = |path: &&PathBuf| path.as_path() == Path::new("-");
     if arguments.iter().filter(is_stdin).count() > 1 {
         return Err(Failure::usage("read two bundles from standard input: it has only one"));
@@ -43,22 +42,41 @@ pub(super) fn of(arguments: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     Ok(sources)
 }
 
+/// The one bundle that these arguments name.
+pub(crate) fn one(arguments: &[PathBuf]) -> Result<Source, Failure> {
+    let mut sources = of(arguments)?;
+    match (sources.pop(), sources.is_empty()) {
+        (Some(source), true) => Ok(source),
+        _ => Err(Failure::usage("read several bundles: this command takes one")
+            .with_remedy("name one file, or parts and folders with parts of one bundle (NAME.001, NAME.002, ...)")),
+    }
+}
+
 impl Source {
     /// In messages.
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         match self {
-            Self::Stdin => bundle::shown(Path::new("-")),
-            Self::File(path) => bundle::shown(path),
+            Self::Stdin => "the bundle on standard input".to_owned(),
+            Self::File(path) => format!("`{}`", path.display()),
             Self::Parts(media) => format!("`{}`", media.name()),
         }
     }
 
     /// As it was named.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         match self {
             Self::Stdin => vec!["-".to_owned()],
             Self::File(path) => vec![path.display().to_string()],
             Self::Parts(media) => media.places().iter().map(|place| place.display().to_string()).collect(),
         }
+    }
+}
+
+/// Opens what may be a bundle. A folder can be opened too, and only reading it would fail.
+pub(crate) async fn open_file(path: &Path) -> std::io::Result<tokio::fs::File> {
+    let file = tokio::fs::File::open(path).await?;
+    match file.metadata().await?.is_dir() {
+        true => Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is a folder, and a bundle is one file")),
+        false => Ok(file),
     }
 }

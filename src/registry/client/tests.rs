@@ -451,6 +451,13 @@ async fn where_a_proxy_limits_requests_content_goes_up_in_chunks() {
     push(&client, &repository("a"), b"the next one").await.expect("pushed");
     let whole = limited.seen().iter().filter(|s| s.method == "PUT" && s.headers["content-length"] != "0").count();
     assert_eq!(whole, 1, "it was tried once and remembered");
+    // Several that find it out at the same time all begin again.
+    let client = crate::registry::testing::client(plain(limited.address));
+    let (to, contents) = (repository("b"), (0..6).map(|at| noise(100 + at)).collect::<Vec<_>>());
+    let pushed = futures::future::join_all(contents.iter().map(|bytes| push(&client, &to, bytes))).await;
+    for digest in pushed {
+        digest.expect("pushed");
+    }
 }
 
 /// Yields its content, and then an error instead of an end: a reader whose content did not verify.

@@ -35,7 +35,7 @@ impl<F: Feed> UnderWay<'_, F> {
     /// `error` itself where repeating does not help; [`RegistryError::StreamedBy`] where the content can't be had again.
     pub(super) async fn go_on_after(&mut self, error: RegistryError) -> Result<(), RegistryError> {
         let moved = self.cursor.taken() - self.breaks.taken;
-        let chunk = self.target.client.inner.upload.chunk().unwrap_or(CHUNK).min(CHUNK);
+        let chunk = self.chunk.unwrap_or(CHUNK).min(CHUNK);
         self.breaks.taken += moved;
         self.breaks.in_a_row = if moved > chunk { 1 } else { self.breaks.in_a_row + 1 };
         self.breaks.all += 1;
@@ -53,6 +53,9 @@ impl<F: Feed> UnderWay<'_, F> {
             true => self.target.reached(&self.session.address).await?,
             false => None,
         };
+        if reached.is_none() && moved > CHUNK && error.is_transient() {
+            self.target.client.inner.upload.learn_loss();
+        }
         let offset = reached.as_ref().map_or(0, |(_, offset)| *offset);
         if !self.cursor.go_to(offset) {
             let (action, kept_from) = (self.target.action.clone(), self.cursor.kept_from());
@@ -78,7 +81,7 @@ impl<F: Feed> UnderWay<'_, F> {
                 404 => !self.session.fresh,
                 // What it has is not what was thought.
                 416 => self.cursor.taken() > 0,
-                405 | 411 | 413 => self.target.client.inner.upload.learn_chunks(),
+                405 | 411 | 413 => self.target.client.inner.upload.learn_chunks(self.chunk),
                 _ => error.is_transient(),
             },
             error => error.is_transient(),

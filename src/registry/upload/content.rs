@@ -93,6 +93,8 @@ impl<'a> Replayed<'a> {
 }
 
 impl Feed for Replayed<'_> {
+    const AGAIN: u64 = u64::MAX;
+
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         self.pieces.get_or_insert_with(|| self.content.pieces(self.from)).next().await
     }

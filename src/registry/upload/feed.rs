@@ -8,6 +8,9 @@ use bytes::Bytes;
 
 /// Content that yields its pieces in order, and again from an earlier place where it can.
 pub(super) trait Feed: Send {
+    /// Bytes before the place that was reached that can be had again at least, where no other stream keeps any.
+    const AGAIN: u64;
+
     /// The next piece; `None` after the end. The end, and the last piece before it, come only once all of the content, from
     /// its first byte, is what it must be.
     ///

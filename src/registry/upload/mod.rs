@@ -72,6 +72,8 @@ struct UnderWay<'a, F> {
     sessions: Option<&'a Sessions>,
     cursor: Cursor<F>,
     session: Session,
+    /// The bytes of a chunk as it is sent now, and not as others may have learned meanwhile.
+    chunk: Option<u64>,
     breaks: Breaks,
     resumed_at: u64,
 }
@@ -168,12 +170,13 @@ impl<'a, F: Feed> UnderWay<'a, F> {
         };
         let mut cursor = Cursor::new(feed, blob.size);
         cursor.go_to(offset);
-        Ok(Self { target, sessions, cursor, session, breaks: Breaks::default(), resumed_at: offset })
+        Ok(Self { target, sessions, cursor, session, chunk: None, breaks: Breaks::default(), resumed_at: offset })
     }
 
     /// Sends what the registry has not yet.
     async fn send(&mut self) -> Result<Acknowledged, RegistryError> {
-        match self.target.client.inner.upload.chunk() {
+        self.chunk = self.target.client.inner.upload.chunk(F::AGAIN);
+        match self.chunk {
             None if self.cursor.at() == 0 => self.send_whole().await,
             None => self.send_chunks(u64::MAX).await,
             Some(bytes) => self.send_chunks(bytes).await,

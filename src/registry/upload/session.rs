@@ -70,7 +70,13 @@ impl<'a> Target<'a> {
         let Blob { repository, digest, size } = self.blob;
         let found = sessions.and_then(|sessions| sessions.find(&inner.registry, repository, digest, size));
         match found.filter(|address| address.origin() == inner.origin.origin()) {
-            Some(address) => self.reached(&address).await,
+            Some(address) => {
+                let reached = self.reached(&address).await?;
+                if reached.is_none() {
+                    inner.upload.learn_loss();
+                }
+                Ok(reached)
+            }
             None => Ok(None),
         }
     }

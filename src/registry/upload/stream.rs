@@ -123,6 +123,9 @@ impl<'a, R: AsyncRead + Unpin> Streamed<'a, R> {
 }
 
 impl<R: AsyncRead + Send + Unpin> Feed for Streamed<'_, R> {
+    /// Without the piece that is read ahead, and that of which a part may be left.
+    const AGAIN: u64 = ((OWN + SHARED - 2) * PIECE) as u64;
+
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         loop {
             if self.state == State::Failed {

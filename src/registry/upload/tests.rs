@@ -1,10 +1,10 @@
 //! Uploads that are cut, content that does not verify, client certificates, and lists of referrers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::response::Response;
@@ -53,7 +53,7 @@ fn bits(length: usize) -> Bits {
     Bits { bytes: bytes.into(), wrong: false }
 }
 
-/// Passes connections on, counts what goes to the registry, and cuts the first connection that brings it past a limit.
+/// Passes connections on, counts what goes to the registry, and cuts each connection that brings it past the next limit.
 struct Cutting {
     address: SocketAddr,
     up: Arc<AtomicU64>,
@@ -61,7 +61,7 @@ struct Cutting {
 }
 
 impl Cutting {
-    async fn start(behind: SocketAddr, after: u64) -> Self {
+    async fn start(behind: SocketAddr, limits: &[u64]) -> Self {
         let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
         // So that no more is lost with a connection than a network would hold.
         socket.set_recv_buffer_size(256 << 10).expect("a small buffer");
@@ -70,12 +70,12 @@ impl Cutting {
         let address = listener.local_addr().expect("its address");
         let up = Arc::new(AtomicU64::new(0));
         let counted = up.clone();
+        let limits = Arc::new(Mutex::new(VecDeque::from_iter(limits.iter().copied())));
         let task = tokio::spawn(async move {
             let mut all = tokio::task::JoinSet::new();
-            let cut = Arc::new(std::sync::atomic::AtomicBool::new(false));
             while let Ok((near, _)) = listener.accept().await {
                 let far = TcpStream::connect(behind).await.expect("the registry");
-                let (counted, cut) = (counted.clone(), cut.clone());
+                let (counted, limits) = (counted.clone(), limits.clone());
                 all.spawn(async move {
                     let (mut from_client, mut to_client) = near.into_split();
                     let (mut from_server, mut to_server) = far.into_split();
@@ -89,7 +89,7 @@ impl Cutting {
                             }
                             to_server.write_all(&piece[..count]).await?;
                             let all = counted.fetch_add(count as u64, Ordering::SeqCst) + count as u64;
-                            if all > after && !cut.swap(true, Ordering::SeqCst) {
+                            if limits.lock().expect("no panic in here").pop_front_if(|limit| all > *limit).is_some() {
                                 return Ok(());
                             }
                         }
@@ -114,7 +114,7 @@ const LENGTH: usize = 40 << 20;
 async fn a_connection_that_is_cut_in_a_blob_costs_no_more_than_what_was_on_its_way() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = embedded(folder.path()).await;
-    let cutting = Cutting::start(server.address(), LENGTH as u64 / 2).await;
+    let cutting = Cutting::start(server.address(), &[LENGTH as u64 / 2]).await;
     let (content, to) = (bits(LENGTH), repository("a"));
     let digest = Digest::of(&content.bytes);
     let blob = Blob { repository: &to, digest: &digest, size: LENGTH as u64 };
@@ -128,7 +128,7 @@ async fn a_connection_that_is_cut_in_a_blob_costs_no_more_than_what_was_on_its_w
 async fn a_process_that_died_in_a_blob_is_followed_by_one_that_goes_on_there() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = embedded(&folder.path().join("registry")).await;
-    let cutting = Cutting::start(server.address(), LENGTH as u64 / 2).await;
+    let cutting = Cutting::start(server.address(), &[LENGTH as u64 / 2]).await;
     let sessions = Sessions::in_folder(folder.path().join("uploads"));
     let (content, to) = (bits(LENGTH), repository("a"));
     let digest = Digest::of(&content.bytes);
@@ -157,7 +157,7 @@ async fn a_process_that_died_in_a_blob_is_followed_by_one_that_goes_on_there() {
 async fn a_stream_that_is_cut_goes_on_from_what_is_kept_of_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = embedded(folder.path()).await;
-    let cutting = Cutting::start(server.address(), LENGTH as u64 / 2).await;
+    let cutting = Cutting::start(server.address(), &[LENGTH as u64 / 2]).await;
     let (content, to) = (bits(LENGTH), repository("a"));
     let digest = Digest::of(&content.bytes);
     let blob = Blob { repository: &to, digest: &digest, size: LENGTH as u64 };
@@ -184,7 +184,7 @@ async fn a_stream_that_is_cut_before_what_is_kept_of_it_says_so() {
             seen.is("GET", "/blobs/uploads/").then_some(answer)
         })
         .await;
-        let cutting = Cutting::start(forgetful.address, LENGTH as u64 / 2).await;
+        let cutting = Cutting::start(forgetful.address, &[LENGTH as u64 / 2]).await;
         let passing = client(plain(cutting.address));
         let error = passing.push_stream(blob, content.bytes.as_ref(), None, None).await.expect_err("it is gone");
         let RegistryError::StreamedBy { reached, kept_from, .. } = &error else { panic!("{error:?}") };
@@ -193,7 +193,7 @@ async fn a_stream_that_is_cut_before_what_is_kept_of_it_says_so() {
         assert!(error.remedy().is_some_and(|remedy| remedy.contains("from a file")));
         assert!(!passing.blob_exists(&to, &digest, LENGTH as u64).await.expect("asked"));
         // From a file it begins again, whatever the registry lost.
-        let cutting = Cutting::start(forgetful.address, LENGTH as u64 / 2).await;
+        let cutting = Cutting::start(forgetful.address, &[LENGTH as u64 / 2]).await;
         if range.is_none() {
             client(plain(cutting.address)).push_content(blob, &content, None, None).await.expect("pushed");
         }
@@ -204,7 +204,7 @@ async fn a_stream_that_is_cut_before_what_is_kept_of_it_says_so() {
 async fn a_stream_whose_process_died_goes_on_where_that_one_was() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = embedded(&folder.path().join("registry")).await;
-    let cutting = Cutting::start(server.address(), LENGTH as u64 / 2).await;
+    let cutting = Cutting::start(server.address(), &[LENGTH as u64 / 2]).await;
     let sessions = Sessions::in_folder(folder.path().join("uploads"));
     let (content, to) = (bits(LENGTH), repository("a"));
     let digest = Digest::of(&content.bytes);
@@ -220,6 +220,30 @@ async fn a_stream_whose_process_died_goes_on_where_that_one_was() {
 }
 
 #[tokio::test]
+async fn a_registry_that_lost_what_was_cut_is_given_less_at_a_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = embedded(&folder.path().join("registry")).await;
+    let buffering = Between::buffering(server.address()).await;
+    let to = repository("a");
+    let length = 80_u64 << 20;
+    let content = bits(length as usize);
+    let digest = Digest::of(&content.bytes);
+    let blob = Blob { repository: &to, digest: &digest, size: length };
+    let sessions = Sessions::in_folder(folder.path().join("uploads"));
+    // Twice the process ends in the middle: of the one piece, and of the second chunk.
+    let cutting = Cutting::start(buffering.address, &[20 << 20, 88 << 20]).await;
+    for _ in 0..2 {
+        let config = plain(cutting.address);
+        let once = client(ClientConfig { retry: Retry { repeats: 0, ..config.retry }, ..config });
+        once.push_content(blob, &content, None, Some(&sessions)).await.expect_err("cut");
+    }
+    let again = client(plain(cutting.address));
+    let sent = again.push_content(blob, &content, None, Some(&sessions)).await.expect("pushed");
+    assert_eq!((sent.resumed_at, sent.bytes), (64 << 20, 16 << 20));
+    assert!(again.blob_exists(&to, &digest, length).await.expect("asked"));
+}
+
+#[tokio::test]
 async fn a_registry_that_stumbles_when_it_is_asked_for_its_place_has_not_lost_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = embedded(folder.path()).await;
@@ -227,7 +251,7 @@ async fn a_registry_that_stumbles_when_it_is_asked_for_its_place_has_not_lost_it
         (seen.is("GET", "/blobs/uploads/") && before < 2).then(|| status(503))
     })
     .await;
-    let cutting = Cutting::start(stumbling.address, LENGTH as u64 / 2).await;
+    let cutting = Cutting::start(stumbling.address, &[LENGTH as u64 / 2]).await;
     let (content, to) = (bits(LENGTH), repository("a"));
     let digest = Digest::of(&content.bytes);
     let blob = Blob { repository: &to, digest: &digest, size: LENGTH as u64 };
@@ -240,7 +264,7 @@ async fn a_registry_that_stumbles_when_it_is_asked_for_its_place_has_not_lost_it
 async fn a_remembered_upload_of_another_repository_is_not_taken_for_this_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = embedded(&folder.path().join("registry")).await;
-    let cutting = Cutting::start(server.address(), LENGTH as u64 / 2).await;
+    let cutting = Cutting::start(server.address(), &[LENGTH as u64 / 2]).await;
     let sessions = Sessions::in_folder(folder.path().join("uploads"));
     let (content, one, two) = (bits(LENGTH), repository("one"), repository("two"));
     let digest = Digest::of(&content.bytes);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gapscan::base::digest::Digest;
-use gapscan::registry::{Client, ClientConfig, Repository, Transport};
+use gapscan::registry::{Blob, Client, ClientConfig, Repository, Transport};
 use tokio::io::AsyncReadExt;
 
 struct Served {
@@ -86,7 +86,8 @@ async fn what_was_acknowledged_survives_a_kill() {
         }
         let content = vec![round; 300_000];
         let digest = Digest::of(&content);
-        client.push_blob(&repository, &digest, content.len() as u64, content.as_slice()).await.expect("acknowledged");
+        let blob = Blob { repository: &repository, digest: &digest, size: content.len() as u64 };
+        client.push_stream(blob, content.as_slice(), None, None).await.expect("acknowledged");
         kept.push((digest, content));
         served.kill();
     }

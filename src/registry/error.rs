@@ -171,6 +171,22 @@ pub enum RegistryError {
         /// The bound in bytes.
         limit: u64,
     },
+    /// The connection broke while content went up that streams by once, and the registry lacks what is not kept any more.
+    #[error(
+        "{action}: the connection broke, and the registry has {} of it, while of what streams by only that from {} on is kept",
+        bytes_for_people(*.reached),
+        bytes_for_people(*.kept_from)
+    )]
+    StreamedBy {
+        /// What was being done.
+        action: Action,
+        /// Bytes that the registry has.
+        reached: u64,
+        /// The offset of the first byte that is kept.
+        kept_from: u64,
+        /// How the connection broke.
+        source: Box<RegistryError>,
+    },
     /// The content that was to be pushed could not be read or did not verify; nothing of it was completed in the registry.
     #[error("{action}: reading the content failed")]
     Content {
@@ -212,6 +228,7 @@ impl RegistryError {
             | Self::Digest { .. }
             | Self::Size { .. }
             | Self::TooLarge { .. }
+            | Self::StreamedBy { .. }
             | Self::Content { .. } => false,
         }
     }
@@ -261,6 +278,7 @@ impl Classify for RegistryError {
             | Self::Status { .. }
             | Self::Unauthorized { .. }
             | Self::Protocol { .. }
+            | Self::StreamedBy { .. }
             | Self::Content { .. } => ExitClass::Unreachable,
             Self::ForeignHost { .. } | Self::Digest { .. } | Self::Size { .. } | Self::TooLarge { .. } => {
                 ExitClass::Refused
@@ -302,6 +320,9 @@ impl Classify for RegistryError {
             }
             Self::Digest { .. } | Self::Size { .. } => {
                 Some("the registry holds or sends damaged content: remove it there, and load it again".to_owned())
+            }
+            Self::StreamedBy { .. } => {
+                Some("send the same through the pipe again: what the registry has is skipped; or load from a file, from which any part can be sent again".to_owned())
             }
             Self::Setup { .. } | Self::Status { .. } | Self::Protocol { .. } | Self::TooLarge { .. } | Self::Content { .. } => None,
         }

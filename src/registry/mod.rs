@@ -3,7 +3,6 @@
 mod auth;
 mod blob;
 pub mod client;
-mod content;
 pub mod credentials;
 mod error;
 mod http;
@@ -12,24 +11,17 @@ pub mod reference;
 mod referrers;
 mod referrers_push;
 pub mod serve;
-mod sessions;
-mod source;
 mod space;
 #[cfg(test)]
 pub(crate) mod testing;
 mod upload;
 
 pub use blob::BlobReader;
-pub use client::{Client, ClientConfig, Identity, ManifestBody, Mount, Retry, Transport};
-pub use content::{Content, Pieces};
+pub use client::{Client, ClientConfig, Identity, ManifestBody, Retry, Transport};
 pub use credentials::Credentials;
 pub use error::{Action, RegistryError};
 pub use pull::PullCredentials;
 pub use reference::{Authority, ManifestName, Prefix, Reference, Repository, Tag};
 pub use referrers::Referrer;
 pub use referrers_push::AboutSubject;
-pub use sessions::Sessions;
-pub use upload::{BlobToPush, OpenUpload, Sent, Upload};
-
-#[cfg(test)]
-mod upload_tests;
+pub use upload::{Blob, Content, Mount, OpenUpload, Pieces, Sent, Sessions, Upload};

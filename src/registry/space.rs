@@ -25,8 +25,9 @@ impl Client {
     pub async fn available_bytes(&self) -> Result<Option<u64>, RegistryError> {
         let action = Action::new(format!("ask registry `{}` for its free space", self.inner.registry));
         let url = self.url("_gapscan/space");
-        let response = self.send(&action, &Scope::default(), Method::GET, url, |request| request).await;
-        let response = match response {
+        let scope = Scope::default();
+        let asked = self.retry(|| self.send(&action, &scope, Method::GET, url.clone(), |request| request)).await;
+        let response = match asked {
             Ok(response) if response.status() == StatusCode::OK => response,
             // Whatever else it answers, it does not know the question.
             Ok(_) | Err(RegistryError::Unauthorized { .. } | RegistryError::Protocol { .. }) => return Ok(None),
@@ -44,6 +45,8 @@ impl Client {
 mod tests {
     use axum::body::Body;
     use axum::response::Response;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use crate::registry::testing::{Between, client, plain, status};
 
@@ -65,5 +68,22 @@ mod tests {
             assert_eq!(client(plain(between.address)).available_bytes().await.expect("an answer"), expected);
             assert_eq!(between.seen()[0].path, "/v2/_gapscan/space");
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_once_is_no_answer() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let task = tokio::spawn(async move {
+            drop(listener.accept().await.expect("a connection"));
+            let (mut stream, _) = listener.accept().await.expect("another");
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await.expect("a request");
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 21\r\n\r\n{\"availableBytes\": 9}";
+            stream.write_all(answer).await.expect("an answer");
+            let _ = stream.read(&mut request).await;
+        });
+        assert_eq!(client(plain(address)).available_bytes().await.expect("asked again"), Some(9));
+        task.abort();
     }
 }

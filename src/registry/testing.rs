@@ -115,6 +115,8 @@ pub(crate) struct Between {
 
 struct Inside {
     seen: Arc<Mutex<Vec<Seen>>>,
+    /// Whether requests are handed on only once all of them is there, as nginx does where it is not told otherwise.
+    buffering: bool,
     behind: Option<SocketAddr>,
     rule: Rule,
     http: reqwest::Client,
@@ -126,12 +128,21 @@ impl Between {
         behind: Option<SocketAddr>,
         rule: impl Fn(&Seen, usize) -> Option<Response> + Send + Sync + 'static,
     ) -> Self {
+        Self::start_as(behind, false, Box::new(rule)).await
+    }
+
+    /// One that hands on whole requests alone, and all of them.
+    pub(crate) async fn buffering(behind: SocketAddr) -> Self {
+        Self::start_as(Some(behind), true, Box::new(|_, _| None)).await
+    }
+
+    async fn start_as(behind: Option<SocketAddr>, buffering: bool, rule: Rule) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let inside = Arc::new(Inside { seen: seen.clone(), behind, rule: Box::new(rule), http });
+        let inside = Arc::new(Inside { seen: seen.clone(), buffering, behind, rule, http });
         let router = Router::new().fallback(pass).with_state(inside);
         let task = tokio::spawn(serve(listener, router));
         Self { address, seen, task }
@@ -196,13 +207,14 @@ impl Inside {
         let url = format!("http://{behind}{}", parts.uri);
         let mut headers = parts.headers;
         headers.remove("host");
-        let sent = self
-            .http
-            .request(parts.method, url)
-            .headers(headers)
-            .body(reqwest::Body::wrap_stream(body.into_data_stream()))
-            .send()
-            .await;
+        let body = match self.buffering {
+            false => reqwest::Body::wrap_stream(body.into_data_stream()),
+            true => match axum::body::to_bytes(body, usize::MAX).await {
+                Ok(bytes) => reqwest::Body::from(bytes),
+                Err(_) => return status(400),
+            },
+        };
+        let sent = self.http.request(parts.method, url).headers(headers).body(body).send().await;
         let Ok(answer) = sent else { return status(502) };
         let mut response = Response::builder().status(answer.status());
         for (name, value) in answer.headers() {

@@ -3,17 +3,23 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use oci_client::manifest::OCI_IMAGE_MEDIA_TYPE;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::*;
+use crate::base::digest::Digest;
 use crate::base::exit::Classify;
+use crate::registry::credentials::Credentials;
+use crate::registry::http::text_header;
+use crate::registry::reference::{ManifestName, Tag};
 use crate::registry::serve::{ServeConfig, Server, Tls};
 use crate::registry::testing::{Between, DockerRegistry, client, embedded, limits, lost, never, plain, status};
+use crate::registry::{Blob, Mount, Upload};
 
 fn repository(name: &str) -> Repository {
     name.parse().expect(name)
@@ -34,7 +40,8 @@ fn noise(length: usize) -> Vec<u8> {
 
 async fn push(client: &Client, repository: &Repository, bytes: &[u8]) -> Result<Digest, RegistryError> {
     let digest = Digest::of(bytes);
-    client.push_blob(repository, &digest, bytes.len() as u64, bytes).await.map(|()| digest)
+    let blob = Blob { repository, digest: &digest, size: bytes.len() as u64 };
+    client.push_stream(blob, bytes, None, None).await.map(|_| digest)
 }
 
 async fn pull(client: &Client, repository: &Repository, digest: &Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
@@ -84,7 +91,10 @@ async fn exercise(config: ClientConfig) {
             panic!("there was nothing to mount");
         };
         let size = late.len() as u64;
-        client.push_blob_into(Some(opened), &two, &digest, size, late.as_slice()).await.expect("pushed");
+        client
+            .push_stream(Blob { repository: &two, digest: &digest, size }, late.as_slice(), Some(opened), None)
+            .await
+            .expect("pushed");
         assert_eq!(pull(&client, &two, &digest, size).await.expect("pulled"), late);
         assert!(pull(&client, &one, &absent, 9).await.expect_err("absent").is_not_found());
 
@@ -333,7 +343,7 @@ async fn a_registry_that_stores_other_bytes_than_it_acknowledges_is_found_out() 
     let error = push(&client, &repository("a"), b"longer than five").await.expect_err("another length");
     assert!(matches!(error, RegistryError::Protocol { .. }), "{error:?}");
     push(&client, &repository("a"), b"layer").await.expect("its length fits");
-    let two = client.push_blob(&repository("a"), &Digest::of(b"{}"), 2, b"{}".as_slice()).await;
+    let two = push(&client, &repository("a"), b"{}").await;
     assert!(two.is_err(), "five is not two");
     let bytes = manifest(b"layer", b"layer");
     for name in [ManifestName::Digest(Digest::of(&bytes)), ManifestName::Tag("v1".parse().expect("a tag"))] {
@@ -441,6 +451,13 @@ async fn where_a_proxy_limits_requests_content_goes_up_in_chunks() {
     push(&client, &repository("a"), b"the next one").await.expect("pushed");
     let whole = limited.seen().iter().filter(|s| s.method == "PUT" && s.headers["content-length"] != "0").count();
     assert_eq!(whole, 1, "it was tried once and remembered");
+    // Several that find it out at the same time all begin again.
+    let client = crate::registry::testing::client(plain(limited.address));
+    let (to, contents) = (repository("b"), (0..6).map(|at| noise(100 + at)).collect::<Vec<_>>());
+    let pushed = futures::future::join_all(contents.iter().map(|bytes| push(&client, &to, bytes))).await;
+    for digest in pushed {
+        digest.expect("pushed");
+    }
 }
 
 /// Yields its content, and then an error instead of an end: a reader whose content did not verify.
@@ -487,14 +504,17 @@ async fn content_that_does_not_verify_is_never_completed_even_with_the_right_dig
             let bytes = noise(length);
             let digest = Digest::of(&bytes);
             let repository = repository("a");
-            let error =
-                client.push_blob(&repository, &digest, length as u64, Unverified(&bytes)).await.expect_err("refused");
+            let blob = Blob { repository: &repository, digest: &digest, size: length as u64 };
+            let error = client.push_stream(blob, Unverified(&bytes), None, None).await.expect_err("refused");
             assert!(
                 matches!(&error, RegistryError::Content { source, .. } if source.to_string() == "it did not verify"),
                 "{error:?}"
             );
             for size in [length as u64 - 1, length as u64 + 1] {
-                client.push_blob(&repository, &digest, size, bytes.as_slice()).await.expect_err("another length");
+                client
+                    .push_stream(Blob { size, ..blob }, bytes.as_slice(), None, None)
+                    .await
+                    .expect_err("another length");
             }
             assert!(
                 !client.blob_exists(&repository, &digest, length as u64).await.expect("asked"),

@@ -18,7 +18,7 @@ use crate::bundle::head::Head;
 use crate::bundle::reader::{BlobReader, BundleReader};
 use crate::model::catalog::CATALOG_REPOSITORY;
 use crate::model::receipt::Outcome;
-use crate::registry::RegistryError;
+use crate::registry::{Blob, RegistryError};
 
 /// Blobs up to this size are held in memory and go up while the stream goes on. There are as many of them at a time as jobs.
 const HELD_BYTES: u64 = 1 << 20;
@@ -91,31 +91,47 @@ impl Load<'_> {
             work.begin(placer, wanted, None).await?;
             return Ok(Some(descriptor.digest));
         }
-        let mut found = placer.find(&wanted).await?;
-        if found.is_empty()
-            && let Some(name) = wanted.repositories.first()
-        {
-            let counter = placer.counter.clone();
-            let content = InspectReader::new(&mut blob, |bytes| counter.advance(bytes.len() as u64));
-            let to = self.prefix.repository(name)?;
-            match self.client.push_blob(&to, &wanted.digest, wanted.size, content).await {
-                Ok(()) => {}
-                // The reader knows better than the connection what is wrong with the bundle.
-                Err(RegistryError::Content { action, source }) => {
-                    blob.skip().await?;
-                    return Err(RegistryError::Content { action, source }.into());
-                }
-                Err(error) => return Err(error.into()),
+        let found = placer.find(&wanted).await?;
+        let done = match wanted.repositories.first() {
+            Some(name) if found.is_empty() => {
+                let sent_bytes = self.send_passing(blob, &wanted, name, placer).await?;
+                Done { repositories: BTreeMap::from([(name.clone(), Outcome::Pushed)]), sent_bytes }
             }
-            found.insert(name.clone(), Outcome::Pushed);
-        } else {
-            blob.skip().await?;
-        }
-        if let Some(name) = found.keys().next() {
+            _ => {
+                blob.skip().await?;
+                placer.counter.advance(wanted.size);
+                Done { repositories: found, sent_bytes: 0 }
+            }
+        };
+        if let Some(name) = done.repositories.keys().next() {
             wanted.origin = Origin::Registry(name.clone());
         }
-        work.begin(placer, wanted, Some(found)).await?;
+        work.begin(placer, wanted, Some(done)).await?;
         Ok(Some(descriptor.digest))
+    }
+
+    /// Sends a blob while it streams by; gives the bytes that it took.
+    async fn send_passing<R: AsyncRead + Unpin + Send>(
+        &self,
+        mut blob: BlobReader<'_, R>,
+        wanted: &Wanted,
+        name: &str,
+        placer: &Placer,
+    ) -> Result<u64, LoadError> {
+        let Wanted { digest, size, .. } = wanted;
+        let to = self.prefix.repository(name)?;
+        let counter = placer.counter.clone();
+        let content = InspectReader::new(&mut blob, |bytes| counter.advance(bytes.len() as u64));
+        let pushed = Blob { repository: &to, digest, size: *size };
+        match self.client.push_stream(pushed, content, None, placer.sessions.as_ref()).await {
+            Ok(sent) => Ok(sent.bytes),
+            // The reader knows better than the connection what is wrong with the bundle.
+            Err(RegistryError::Content { action, source }) => {
+                blob.skip().await?;
+                Err(RegistryError::Content { action, source }.into())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The blobs that don't stream by: the catalog, which was read with the manifests, and those of a delta's base.
@@ -137,6 +153,12 @@ impl Load<'_> {
     }
 }
 
+/// What was done of a blob while it streamed by.
+struct Done {
+    repositories: BTreeMap<String, Outcome>,
+    sent_bytes: u64,
+}
+
 /// Blobs on their way into the registry.
 struct Work {
     under_way: JoinSet<Result<Placed, LoadError>>,
@@ -146,12 +168,7 @@ struct Work {
 
 impl Work {
     /// Begins with a blob once fewer than the allowed number are under way.
-    async fn begin(
-        &mut self,
-        placer: &Placer,
-        wanted: Wanted,
-        found: Option<BTreeMap<String, Outcome>>,
-    ) -> Result<(), LoadError> {
+    async fn begin(&mut self, placer: &Placer, wanted: Wanted, done: Option<Done>) -> Result<(), LoadError> {
         while self.under_way.len() >= self.jobs {
             if let Some(joined) = self.under_way.join_next().await {
                 self.placed.push(joined.map_err(broke_off)??);
@@ -159,13 +176,12 @@ impl Work {
         }
         let placer = placer.clone();
         self.under_way.spawn(async move {
-            match found {
+            match done {
                 None => placer.place(&wanted).await,
-                Some(found) => {
-                    let pushed = found.values().any(|outcome| *outcome == Outcome::Pushed);
-                    let mut done = placer.spread(&wanted, found).await?;
-                    done.sent_bytes += if pushed { wanted.size } else { 0 };
-                    Ok(done)
+                Some(done) => {
+                    let mut placed = placer.spread(&wanted, done.repositories).await?;
+                    placed.sent_bytes += done.sent_bytes;
+                    Ok(placed)
                 }
             }
         });

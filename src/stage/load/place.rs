@@ -14,9 +14,7 @@ use crate::base::progress::Counter;
 use crate::bundle::BundleError;
 use crate::bundle::random::{FileBlob, from_io, to_io};
 use crate::model::receipt::{Outcome, ReceiptBlob};
-use crate::registry::{
-    BlobToPush, Client, Content, Mount, OpenUpload, Pieces, Prefix, RegistryError, Repository, Sessions,
-};
+use crate::registry::{Blob, Client, Content, Mount, OpenUpload, Pieces, Prefix, RegistryError, Repository, Sessions};
 
 /// Where the bytes of a blob come from, when they are needed.
 #[derive(Clone)]
@@ -68,36 +66,28 @@ impl Wanted {
 }
 
 impl Placer {
-    /// The repositories that have the blob as the survey knows, or as they say when they are asked: all of the first kind,
-    /// and at most one of the second. Only repositories where a load had finished are asked, and the first, which is where
-    /// an interrupted load began.
+    /// The repositories that have the blob: as the survey knows, or as they say. Each is asked, also where a mount would do
+    /// without, for a registry acknowledges a mount of what was there already in the same words, and the receipt must not.
     pub(super) async fn find(&self, wanted: &Wanted) -> Result<BTreeMap<String, Outcome>, LoadError> {
-        if let Origin::Base(name) = &wanted.origin
-            && wanted.repositories.contains(name)
-        {
-            return Ok(BTreeMap::from([(name.clone(), Outcome::Present)]));
-        }
-        let complete = wanted.repositories.iter().filter(|name| self.survey.is_complete(name));
-        let found: BTreeMap<_, _> = complete.map(|name| (name.clone(), Outcome::Present)).collect();
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        for (at, name) in wanted.repositories.iter().enumerate() {
-            if at > 0 && !self.survey.is_known(name) {
-                continue;
-            }
+        let mut found = BTreeMap::new();
+        for name in &wanted.repositories {
+            let known = self.survey.is_complete(name)
+                || matches!(&wanted.origin, Origin::Base(seen_there) if seen_there == name);
             let repository = self.prefix.repository(name)?;
-            if self.client.blob_exists(&repository, &wanted.digest, wanted.size).await? {
-                return Ok(BTreeMap::from([(name.clone(), Outcome::Present)]));
+            if known || self.client.blob_exists(&repository, &wanted.digest, wanted.size).await? {
+                found.insert(name.clone(), Outcome::Present);
             }
         }
-        Ok(BTreeMap::new())
+        Ok(found)
     }
 
     /// Puts the blob into each repository that needs it.
     pub(super) async fn place(&self, wanted: &Wanted) -> Result<Placed, LoadError> {
         let found = self.find(wanted).await?;
-        self.spread(wanted, found).await
+        let placed = self.spread(wanted, found).await?;
+        // What was sent was counted while it was read.
+        self.counter.advance(wanted.size.saturating_sub(placed.sent_bytes));
+        Ok(placed)
     }
 
     /// Puts the blob into each repository that needs it, where some have it for what `done` says.
@@ -135,7 +125,6 @@ impl Placer {
             // Whatever was not read is in the registry, as it says itself.
             blob.vouched_by_registry();
         }
-        self.counter.advance(wanted.size.saturating_sub(sent_bytes));
         Ok(wanted.placed(done, sent_bytes))
     }
 
@@ -146,17 +135,17 @@ impl Placer {
         opened: Option<OpenUpload>,
     ) -> Result<(Outcome, u64), LoadError> {
         let Wanted { digest, size, .. } = wanted;
+        let blob = Blob { repository: to, digest, size: *size };
         let content: &dyn Content = match &wanted.origin {
             Origin::Archive(blob) => &Counted { content: blob.clone(), counter: self.counter.clone() },
             Origin::Memory(bytes) => &Held(bytes.clone()),
             Origin::Registry(name) | Origin::Base(name) => {
                 let content = self.client.blob(&self.prefix.repository(name)?, digest, *size).await?;
-                self.client.push_blob_into(opened, to, digest, *size, content).await?;
-                return Ok((Outcome::Copied, *size));
+                let sent = self.client.push_stream(blob, content, opened, None).await?;
+                return Ok((Outcome::Copied, sent.bytes));
             }
         };
-        let blob = BlobToPush { repository: to, digest, size: *size, content };
-        match self.client.push_content(blob, opened, self.sessions.as_ref()).await {
+        match self.client.push_content(blob, content, opened, self.sessions.as_ref()).await {
             Ok(sent) => Ok((Outcome::Pushed, sent.bytes)),
             Err(error) => Err(refused(error)),
         }

@@ -14,7 +14,7 @@ use crate::bundle::sample::{Images, NAME, Sample};
 use crate::model::catalog::{CATALOG_MEDIA_TYPE, CATALOG_REPOSITORY};
 use crate::registry::serve::RunningServer;
 use crate::registry::testing::{Between, DockerRegistry, Seen, client, embedded, plain, status};
-use crate::registry::{ManifestName, Tag};
+use crate::registry::{Blob, ManifestName, Tag};
 
 /// An archive in memory.
 struct Flat(Vec<u8>);
@@ -494,7 +494,8 @@ async fn a_catalog_that_was_changed_in_the_registry_is_refused() {
 
     // Somebody with write access puts a catalog of his own under the tag, once without metadata and once with the real one.
     let catalog = b"{\"name\":\"sample\"}".as_slice();
-    client.push_blob(&repository, &Digest::of(catalog), catalog.len() as u64, catalog).await.expect("a blob");
+    let blob = Blob { repository: &repository, digest: &Digest::of(catalog), size: catalog.len() as u64 };
+    client.push_stream(blob, catalog, None, None).await.expect("a blob");
     let manifest = serde_json::to_vec(&json!({
         "schemaVersion": 2, "mediaType": oci::MANIFEST, "config": Descriptor::of(oci::EMPTY, b"{}"),
         "layers": [Descriptor::of(CATALOG_MEDIA_TYPE, catalog)],

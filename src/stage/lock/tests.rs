@@ -6,7 +6,7 @@ use crate::base::exit::Classify;
 use crate::bundle::oci::{self, Descriptor};
 use crate::registry::serve::RunningServer;
 use crate::registry::testing::{client, embedded, plain};
-use crate::registry::{Client, ManifestName};
+use crate::registry::{Blob, Client, ManifestName};
 
 /// A registry with two images, and a definition that asks for them by tag.
 struct Scene {
@@ -39,8 +39,8 @@ impl Scene {
         let config = json!({ "architecture": "amd64", "os": "linux" }).to_string();
         let layer = Descriptor::of(oci::LAYER_TAR, content.as_bytes());
         for bytes in [config.as_bytes(), content.as_bytes()] {
-            let digest = Digest::of(bytes);
-            self.client.push_blob(&repository, &digest, bytes.len() as u64, bytes).await.expect("a blob");
+            let blob = Blob { repository: &repository, digest: &Digest::of(bytes), size: bytes.len() as u64 };
+            self.client.push_stream(blob, bytes, None, None).await.expect("a blob");
         }
         let config = Descriptor::of(oci::CONFIG, config.as_bytes());
         let image = json!({ "schemaVersion": 2, "config": config, "layers": [layer] }).to_string();

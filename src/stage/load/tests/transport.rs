@@ -382,3 +382,33 @@ async fn a_registry_that_said_201_and_stored_other_bytes() {
     lying.store(false, Ordering::SeqCst);
     scene.load_archive(&watched, "enclave", archive(), ReadBack::All).await.expect("loaded");
 }
+
+#[tokio::test]
+async fn a_receipt_calls_nothing_mounted_that_was_there() {
+    let scene = Scene::new().await;
+    let client = scene.client();
+    let bytes = scene.sample.bytes(1).await;
+    // An interrupted load had brought this blob into all its repositories, and had tagged nothing.
+    let (web, size) = (Digest::of(b"web"), 3);
+    for name in ["enclave/images/many", "enclave/images/web"] {
+        let repository = name.parse().expect("a repository");
+        let blob = Blob { repository: &repository, digest: &web, size };
+        client.push_stream(blob, b"web".as_slice(), None, None).await.expect("pushed");
+    }
+    let loaded = scene.load(&client, &bytes).await.expect("loaded");
+    let outcomes = |loaded: &LoadedBundle, digest| {
+        let blob = loaded.blobs().iter().find(|blob| blob.digest == digest).expect("it");
+        blob.repositories.clone().into_iter().collect::<Vec<_>>()
+    };
+    let present = |name: &str| (name.to_owned(), Outcome::Present);
+    assert_eq!(outcomes(&loaded, web), [present("images/many"), present("images/web")]);
+    // And when everything is looked at again, everything was there.
+    let archive = || Arc::new(Flat(bytes.clone()));
+    let again = scene.load_archive(&client, "enclave", archive(), ReadBack::All).await.expect("loaded");
+    assert!(again.blobs().iter().flat_map(|blob| blob.repositories.values()).all(|it| *it == Outcome::Present));
+    assert_eq!((again.counts().pushed, again.counts().mounted), (0, 0));
+    // What is not there is still mounted, and said to be.
+    let elsewhere = scene.load_archive(&client, "elsewhere", archive(), ReadBack::Sample).await.expect("loaded");
+    let mounted = outcomes(&elsewhere, web);
+    assert_eq!(mounted[1], ("images/web".to_owned(), Outcome::Mounted), "{mounted:?}");
+}

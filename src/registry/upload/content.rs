@@ -2,14 +2,11 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures::Stream;
 use tokio::sync::mpsc;
+
+use super::feed::Feed;
 
 /// Pieces on their way from the thread that reads to the connection. One is being sent, one is ready, and one is being
 /// read: more would only fill memory.
@@ -23,8 +20,13 @@ pub trait Content: Send + Sync {
 
 /// Pieces of content, in order. They end without an error only if all of the content, from its first byte, is what it must
 /// be; and the last piece comes only then.
-pub struct Pieces(mpsc::Receiver<Step>);
+#[derive(Debug)]
+pub struct Pieces {
+    steps: mpsc::Receiver<Step>,
+    ended: bool,
+}
 
+#[derive(Debug)]
 enum Step {
     Piece(Bytes),
     Failed(io::Error),
@@ -50,74 +52,59 @@ impl Pieces {
             // Nobody listens any more when the request is over.
             let _ = sender.blocking_send(end);
         });
-        Self(receiver)
+        Self { steps: receiver, ended: false }
     }
 
     /// The next piece; `None` after the end.
     ///
     /// # Errors
     /// When the content can't be read or is not what it must be.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when this is dropped before it is done.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
-        std::future::poll_fn(|cx| self.poll(cx)).await
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        Poll::Ready(match ready!(self.0.poll_recv(cx)) {
+        if self.ended {
+            return Ok(None);
+        }
+        match self.steps.recv().await {
             Some(Step::Piece(piece)) => Ok(Some(piece)),
-            Some(Step::End) => Ok(None),
+            Some(Step::End) => {
+                self.ended = true;
+                Ok(None)
+            }
             Some(Step::Failed(error)) => Err(error),
-            // The thread is gone without a verdict.
+            // The thread is gone without a verdict, or said it already and it was not good.
             None => Err(io::Error::other("reading the content broke off")),
-        })
+        }
     }
 }
 
-/// What is known of a body while it is sent.
-#[derive(Debug, Default)]
-pub(super) struct Flow {
-    taken: AtomicU64,
-    failed: Mutex<Option<io::Error>>,
+/// Content as a [`Feed`] that can go anywhere.
+pub(super) struct Replayed<'a> {
+    content: &'a dyn Content,
+    pieces: Option<Pieces>,
+    from: u64,
 }
 
-impl Flow {
-    /// How many bytes the connection took.
-    pub(super) fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    /// Why the content ended early, if that is what ended it.
-    pub(super) fn failure(&self) -> Option<io::Error> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+impl<'a> Replayed<'a> {
+    pub(super) fn new(content: &'a dyn Content) -> Self {
+        Self { content, pieces: None, from: 0 }
     }
 }
 
-/// The body of a request.
-pub(super) struct Sending {
-    pieces: Pieces,
-    flow: Arc<Flow>,
-}
+impl Feed for Replayed<'_> {
+    const AGAIN: u64 = u64::MAX;
 
-impl Sending {
-    pub(super) fn new(pieces: Pieces) -> (Self, Arc<Flow>) {
-        let flow = Arc::new(Flow::default());
-        (Self { pieces, flow: flow.clone() }, flow)
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        self.pieces.get_or_insert_with(|| self.content.pieces(self.from)).next().await
     }
-}
 
-impl Stream for Sending {
-    type Item = io::Result<Bytes>;
+    fn go_to(&mut self, offset: u64) {
+        self.pieces = None;
+        self.from = offset;
+    }
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        Poll::Ready(match ready!(self.pieces.poll(cx)) {
-            Ok(Some(piece)) => {
-                self.flow.taken.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                Some(Ok(piece))
-            }
-            Ok(None) => None,
-            Err(error) => {
-                *self.flow.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                Some(Err(io::Error::other("the content did not verify")))
-            }
-        })
+    fn kept_from(&self) -> u64 {
+        0
     }
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::reference::{Authority, Repository};
 use crate::base::digest::Digest;
+use crate::registry::reference::{Authority, Repository};
 
 /// Blobs below this size are sent again from their start: to go on would cost as much.
 pub(super) const WORTH_KEEPING: u64 = 16 << 20;

@@ -138,6 +138,9 @@ impl Client {
             .ask(&action, &scope, &expected, Method::POST, url, |request| request.header(CONTENT_LENGTH, 0))
             .await?;
         if response.status() == StatusCode::CREATED {
+            if let Some(found) = claimed_digest(&response).filter(|found| found != digest) {
+                return Err(RegistryError::Digest { action, expected: *digest, found });
+            }
             return Ok(Mount::Mounted);
         }
         let job = Job { client: self, scope: scope.clone(), action, digest: *digest, size: 0 };

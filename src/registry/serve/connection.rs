@@ -114,6 +114,78 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 }
 
+/// How HTTP/2 begins (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A stream whose peer must say within a time which protocol it speaks. What reads requests has limits of its own, and sets
+/// them once it knows that; but who says nothing, or half of HTTP/2's beginning, would keep its place for ever.
+pub(super) struct Greeted<S> {
+    inner: S,
+    /// How much of the beginning of HTTP/2 has come.
+    matched: usize,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Greeted<S> {
+    pub(super) fn new(inner: S, within: Duration) -> Self {
+        Self { inner, matched: 0, waiting: Some(Box::pin(tokio::time::sleep(within))) }
+    }
+
+    fn heard(&mut self, new: &[u8]) {
+        let rest = &PREFACE[self.matched..];
+        let count = new.len().min(rest.len());
+        if new.is_empty() || new[..count] != rest[..count] || count == rest.len() {
+            self.waiting = None;
+        } else {
+            self.matched += count;
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        match (&read, &mut self.waiting) {
+            (_, None) => read,
+            (Poll::Pending, Some(waiting)) => {
+                ready!(waiting.as_mut().poll(cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            (Poll::Ready(_), Some(_)) => {
+                self.heard(&buffer.filled()[before..]);
+                read
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
@@ -126,6 +198,29 @@ mod tests {
         let mut stream = Patient::new(near, Duration::from_millis(20));
         let error = stream.write_all(&[0; 64]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_say_what_it_speaks_is_given_up_and_any_other_is_not() {
+        use tokio::io::AsyncReadExt;
+        let within = Duration::from_millis(20);
+        for beginning in [b"".as_slice(), b"P", &PREFACE[..23]] {
+            let (near, mut far) = tokio::io::duplex(64);
+            let mut stream = Greeted::new(near, within);
+            far.write_all(beginning).await.expect("sent");
+            let mut read = Vec::new();
+            let error = stream.read_to_end(&mut read).await.expect_err("it says no more");
+            assert_eq!((error.kind(), read.as_slice()), (io::ErrorKind::TimedOut, beginning));
+        }
+        for beginning in [b"G".as_slice(), b"PUT", PREFACE, &[PREFACE, b"\0"].concat()] {
+            let (near, mut far) = tokio::io::duplex(64);
+            let mut stream = Greeted::new(near, within);
+            for byte in beginning {
+                far.write_all(&[*byte]).await.expect("sent");
+                assert_eq!(stream.read_u8().await.expect("read"), *byte);
+            }
+            tokio::time::timeout(4 * within, stream.read_u8()).await.expect_err("it is waited for");
+        }
     }
 
     #[test]

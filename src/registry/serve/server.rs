@@ -22,11 +22,11 @@ use tokio_util::task::TaskTracker;
 
 use super::auth::Gate;
 use super::collect::{CollectMode, CollectPolicy, Collected};
-use super::connection::{Crowd, Patient, Place};
+use super::connection::{Crowd, Greeted, Patient, Place};
 use super::error::ServeError;
 use super::manifest::Parts;
 use super::metrics::Metrics;
-use super::router::{Registry, answer, answer_supervisor};
+use super::router::{MANIFESTS, Registry, answer, answer_supervisor};
 use super::store::Store;
 use super::tls::{Certificate, Renewal};
 use super::token::TokenKey;
@@ -184,6 +184,7 @@ impl Server {
             secured: certificate.is_some(),
             tasks: TaskTracker::new(),
             stopping: AtomicBool::new(false),
+            manifests: Semaphore::new(MANIFESTS),
         });
         let tls = certificate.as_ref().map(Certificate::config).transpose()?.map(TlsAcceptor::from);
         let desk = Desk { registry: registry.clone(), tls, audience: Audience::Clients };
@@ -364,6 +365,7 @@ async fn serve<S>(stream: S, from: IpAddr, desk: Desk, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let greeting = GREETING.min(desk.registry.limits.stall);
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(GREETING);
     builder
@@ -383,7 +385,7 @@ where
             })
         }
     });
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let connection = builder.serve_connection(TokioIo::new(Greeted::new(stream, greeting)), service).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended");
     }

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use super::auth::Gate;
 use super::collect::{CollectMode, CollectPolicy, Collected};
-use super::connection::{Crowd, Greeted, Patient, Place};
+use super::connection::{Crowd, Greeted, Patient, Place, Requests};
 use super::error::ServeError;
 use super::manifest::Parts;
 use super::metrics::Metrics;
@@ -365,7 +365,9 @@ async fn serve<S>(stream: S, from: IpAddr, desk: Desk, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let greeting = GREETING.min(desk.registry.limits.stall);
+    let stall = desk.registry.limits.stall;
+    let requests = Requests::default();
+    let stream = Greeted::new(stream, GREETING.min(stall), stall, requests.clone());
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(GREETING);
     builder
@@ -377,15 +379,17 @@ where
         .keep_alive_timeout(GREETING);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (registry, audience) = (desk.registry.clone(), desk.audience);
+        let answering = requests.begin();
         async move {
             let request = request.map(Body::new);
-            Ok::<_, Infallible>(match audience {
+            let response = match audience {
                 Audience::Clients => answer(registry, from, request).await,
                 Audience::Supervisor => answer_supervisor(registry, request).await,
-            })
+            };
+            Ok::<_, Infallible>(response.map(|body| answering.with(body)))
         }
     });
-    let connection = builder.serve_connection(TokioIo::new(Greeted::new(stream, greeting)), service).into_owned();
+    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended");
     }

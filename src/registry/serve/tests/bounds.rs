@@ -113,7 +113,9 @@ async fn manifests_that_do_not_come_do_not_fill_the_memory() {
 #[tokio::test]
 async fn who_does_not_say_what_it_speaks_keeps_no_place() {
     let scene = Scene::with(|config| config.limits.stall = Duration::from_millis(100)).await;
-    for beginning in ["", "PRI * HTTP/2.0\r\n"] {
+    // The last one is all that HTTP/2 begins with, and asks for nothing.
+    let settings = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0";
+    for beginning in ["", "PRI * HTTP/2.0\r\n", settings] {
         let mut stream = tokio::net::TcpStream::connect(scene.server.address()).await.expect("connected");
         stream.write_all(beginning.as_bytes()).await.expect("sent");
         let mut answer = Vec::new();

@@ -128,6 +128,8 @@ async fn who_is_unknown_is_told_how_to_become_known() {
         "from anywhere is from where it may not read"
     );
     assert_eq!(with(&both, reqwest::Method::POST, &mount("&from=images/other")).await, 202);
+    let blind = ask("scope=repository:images/web:pull,push").await;
+    assert_eq!(with(&blind, reqwest::Method::POST, &mount("&from=images/db")).await, 202, "it may not read that");
     assert_eq!(with(&ask("scope=registry:catalog:*").await, get, "/v2/_catalog").await, 200);
     // HTTP/2 names the server in the address.
     let second = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().expect("a client");

@@ -122,6 +122,7 @@ impl Graph {
             parsed: BTreeMap::new(),
             types: BTreeMap::new(),
             repositories: BTreeMap::new(),
+            heights: BTreeMap::new(),
             order: Vec::new(),
             fresh: Vec::new(),
             blobs: BTreeMap::new(),
@@ -233,6 +234,8 @@ struct Walk<'a> {
     parsed: BTreeMap<Digest, Manifest>,
     types: BTreeMap<Digest, String>,
     repositories: BTreeMap<Digest, BTreeSet<String>>,
+    /// Steps from an index down to the last manifest below it.
+    heights: BTreeMap<Digest, usize>,
     order: Vec<Digest>,
     /// Manifests that were found and whose companions were not looked for yet, with their repositories.
     fresh: Vec<(String, Digest)>,
@@ -244,7 +247,8 @@ impl Walk<'_> {
     fn visit(&mut self, repository: &str, descriptor: &Descriptor, depth: usize) -> Result<(), BundleError> {
         let digest = descriptor.digest;
         let refuse = |reason: String| BundleError::Manifest { digest, reason };
-        if depth > self.limits.index_depth {
+        // What was visited on a shorter way counts with all that is below it.
+        if depth + self.heights.get(&digest).unwrap_or(&0) > self.limits.index_depth {
             return Err(refuse(format!("indexes are nested deeper than {}", self.limits.index_depth)));
         }
         if self.repositories.get(&digest).is_some_and(|r| r.contains(repository)) {
@@ -265,9 +269,12 @@ impl Walk<'_> {
         self.fresh.push((repository.to_owned(), digest));
         match self.parsed[&digest].clone() {
             Manifest::Index { manifests, .. } => {
+                let mut height = 0;
                 for child in &manifests {
                     self.visit(repository, child, depth + 1)?;
+                    height = height.max(1 + self.heights.get(&child.digest).unwrap_or(&0));
                 }
+                self.heights.insert(digest, height);
             }
             Manifest::Image { config, layers, .. } => {
                 for blob in std::iter::once(&config).chain(&layers) {

@@ -282,7 +282,20 @@ cases! {
             layout.items.push(("images/deep".to_owned(), oci::INDEX, body));
             let expect = if fine { Expect::Accepted } else { Expect::Says("Manifest", "nested deeper than 4") };
             layout.attack(good, format!("{depth} indexes"), expect)
-        }).collect()
+        }).chain([{
+            // The second way to the same index is longer, and it was seen on the first.
+            let mut layout = Layout::new();
+            let mut short = layout.image("images/a", |_| {});
+            for _ in 0..3 {
+                short = layout.index(&[short]);
+            }
+            let long = layout.index(std::slice::from_ref(&short));
+            let top = layout.index(&[short, long]);
+            let body = layout.documents.pop().expect("the top").1;
+            assert_eq!(Digest::of(&body), top.digest);
+            layout.items.push(("images/deep".to_owned(), oci::INDEX, body));
+            layout.attack(good, "by a second way", Expect::Says("Manifest", "nested deeper than 4"))
+        }]).collect()
     };
     index_with_a_million_children => |good| {
         let mut layout = Layout::new();

@@ -287,6 +287,19 @@ async fn a_blob_of_other_bytes_or_another_length_is_never_whole() {
 }
 
 #[tokio::test]
+async fn a_blob_without_an_end_is_refused_where_it_should_have_ended() {
+    let endless = Between::start(None, |_, _| {
+        let pieces = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![7; 1000]));
+        Some(Response::new(Body::from_stream(pieces)))
+    })
+    .await;
+    let client = client(plain(endless.address));
+    let (digest, repository) = (Digest::of([7; 5000]), repository("a"));
+    let pulled = tokio::time::timeout(Duration::from_secs(20), pull(&client, &repository, &digest, 5000)).await;
+    assert!(matches!(pulled.expect("in time"), Err(RegistryError::Size { found: 5001.., .. })));
+}
+
+#[tokio::test]
 async fn silence_has_an_end_wherever_it_begins() {
     let config = |address: SocketAddr| {
         let limits = Limits { stall: Duration::from_millis(200), ..limits() };

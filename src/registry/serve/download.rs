@@ -26,19 +26,23 @@ fn range(header: Option<&str>, length: u64) -> Result<Option<(u64, u64)>, Refusa
     let Some((first, last)) = header.and_then(|text| text.strip_prefix("bytes=")?.split_once('-')) else {
         return Ok(None);
     };
-    let outside =
-        || Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID", format!("the blob has {length} bytes"));
-    let number = |text: &str| text.trim().parse::<u64>();
+    let outside = || Refusal::outside(length);
+    let (first, last) = (first.trim(), last.trim());
     let range = match (number(first), number(last)) {
-        (Ok(first), Ok(last)) if first <= last => (first, last.min(length.saturating_sub(1))),
-        (Ok(_), Ok(_)) => return Err(outside()),
-        (Ok(first), Err(_)) if last.trim().is_empty() => (first, length.saturating_sub(1)),
-        (Err(_), Ok(suffix)) if first.trim().is_empty() && suffix > 0 => {
+        (Some(first), Some(last)) if first <= last => (first, last.min(length.saturating_sub(1))),
+        (Some(_), Some(_)) => return Err(outside()),
+        (Some(first), None) if last.is_empty() => (first, length.saturating_sub(1)),
+        (None, Some(suffix)) if first.is_empty() && suffix > 0 => {
             (length.saturating_sub(suffix), length.saturating_sub(1))
         }
         _ => return Ok(None),
     };
     if range.0 >= length { Err(outside()) } else { Ok(Some(range)) }
+}
+
+/// A number as ranges have it: digits and no sign.
+pub(super) fn number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// The repository's blob, as an answer to GET; hyper leaves the body out for HEAD.
@@ -88,6 +92,8 @@ mod tests {
             ("bytes=-", None),
             ("bytes=0-1,3-4", None),
             ("lines=0-1", None),
+            ("bytes=+3-5", None),
+            ("bytes=0-99999999999999999999", None),
         ] {
             assert_eq!(range(Some(header), 10).expect(header), expected, "{header}");
         }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use http::header::{CONTENT_RANGE, HeaderValue};
 use serde_json::json;
 
 use crate::base::exit::{Classify, ExitClass};
@@ -97,11 +98,13 @@ pub(super) struct Refusal {
     code: &'static str,
     message: String,
     session: Option<(String, u64)>,
+    /// Bytes of what a range was asked of.
+    whole: Option<u64>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), session: None }
+        Self { status, code, message: message.into(), session: None, whole: None }
     }
 
     pub(super) fn blob_unknown() -> Self {
@@ -143,6 +146,23 @@ impl Refusal {
         Self::new(StatusCode::INSUFFICIENT_STORAGE, "INSUFFICIENT_STORAGE", message)
     }
 
+    /// A blob of more than this many bytes.
+    pub(super) fn too_large(most: u64) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", format!("a blob has at most {most} bytes"))
+    }
+
+    /// More of one kind at a time than there are places.
+    pub(super) fn too_many(message: &str) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message)
+    }
+
+    /// A range that this many bytes do not have (RFC 9110, 15.5.17).
+    pub(super) fn outside(length: u64) -> Self {
+        let refusal =
+            Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID", format!("the blob has {length} bytes"));
+        Self { whole: Some(length), ..refusal }
+    }
+
     /// What was sent so far can be gone on from: where, and how much it is.
     pub(super) fn with_session(mut self, location: String, length: u64) -> Self {
         self.session = Some((location, length));
@@ -175,9 +195,13 @@ impl From<io::Error> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let Self { status, code, message, session } = self;
+        let Self { status, code, message, session, whole } = self;
         let body = Json(json!({ "errors": [{ "code": code, "message": message, "detail": null }] }));
         let mut response = (status, body).into_response();
+        if let Some(length) = whole {
+            let range = HeaderValue::from_str(&format!("bytes */{length}")).expect("numbers are header values");
+            response.headers_mut().insert(CONTENT_RANGE, range);
+        }
         if let Some((location, length)) = session {
             super::receive::say_where(response.headers_mut(), &location, length);
         }

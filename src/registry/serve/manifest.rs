@@ -1,6 +1,7 @@
 //! Manifests: what they must be before they are stored, and lists of those that refer to another.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -11,6 +12,7 @@ use oci_client::manifest::{
     IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::content::{Algorithm, ContentDigest};
 use super::error::Refusal;
@@ -174,15 +176,16 @@ pub(super) fn put(store: &Store, what: &Put, bytes: &[u8]) -> Result<Response, R
         // Those that are there are still kept for it.
         Parts::Optional => drop(manifest.check_parts(store, &held, repository)),
     }
-    store.put_manifest(&held, repository, &digest, media_type, bytes)?;
     let mut response = Response::builder()
         .status(StatusCode::CREATED)
         .header("location", format!("/v2/{repository}/manifests/{digest}"))
         .header("docker-content-digest", digest.to_string());
     if let Some(subject) = manifest.subject() {
+        // Before it is there: nobody may find it and be told that nothing is about its subject.
         store.put_referrer(repository, &subject, &digest)?;
         response = response.header("oci-subject", subject.to_string());
     }
+    store.put_manifest(&held, repository, &digest, media_type, bytes)?;
     for tag in named.into_iter().chain(tags) {
         store.put_tag(repository, tag, &digest)?;
     }
@@ -201,8 +204,15 @@ pub(super) fn get(store: &Store, repository: &Repository, name: Option<Name>, li
         None => None,
     }
     .ok_or_else(Refusal::manifest_unknown)?;
-    let (media_type, bytes) =
-        store.manifest(&held, repository, &digest, limit)?.ok_or_else(Refusal::manifest_unknown)?;
+    let found = match store.manifest(&held, repository, &digest, limit) {
+        // Said to be absent, it is sent again, and whole then.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound) => {
+            tracing::error!(%repository, %digest, %error, "a manifest is damaged or gone; sending it again mends it");
+            None
+        }
+        found => found?,
+    };
+    let (media_type, bytes) = found.ok_or_else(Refusal::manifest_unknown)?;
     Ok(Response::builder()
         .header(CONTENT_TYPE, media_type)
         .header(CONTENT_LENGTH, bytes.len())
@@ -224,33 +234,60 @@ pub(super) fn delete(store: &Store, repository: &Repository, name: Option<Name>)
     Ok(empty(StatusCode::ACCEPTED))
 }
 
-/// The index of manifests that refer to this one; of one artifact type where that is asked for.
+/// Which of the manifests that refer to another are asked for.
+pub(super) struct Wanted {
+    pub(super) subject: ContentDigest,
+    /// Of this type alone.
+    pub(super) artifact_type: Option<String>,
+    /// Those that are sorted behind this one.
+    pub(super) after: Option<ContentDigest>,
+}
+
+/// The index of manifests that refer to this one; as many as a manifest's bytes can list, and where the others are.
 pub(super) fn referrers(
     store: &Store,
     repository: &Repository,
-    subject: &ContentDigest,
-    artifact_type: Option<&str>,
+    wanted: &Wanted,
     limit: u64,
 ) -> Result<Response, Refusal> {
+    let Wanted { subject, artifact_type, after } = wanted;
     let held = store.hold();
-    let mut found = Vec::new();
+    let mut found: Vec<(ContentDigest, Value)> = Vec::new();
+    let (mut bytes_listed, mut more) = (0, false);
     for digest in store.referrers(&held, repository, subject)? {
+        if after.is_some_and(|after| digest <= after) {
+            continue;
+        }
         let Some((media_type, bytes)) = store.manifest(&held, repository, &digest, limit)? else { continue };
         let referrer = Manifest::parse(&media_type, &bytes)?.into_referrer(media_type, digest, bytes.len() as u64);
-        if artifact_type.is_none_or(|wanted| referrer.artifact_type.as_deref() == Some(wanted)) {
-            found.push(referrer);
+        if artifact_type.is_some() && referrer.artifact_type != *artifact_type {
+            continue;
         }
+        let entry = serde_json::to_value(referrer).expect("texts and numbers are JSON");
+        bytes_listed += entry.to_string().len() as u64;
+        if bytes_listed > limit / 2 && !found.is_empty() {
+            more = true;
+            break;
+        }
+        found.push((digest, entry));
+    }
+    let mut response = Response::builder().header(CONTENT_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE);
+    if let Some((last, _)) = found.last().filter(|_| more) {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("last", &last.to_string());
+        query.extend_pairs(artifact_type.iter().map(|name| ("artifactType", name)));
+        let next = format!("</v2/{repository}/referrers/{subject}?{}>; rel=\"next\"", query.finish());
+        response = response.header("link", next);
+    }
+    if artifact_type.is_some() {
+        response = response.header("oci-filters-applied", "artifactType");
     }
     let index = serde_json::json!({
         "schemaVersion": 2,
         "mediaType": OCI_IMAGE_INDEX_MEDIA_TYPE,
-        "manifests": found,
+        "manifests": found.into_iter().map(|(_, entry)| entry).collect::<Vec<_>>(),
     });
-    let mut response = Response::builder().header(CONTENT_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE);
-    if artifact_type.is_some() {
-        response = response.header("oci-filters-applied", "artifactType");
-    }
-    Ok(response.body(Body::from(index.to_string())).expect("fixed header values"))
+    Ok(response.body(Body::from(index.to_string())).expect("digests and encoded texts are header values"))
 }
 
 pub(super) fn empty(status: StatusCode) -> Response {

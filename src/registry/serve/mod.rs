@@ -2,10 +2,12 @@
 //!
 //! What a client may try, and where it ends: names that leave the folder (every name is parsed by its grammar before it
 //! becomes a path, `route.rs`); content that is not what its digest says (hashed as it arrives, checked before it gets its
-//! name, `upload.rs`); manifests whose parts are missing or that are image and index at once (`manifest.rs`); rights that
+//! name, `session.rs`); manifests whose parts are missing or that are image and index at once (`manifest.rs`); rights that
 //! its token does not have (`auth.rs`, `token.rs`); endless headers, bodies, sessions, connections and silence (`server.rs`,
-//! `connection.rs`, `upload.rs`); a power cut after a 201 (content and names are synced first, `store.rs`); a full disk
-//! (`receive.rs`); waiting for its blobs to be removed under it (`collect.rs`).
+//! `connection.rs`, `upload.rs`, `session.rs`, `router.rs`); a power cut after a 201 (content and names are synced first,
+//! `store.rs`); content that the disk lost (a manifest that is damaged is not said to be there; whatever is sent again
+//! replaces what was there, `store.rs`); a full disk
+//! (`receive.rs`, `session.rs`); waiting for its blobs to be removed under it (`collect.rs`).
 
 mod auth;
 mod certificate;
@@ -20,6 +22,7 @@ mod receive;
 mod route;
 mod router;
 mod server;
+mod session;
 mod store;
 mod tls;
 mod token;

@@ -61,7 +61,8 @@ impl Registry {
         let Some(digest) = query.value("digest").map(parse_digest).transpose()? else {
             return self.open_upload(&repository, from, algorithm);
         };
-        self.check_room(&announced)?;
+        self.check_length(announced.length.unwrap_or(0))?;
+        self.check_room(announced.length.unwrap_or(0))?;
         let id = self.uploads.start(&repository, from, Kept::Once, digest.algorithm())?;
         let registry = self.clone();
         let result = self
@@ -134,9 +135,10 @@ impl Registry {
         let (mut session_, interrupted) = upload.take_over().await;
         let before = session_.length();
         let received = async {
-            session_.check_range(announced.range.as_deref(), announced.length)?;
-            self.check_room(announced)?;
-            session_.append(body, announced.length, &self.limits, &interrupted).await
+            let length = session_.check_range(announced.range.as_deref(), announced.length)?;
+            self.check_length(before.saturating_add(length.unwrap_or(0)))?;
+            self.check_room(length.unwrap_or(0))?;
+            session_.append(body, length, &self.limits, &|bytes| self.check_room(bytes), &interrupted).await
         };
         let received = received.await;
         self.metrics.received(session_.length().saturating_sub(before));
@@ -160,15 +162,16 @@ impl Registry {
         }
     }
 
-    /// That a body of this length can be kept.
-    fn check_room(&self, announced: &Announced) -> Result<(), Refusal> {
-        let length = announced.length.unwrap_or(0);
-        if length > self.limits.blob_bytes {
-            let message = format!("a blob has at most {} bytes", self.limits.blob_bytes);
-            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message));
-        }
+    /// That a blob may be so long.
+    fn check_length(&self, length: u64) -> Result<(), Refusal> {
+        let most = self.limits.blob_bytes;
+        if length > most { Err(Refusal::too_large(most)) } else { Ok(()) }
+    }
+
+    /// That so many more bytes can be kept.
+    fn check_room(&self, bytes: u64) -> Result<(), Refusal> {
         let available = self.available_bytes()?;
-        if length > available { Err(Refusal::full(available)) } else { Ok(()) }
+        if bytes > available { Err(Refusal::full(available)) } else { Ok(()) }
     }
 
     pub(super) fn upload_status(&self, repository: &Repository, id: Uuid) -> Result<Response, Refusal> {

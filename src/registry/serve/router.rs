@@ -12,13 +12,14 @@ use futures::StreamExt;
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::auth::{Access, Gate, SERVICE};
 use super::collect::{CollectMode, CollectPolicy, Collected};
 use super::content::{ContentDigest, NotADigest};
 use super::error::Refusal;
-use super::manifest::{Parts, Put};
+use super::manifest::{Parts, Put, Wanted};
 use super::metrics::{self, Metrics};
 use super::receive::Announced;
 use super::route::{Name, Route};
@@ -33,6 +34,8 @@ use crate::registry::reference::{Authority, Repository, Tag};
 const PAGE: usize = 1000;
 /// Tags that one PUT may give a manifest.
 const TAGS: usize = 32;
+/// Manifests that are received at a time: each is held in memory until it is whole.
+pub(super) const MANIFESTS: usize = 64;
 
 /// All that a request is answered from.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub(super) struct Registry {
     /// What must be written although its request is gone.
     pub(super) tasks: TaskTracker,
     pub(super) stopping: AtomicBool,
+    /// Places for manifests that are being received.
+    pub(super) manifests: Semaphore,
 }
 
 /// Answers a request that came from this address.
@@ -59,7 +64,7 @@ pub(super) async fn answer(registry: Arc<Registry>, from: IpAddr, request: Reque
     let path = request.uri().path().to_owned();
     let route = Route::of(&path);
     let kind = metrics::kind(route.as_ref().ok());
-    let challenge = registry.challenge(&method, route.as_ref().ok(), request.headers());
+    let challenge = registry.challenge(&method, route.as_ref().ok(), &request);
     let result = Box::pin(registry.clone().handle(route, from, request)).await;
     let mut response = result.unwrap_or_else(IntoResponse::into_response);
     let headers = response.headers_mut();
@@ -149,7 +154,8 @@ impl Registry {
                 self.blocking(move |r| manifest::delete(&r.store, &repository, name)).await
             }
             (_, Route::Blob(repository, digest)) if reads => {
-                let range = text(&headers, RANGE.as_str()).map(str::to_owned);
+                // RFC 9110, 14.2: it means nothing for other methods.
+                let range = text(&headers, RANGE.as_str()).filter(|_| method == Method::GET).map(str::to_owned);
                 let metrics = self.metrics.clone();
                 self.blocking(move |r| download::get(&r.store, metrics, &repository, &digest, range.as_deref())).await
             }
@@ -161,11 +167,11 @@ impl Registry {
                 .await
             }
             ("GET", Route::Referrers(repository, subject)) => {
-                let wanted = query.value("artifactType").map(str::to_owned);
-                self.blocking(move |r| {
-                    manifest::referrers(&r.store, &repository, &subject, wanted.as_deref(), r.limits.manifest_bytes)
-                })
-                .await
+                let artifact_type = query.value("artifactType").map(str::to_owned);
+                let after = query.value("last").map(parse_digest).transpose()?;
+                let wanted = Wanted { subject, artifact_type, after };
+                self.blocking(move |r| manifest::referrers(&r.store, &repository, &wanted, r.limits.manifest_bytes))
+                    .await
             }
             ("POST", Route::Uploads(repository)) => {
                 self.start_upload(repository, &access, from, &query, Announced::of(&headers), body).await
@@ -185,10 +191,12 @@ impl Registry {
     }
 
     /// Where and for what a client gets a token (Docker's token authentication specification).
-    fn challenge(&self, method: &Method, route: Option<&Route>, headers: &HeaderMap) -> Option<HeaderValue> {
+    fn challenge(&self, method: &Method, route: Option<&Route>, request: &Request) -> Option<HeaderValue> {
         let Gate::Closed { .. } = self.gate else { return None };
-        // Under the name that the client knows the server by, if that is one.
-        let host: Authority = text(headers, HOST.as_str())?.parse().ok()?;
+        // Under the name that the client knows the server by, if that is one. HTTP/2 has it in the address.
+        let name =
+            request.uri().authority().map(|name| name.as_str()).or_else(|| text(request.headers(), HOST.as_str()));
+        let host: Authority = name?.parse().ok()?;
         let scheme = if self.secured { "https" } else { "http" };
         let scope = match route {
             Some(Route::Catalog) => ",scope=\"registry:catalog:*\"".to_owned(),
@@ -304,7 +312,14 @@ impl Registry {
         if tags.len() > TAGS {
             return Err(Refusal::new(StatusCode::URI_TOO_LONG, "SIZE_INVALID", format!("at most {TAGS} tags at once")));
         }
+        let Ok(_place) = self.manifests.try_acquire() else {
+            return Err(Refusal::too_many("too many manifests are being received"));
+        };
         let bytes = read_capped(body, self.limits.manifest_bytes, self.limits.stall).await?;
+        // What is kept free of blobs is for small files such as this, but not all of it.
+        if self.store.available_bytes()? < self.reserve_bytes / 2 + bytes.len() as u64 {
+            return Err(Refusal::full(0));
+        }
         self.metrics.received(bytes.len() as u64);
         let put = Put { repository, name, tags, media_type, parts: self.parts };
         self.blocking(move |r| manifest::put(&r.store, &put, &bytes)).await

@@ -22,11 +22,11 @@ use tokio_util::task::TaskTracker;
 
 use super::auth::Gate;
 use super::collect::{CollectMode, CollectPolicy, Collected};
-use super::connection::{Crowd, Patient, Place};
+use super::connection::{Crowd, Greeted, Patient, Place, Requests};
 use super::error::ServeError;
 use super::manifest::Parts;
 use super::metrics::Metrics;
-use super::router::{Registry, answer, answer_supervisor};
+use super::router::{MANIFESTS, Registry, answer, answer_supervisor};
 use super::store::Store;
 use super::tls::{Certificate, Renewal};
 use super::token::TokenKey;
@@ -184,6 +184,7 @@ impl Server {
             secured: certificate.is_some(),
             tasks: TaskTracker::new(),
             stopping: AtomicBool::new(false),
+            manifests: Semaphore::new(MANIFESTS),
         });
         let tls = certificate.as_ref().map(Certificate::config).transpose()?.map(TlsAcceptor::from);
         let desk = Desk { registry: registry.clone(), tls, audience: Audience::Clients };
@@ -364,6 +365,9 @@ async fn serve<S>(stream: S, from: IpAddr, desk: Desk, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let stall = desk.registry.limits.stall;
+    let requests = Requests::default();
+    let stream = Greeted::new(stream, GREETING.min(stall), stall, requests.clone());
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(GREETING);
     builder
@@ -375,12 +379,14 @@ where
         .keep_alive_timeout(GREETING);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (registry, audience) = (desk.registry.clone(), desk.audience);
+        let answering = requests.begin();
         async move {
             let request = request.map(Body::new);
-            Ok::<_, Infallible>(match audience {
+            let response = match audience {
                 Audience::Clients => answer(registry, from, request).await,
                 Audience::Supervisor => answer_supervisor(registry, request).await,
-            })
+            };
+            Ok::<_, Infallible>(response.map(|body| answering.with(body)))
         }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();

@@ -122,13 +122,10 @@ impl Store {
     fn name_content(&self, _held: &Held<'_>, content: &Path, digest: &ContentDigest) -> io::Result<()> {
         let path = self.content_path(digest);
         let folder = path.parent().expect("content is in a folder");
-        if touch(&path)? {
-            // Whoever brought it may not have synced its name yet.
-            return file::sync_folder(folder);
-        }
         make_folders(folder)?;
         // It was written before it was synced, which can take long; its time must be that of its name.
         touch(content)?;
+        // Also over what has the name already: were that damaged, sending it again would not mend it.
         fs::rename(content, &path)?;
         file::sync_folder(folder)
     }
@@ -218,7 +215,8 @@ impl Store {
         self.read_manifest(repository, digest, limit)
     }
 
-    /// The same without a client that hears of it.
+    /// The same without a client that hears of it. One whose content is gone or damaged is an error: it is not known what it
+    /// names.
     pub(super) fn read_manifest(
         &self,
         repository: &Repository,
@@ -229,6 +227,9 @@ impl Store {
             return Ok(None);
         };
         let bytes = file::read_capped(&self.content_path(digest), limit).map_err(unwrap_file)?;
+        if digest.algorithm().digest(&bytes) != *digest {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("the content of {digest} is damaged")));
+        }
         Ok(Some((media_type, bytes)))
     }
 

@@ -1,3 +1,4 @@
+mod bounds;
 mod collect;
 mod rights;
 mod upload;

@@ -185,6 +185,17 @@ mod tests {
     }
 
     #[test]
+    fn a_right_on_a_repository_is_none_on_what_begins_like_it() {
+        let rights = rights(Timestamp::UNIX_EPOCH);
+        let allows = |name: &str, right| rights.allow(&name.parse().expect("a name"), right);
+        assert!(allows("images/web", Right::Pull));
+        assert!(!allows("images/web", Right::Push) && !allows("images/web", Right::Delete));
+        for other in ["images/web/deep", "images/web2", "images", "images/we", "other/images/web"] {
+            assert!(!allows(other, Right::Pull), "{other}");
+        }
+    }
+
+    #[test]
     fn a_token_that_was_changed_in_any_place_is_none() {
         let folder = tempfile::tempdir().expect("a folder");
         let other = tempfile::tempdir().expect("a folder");

@@ -8,7 +8,7 @@ use super::Blob;
 use super::session::Target;
 use crate::base::digest::Digest;
 use crate::registry::auth::Scope;
-use crate::registry::client::Client;
+use crate::registry::client::{Client, claimed_digest};
 use crate::registry::error::{Action, RegistryError};
 use crate::registry::reference::Repository;
 
@@ -53,6 +53,9 @@ impl Client {
             })
             .await?;
         if response.status() == StatusCode::CREATED {
+            if let Some(found) = claimed_digest(&response).filter(|found| found != digest) {
+                return Err(RegistryError::Digest { action: target.action, expected: *digest, found });
+            }
             return Ok(Mount::Mounted);
         }
         let address = target.location(&response)?;

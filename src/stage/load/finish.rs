@@ -8,14 +8,14 @@ use super::error::LoadError;
 use super::place::{Origin, Placer, Wanted};
 use super::survey::Survey;
 use super::vouch::{EMPTY, metadata_manifest, metadata_tag};
-use super::{Done, Load};
+use super::{Done, Load, ReadBack};
 use crate::base::digest::Digest;
 use crate::bundle::graph::{Item, PushManifest};
 use crate::bundle::oci;
 use crate::bundle::reader::VerifiedBundle;
 use crate::model::catalog::CATALOG_REPOSITORY;
 use crate::model::receipt::{Outcome, ReceiptItem, ReceiptTag};
-use crate::registry::{AboutSubject, ManifestName, RegistryError, Repository};
+use crate::registry::{AboutSubject, ManifestName, RegistryError, Repository, Tag};
 
 impl Load<'_> {
     /// Puts all manifests where they must be, children before parents; gives those that were sent.
@@ -87,14 +87,18 @@ impl Load<'_> {
         let repository = self.prefix.repository(CATALOG_REPOSITORY)?;
         let files = bundle.metadata().values().map(|bytes| bytes.as_slice()).chain([EMPTY]);
         for bytes in files {
-            let digest = Digest::of(bytes);
-            if self.client.blob_exists(&repository, &digest, bytes.len() as u64).await? {
-                continue;
+            let (digest, size) = (Digest::of(bytes), bytes.len() as u64);
+            let there = self.client.blob_exists(&repository, &digest, size).await?;
+            if !there {
+                let origin = Origin::Memory(bytes.to_vec().into());
+                let repositories = vec![CATALOG_REPOSITORY.to_owned()];
+                let wanted = Wanted { digest, size, repositories, origin };
+                done.sent_bytes += placer.spread(&wanted, BTreeMap::new()).await?.sent_bytes;
             }
-            let origin = Origin::Memory(bytes.to_vec().into());
-            let repositories = vec![CATALOG_REPOSITORY.to_owned()];
-            let wanted = Wanted { digest, size: bytes.len() as u64, repositories, origin };
-            done.sent_bytes += placer.spread(&wanted, BTreeMap::new()).await?.sent_bytes;
+            // It is small, and every run needs all of it.
+            if !there || self.read_back == ReadBack::All {
+                self.read_blob_back(&repository, &digest, size).await?;
+            }
         }
         let manifest = metadata_manifest(bundle.metadata());
         let name = ManifestName::Digest(Digest::of(&manifest));
@@ -117,6 +121,7 @@ impl Load<'_> {
             let manifest = metadata_manifest(bundle.metadata());
             self.client.push_manifest(&catalog, &ManifestName::Tag(tag), oci::MANIFEST, &manifest).await?;
         }
+        let wrote = done.manifests > 0 || done.sent_bytes > 0;
         let tags = bundle.tags();
         // One group after the other, and within a group at once.
         let mut groups: Vec<Vec<&crate::bundle::reader::Tag>> = Vec::new();
@@ -134,14 +139,16 @@ impl Load<'_> {
         for group in groups {
             let moved: Vec<ReceiptTag> = stream::iter(group)
                 .map(|tag| async move {
-                    let moved = survey.tag(&tag.repository, &tag.tag) != Some(tag.digest);
+                    let repository = self.prefix.repository(&tag.repository)?;
+                    let name: Tag = tag.tag.parse()?;
+                    let before = survey.tag(&tag.repository, &tag.tag) == Some(tag.digest);
+                    let moved = !(before && self.still_tagged(&repository, &name, &tag.digest, wrote).await?);
                     if moved {
                         let manifest = manifests
                             .iter()
                             .find(|manifest| manifest.digest == tag.digest)
                             .expect("a tag is for a manifest of the bundle");
-                        let repository = self.prefix.repository(&tag.repository)?;
-                        let name = ManifestName::Tag(tag.tag.parse()?);
+                        let name = ManifestName::Tag(name);
                         self.client.push_manifest(&repository, &name, &tag.media_type, &manifest.bytes).await?;
                     }
                     Ok::<_, LoadError>(ReceiptTag { repository: tag.repository.clone(), tag: tag.tag.clone(), moved })
@@ -152,6 +159,26 @@ impl Load<'_> {
             done.tags.extend(moved);
         }
         Ok(())
+    }
+
+    /// Whether a tag that pointed to this manifest when the load began still does. Where much was sent since, that may be
+    /// hours ago, and another load may have moved it, or somebody removed it.
+    async fn still_tagged(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        digest: &Digest,
+        wrote: bool,
+    ) -> Result<bool, LoadError> {
+        match (self.read_back, wrote) {
+            (ReadBack::All, _) => match self.client.manifest(repository, &ManifestName::Tag(tag.clone())).await {
+                Ok(found) => Ok(found.digest == *digest),
+                Err(error) if error.is_not_found() => Ok(false),
+                Err(error) => Err(error.into()),
+            },
+            (ReadBack::Sample, true) => Ok(self.tag_now(repository, tag).await? == Some(*digest)),
+            (ReadBack::Sample, false) => Ok(true),
+        }
     }
 }
 

@@ -1,14 +1,20 @@
 //! What the registry has afterwards, read back and hashed: some of what was sent, or everything.
+//!
+//! What a registry may do, and where it ends: acknowledge content and store nothing, or something else (a sample, which it
+//! can't foresee, of all that it acknowledged, also of what it said to have mounted; the catalog and the metadata beside it
+//! always: they are what a run starts from); say that it has what it has not (with [`ReadBack::All`], each blob is read from
+//! each repository that must have it, each manifest and each tag too).
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::io::AsyncReadExt;
 
 use super::error::LoadError;
 use super::{Done, Load};
-use crate::base::digest::Hasher;
+use crate::base::digest::{Digest, Hasher};
 use crate::bundle::graph::PushManifest;
+use crate::model::catalog::CATALOG_REPOSITORY;
 use crate::model::receipt::{Outcome, ReadBack, ReceiptBlob};
-use crate::registry::{ManifestName, RegistryError};
+use crate::registry::{ManifestName, RegistryError, Repository};
 
 /// One byte of this many that were sent is read back in a sample.
 const SAMPLE: u64 = 100;
@@ -21,17 +27,20 @@ const PIECE: usize = 256 << 10;
 impl Load<'_> {
     /// Reads blobs back, and with [`ReadBack::All`] manifests too: those that were sent were read back already.
     pub(super) async fn read_back(&self, manifests: &[PushManifest], done: &mut Done) -> Result<(), LoadError> {
-        let chosen: Vec<usize> = match self.read_back {
-            ReadBack::All => (0..done.blobs.len()).collect(),
+        let chosen: Vec<(usize, String)> = match self.read_back {
+            ReadBack::All => everywhere(&done.blobs),
             ReadBack::Sample => sample(&done.blobs, &seed()),
         };
         let blobs = &done.blobs;
         stream::iter(&chosen)
-            .map(|at| self.read_blob_back(&blobs[*at]))
+            .map(|(at, name)| async move {
+                let repository = self.prefix.repository(name)?;
+                self.read_blob_back(&repository, &blobs[*at].digest, blobs[*at].size).await
+            })
             .buffer_unordered(self.jobs.get())
             .try_collect::<()>()
             .await?;
-        for at in chosen {
+        for (at, _) in chosen {
             done.blobs[at].read_back = true;
         }
         if self.read_back == ReadBack::Sample {
@@ -46,39 +55,62 @@ impl Load<'_> {
         Ok(())
     }
 
-    async fn read_blob_back(&self, blob: &ReceiptBlob) -> Result<(), LoadError> {
-        let Some(name) = blob.repositories.keys().next() else { return Ok(()) };
-        let repository = self.prefix.repository(name)?;
-        let mut reader = self.client.blob(&repository, &blob.digest, blob.size).await?;
+    /// Reads a blob from where it must be, to its end.
+    pub(super) async fn read_blob_back(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(), LoadError> {
+        let mut reader = self.client.blob(repository, digest, size).await?;
         let mut piece = vec![0; PIECE];
         loop {
             match reader.read(&mut piece).await {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
-                Err(error) => return Err(RegistryError::from_reader(error, &repository, &blob.digest).into()),
+                Err(error) => return Err(RegistryError::from_reader(error, repository, digest).into()),
             }
         }
     }
 }
 
-/// The blobs of a sample: of those that were sent, in an order that follows from `seed`, as many as fit. One that is larger
-/// than what is left is passed over; smaller ones still have their chance.
-fn sample(blobs: &[ReceiptBlob], seed: &[u8; 32]) -> Vec<usize> {
-    let sent = |blob: &ReceiptBlob| blob.repositories.values().any(|outcome| *outcome == Outcome::Pushed);
-    let mut candidates: Vec<usize> = (0..blobs.len()).filter(|at| sent(&blobs[*at])).collect();
-    let total: u64 = candidates.iter().map(|at| blobs[*at].size).sum();
-    candidates.sort_by_cached_key(|at| {
+/// Every blob in every repository.
+fn everywhere(blobs: &[ReceiptBlob]) -> Vec<(usize, String)> {
+    let places = |(at, blob): (usize, &ReceiptBlob)| -> Vec<_> {
+        blob.repositories.keys().map(|name| (at, name.clone())).collect()
+    };
+    blobs.iter().enumerate().flat_map(places).collect()
+}
+
+/// The blobs of a sample, each with the repository that it is read from: of those that were not there before, in an order
+/// that follows from `seed`, as many as fit. One that is larger than what is left is passed over; smaller ones still have
+/// their chance. The catalog is always among them.
+fn sample(blobs: &[ReceiptBlob], seed: &[u8; 32]) -> Vec<(usize, String)> {
+    let new = |blob: &ReceiptBlob| -> Vec<String> {
+        let placed = blob.repositories.iter().filter(|(_, outcome)| **outcome != Outcome::Present);
+        placed.map(|(name, _)| name.clone()).collect()
+    };
+    let drawn = |blob: &ReceiptBlob| {
         let mut hasher = Hasher::new();
         hasher.update(seed);
-        hasher.update(blobs[*at].digest.bytes());
+        hasher.update(blob.digest.bytes());
         hasher.finish()
-    });
+    };
+    let mut candidates: Vec<(usize, Vec<String>)> =
+        blobs.iter().map(new).enumerate().filter(|(_, places)| !places.is_empty()).collect();
+    let total: u64 = candidates.iter().map(|(at, _)| blobs[*at].size).sum();
+    candidates.sort_by_cached_key(|(at, _)| drawn(&blobs[*at]));
     let mut left = (total / SAMPLE).clamp(SAMPLE_LEAST, SAMPLE_MOST);
     let mut chosen = Vec::new();
-    for at in candidates {
-        if blobs[at].size <= left {
+    for (at, mut places) in candidates {
+        if places.iter().any(|name| name == CATALOG_REPOSITORY) {
+            chosen.push((at, CATALOG_REPOSITORY.to_owned()));
+        } else if blobs[at].size <= left {
             left -= blobs[at].size;
-            chosen.push(at);
+            // Not by the bytes that the order goes by.
+            let last = drawn(&blobs[at]).bytes()[31];
+            let place = usize::from(last) % places.len();
+            chosen.push((at, places.swap_remove(place)));
         }
     }
     chosen
@@ -109,14 +141,33 @@ mod tests {
         all.extend((200..300).map(|n| blob(n, 1, Outcome::Present)));
         let one = sample(&all, &[1; 32]);
         assert_eq!(one.len(), 2, "a hundredth");
-        assert!(one.iter().all(|at| *at < 200), "what was there is not looked at");
+        assert!(one.iter().all(|(at, _)| *at < 200), "what was there is not looked at");
         assert_ne!(one, sample(&all, &[2; 32]));
         let small: Vec<ReceiptBlob> = (0..10).map(|n| blob(n, 1000, Outcome::Pushed)).collect();
         assert_eq!(sample(&small, &[1; 32]).len(), 10, "of little, all");
         let huge: Vec<ReceiptBlob> = (0..10_000).map(|n| blob(n, 1 << 20, Outcome::Pushed)).collect();
         assert_eq!(sample(&huge, &[1; 32]).len(), 64);
         let mixed = [blob(1, 1 << 40, Outcome::Pushed), blob(2, 10, Outcome::Pushed)];
-        assert_eq!(sample(&mixed, &[1; 32]), [1]);
+        assert_eq!(sample(&mixed, &[1; 32]), [(1, "images/web".to_owned())]);
         assert!(sample(&[], &[0; 32]).is_empty());
+    }
+
+    #[test]
+    fn what_was_mounted_may_be_looked_at_and_the_catalog_always_is() {
+        let mut mounted = blob(1, 10, Outcome::Pushed);
+        mounted.repositories.insert("images/twin".to_owned(), Outcome::Mounted);
+        mounted.repositories.insert("images/old".to_owned(), Outcome::Present);
+        let mut places: Vec<String> = (0..64)
+            .flat_map(|seed| sample(std::slice::from_ref(&mounted), &[seed; 32]))
+            .map(|(_, name)| name)
+            .collect();
+        places.sort();
+        places.dedup();
+        assert_eq!(places, ["images/twin", "images/web"], "each in its turn, and not where it was before");
+        assert_eq!(everywhere(std::slice::from_ref(&mounted)).len(), 3);
+        let large = 1 << 40;
+        let repositories = BTreeMap::from([(CATALOG_REPOSITORY.to_owned(), Outcome::Pushed)]);
+        let catalog = ReceiptBlob { digest: Digest::of("c"), size: large, repositories, read_back: false };
+        assert_eq!(sample(&[blob(1, large, Outcome::Pushed), catalog], &[0; 32]).len(), 1);
     }
 }

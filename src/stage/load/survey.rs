@@ -78,7 +78,7 @@ impl Load<'_> {
         Ok(survey)
     }
 
-    async fn tag_now(&self, repository: &Repository, tag: &Tag) -> Result<Option<Digest>, LoadError> {
+    pub(super) async fn tag_now(&self, repository: &Repository, tag: &Tag) -> Result<Option<Digest>, LoadError> {
         match self.client.resolve(repository, tag).await {
             Ok(digest) => Ok(Some(digest)),
             Err(error) if error.is_not_found() => Ok(None),

@@ -1,3 +1,4 @@
+mod liar;
 mod transport;
 
 use std::path::PathBuf;
@@ -516,4 +517,21 @@ async fn a_catalog_that_was_changed_in_the_registry_is_refused() {
     let own = tag(metadata_tag(&Digest::of(&manifest)).expect("a tag"));
     client.push_manifest(&repository, &own, oci::MANIFEST, &vouches.bytes).await.expect("pushed");
     assert_eq!(read(NAME).await.expect_err("refused").class(), ExitClass::Refused);
+}
+
+#[tokio::test]
+async fn a_catalog_of_another_bundle_under_the_name_is_refused() {
+    let scene = Scene::new().await;
+    let client = scene.client();
+    scene.load(&client, &scene.sample.bytes(1).await).await.expect("loaded");
+    let prefix: Prefix = format!("{}/enclave", client.registry()).parse().expect("a prefix");
+    let repository = prefix.repository(CATALOG_REPOSITORY).expect("a repository");
+    // All of it is signed, and whoever moves the tag only chooses which bundle a run starts from.
+    let name = |text: &str| ManifestName::Tag(text.parse().expect("a tag"));
+    let real = client.manifest(&repository, &name(NAME)).await.expect("the catalog");
+    client.push_manifest(&repository, &name("another"), oci::MANIFEST, &real.bytes).await.expect("pushed");
+    let limits = Limits::default();
+    let Scene { sample, remembered, .. } = &scene;
+    let read = read_catalog(&client, &prefix, "another", &sample.root, remembered, &limits, sample.now).await;
+    assert_eq!(read.expect_err("refused").class(), ExitClass::Refused);
 }

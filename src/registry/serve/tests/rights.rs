@@ -128,7 +128,16 @@ async fn who_is_unknown_is_told_how_to_become_known() {
         "from anywhere is from where it may not read"
     );
     assert_eq!(with(&both, reqwest::Method::POST, &mount("&from=images/other")).await, 202);
+    let blind = ask("scope=repository:images/web:pull,push").await;
+    assert_eq!(with(&blind, reqwest::Method::POST, &mount("&from=images/db")).await, 202, "it may not read that");
     assert_eq!(with(&ask("scope=registry:catalog:*").await, get, "/v2/_catalog").await, 200);
+    // HTTP/2 names the server in the address.
+    let second = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().expect("a client");
+    let told = second.get(scene.url("/v2/images/web/manifests/v1")).send().await.expect("an answer");
+    assert_eq!(
+        (told.version(), &told.headers()["www-authenticate"]),
+        (http::Version::HTTP_2, &bearer.parse().expect("text"))
+    );
     // The name in a challenge is a name, or there is none.
     let odd = scene.http.get(scene.url("/v2/")).header("host", "a\"b").send().await.expect("an answer");
     assert!(odd.headers().get_all("www-authenticate").iter().all(|value| !value.as_bytes().contains(&b'\\')));

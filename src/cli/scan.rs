@@ -14,6 +14,7 @@ use crate::base::progress::Progress;
 use crate::base::quantity::Span;
 use crate::base::text::printable;
 use crate::ledger::Ledger;
+use crate::model::access::Way;
 use crate::model::control::Severity;
 use crate::model::outcome::Status;
 use crate::model::record::Trigger;
@@ -35,7 +36,7 @@ pub(crate) struct Args {
     /// All scans of this plan, once, with what the plan says; --ledger counts where it names none
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = [
         "targets", "all", "selector", "engine", "profile", "bundle", "registry", "root", "state", "ca", "username",
-        "token_host", "plain_http", "unenforced_network", "database_max_age", "parallel",
+        "token_host", "plain_http", "unenforced_network", "approach", "database_max_age", "parallel",
     ])]
     file: Option<PathBuf>,
     /// The objects of the cluster, every container, and every image that runs
@@ -59,6 +60,10 @@ pub(crate) struct Args {
     /// What happens where network policies are not proven to be enforced
     #[arg(long, value_enum, value_name = "ACTION", help_heading = "Cluster", default_value_t = Unenforced::Refuse)]
     unenforced_network: Unenforced,
+    /// The ways in which a container may be reached, those that are tried first in front: exec, debug, image
+    #[arg(long, value_enum, value_name = "WAYS", value_delimiter = ',', help_heading = "Cluster",
+          default_values_t = Policy::default().approaches)]
+    approach: Vec<Way>,
     /// How old a database may be where the bundle does not say
     #[arg(long, value_name = "SPAN", default_value_t = Policy::default().database_max_age)]
     database_max_age: Span,
@@ -174,6 +179,7 @@ impl Args {
             }
             let policy = Policy {
                 unenforced_network: self.unenforced_network,
+                approaches: self.approach.clone(),
                 database_max_age: self.database_max_age,
                 parallel: usize::from(self.parallel),
                 ..Policy::default()

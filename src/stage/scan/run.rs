@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::container::Ways;
 use super::content::Content;
 use super::dispatch::{RunSummary, Stop, begin, close_interrupted, dispatch, runs_over, unless_stopped};
 use super::error::ScanError;
@@ -15,10 +16,13 @@ use super::session::{self, ABANDONED, Intent, Session};
 use super::unit::{Context, NotDone, Task, Unit, Work};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
+use crate::cluster::access::auto::{ContainerFacts, choose};
 use crate::cluster::client::Cluster;
 use crate::cluster::sweep;
 use crate::ledger::Ledger;
+use crate::model::access::Way;
 use crate::model::provenance::Cleanup;
+use crate::model::reason::Reason;
 use crate::model::record::{Event, RunId, RunStart, Trigger};
 use crate::model::scanner::BUILTIN;
 use crate::model::target::{TargetKind, TargetSpec};
@@ -103,7 +107,7 @@ pub async fn scan(
         other => other,
     };
     let selected = select(&selection, cluster.as_ref(), &limits).await;
-    let units = plan_units(selected, &selection, &content)?;
+    let units = plan_units(selected, &selection, &content, &policy)?;
     let start = RunStart {
         run,
         trigger,
@@ -322,8 +326,9 @@ fn wants_jobs(selection: &Selection, content: &Content) -> bool {
 fn intent(units: &[Unit]) -> Option<Intent> {
     let mut intent = None;
     for unit in units {
-        match unit.work {
-            Work::Container | Work::External(_) => return Some(Intent::Run),
+        match &unit.work {
+            Work::Container(ways) if ways.only_image() => {}
+            Work::Container(_) | Work::External(_) => return Some(Intent::Run),
             Work::Objects => intent = Some(Intent::ReadObjects),
             Work::Host | Work::Image | Work::Impossible(_) => {}
         }
@@ -332,9 +337,14 @@ fn intent(units: &[Unit]) -> Option<Intent> {
 }
 
 /// Every profile that fits a target's kind, for every target that is meant.
-fn plan_units(selected: Vec<Selected>, selection: &Selection, content: &Content) -> Result<Vec<Unit>, ScanError> {
+fn plan_units(
+    selected: Vec<Selected>,
+    selection: &Selection,
+    content: &Content,
+    policy: &Policy,
+) -> Result<Vec<Unit>, ScanError> {
     let mut units = Vec::new();
-    for Selected { target, missed } in selected {
+    for Selected { target, facts, missed } in selected {
         let kind = target.kind();
         let builtin: Vec<Task> = content
             .builtin
@@ -345,7 +355,7 @@ fn plan_units(selected: Vec<Selected>, selection: &Selection, content: &Content)
         if !builtin.is_empty() {
             let work = match &missed {
                 Some(why) => Work::Impossible(why.clone()),
-                None => builtin_work(kind),
+                None => builtin_work(kind, facts.as_ref(), content, policy),
             };
             units.push(Unit { target: target.clone(), work, tasks: builtin });
         }
@@ -368,16 +378,23 @@ fn plan_units(selected: Vec<Selected>, selection: &Selection, content: &Content)
     Ok(units)
 }
 
-fn builtin_work(kind: TargetKind) -> Work {
+/// The ways to a container that the builtin engine knows.
+const BUILTIN_WAYS: [Way; 3] = [Way::Exec, Way::Debug, Way::Image];
+
+fn builtin_work(kind: TargetKind, facts: Option<&ContainerFacts>, content: &Content, policy: &Policy) -> Work {
+    let unsupported = |why: &str| Work::Impossible(NotDone::new(Reason::TargetUnsupported, why));
     match kind {
         TargetKind::Host => Work::Host,
-        TargetKind::Container => Work::Container,
         TargetKind::Image => Work::Image,
         TargetKind::Cluster => Work::Objects,
-        TargetKind::Node => Work::Impossible(NotDone::new(
-            crate::model::reason::Reason::TargetUnsupported,
-            "the builtin engine does not reach nodes yet; run `scan host` on the node",
-        )),
+        TargetKind::Container => match facts {
+            Some(facts) => {
+                let choice = choose(facts, &BUILTIN_WAYS, &policy.approaches);
+                Work::Container(Box::new(Ways { facts: facts.clone(), choice, own_image: content.own_image.clone() }))
+            }
+            None => unsupported("nothing is known of the container"),
+        },
+        TargetKind::Node => unsupported("the builtin engine does not reach nodes yet; run `scan host` on the node"),
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::container::Ways;
 use super::content::External;
 use super::dispatch::Unaccounted;
 use super::image::LayerCache;
@@ -72,8 +73,8 @@ pub(crate) enum Work {
     Host,
     /// The layers of an image.
     Image,
-    /// An exec into a container.
-    Container,
+    /// A container, in the ways that were chosen.
+    Container(Box<Ways>),
     /// The API objects.
     Objects,
     /// A scanner's Job.
@@ -115,6 +116,32 @@ impl Reached {
     }
 }
 
+impl Reached {
+    /// The same after another way had been tried, which is told of in the record.
+    pub(crate) fn after(mut self, earlier: Self) -> Self {
+        let mut notes = earlier.notes;
+        if let Err(why) = &earlier.verdict {
+            notes.push(format!("by {}: {} ({})", earlier.approach.word(), why.reason, why.detail));
+        }
+        notes.append(&mut self.notes);
+        self.notes = notes;
+        self.cleanup = match (earlier.cleanup, self.cleanup) {
+            (Some(mut all), Some(own)) => {
+                all.created.extend(own.created);
+                all.remaining.extend(own.remaining);
+                Some(all)
+            }
+            (one, other) => one.or(other),
+        };
+        self.identity = match (earlier.identity, self.identity) {
+            (Some(one), Some(other)) => Some(format!("{one}, {other}")),
+            (one, other) => one.or(other),
+        };
+        self.network = self.network.or(earlier.network);
+        self
+    }
+}
+
 impl Unit {
     /// What has to be said of the unit's tasks if it never ends.
     pub(crate) fn unaccounted(&self) -> Vec<Unaccounted> {
@@ -143,7 +170,7 @@ impl Unit {
             match &work {
                 Work::Host => host::reach(&target, &tasks, context).await,
                 Work::Image => image::reach(&target, &tasks, context).await,
-                Work::Container => container::reach(&target, &tasks, context).await,
+                Work::Container(ways) => container::reach(&target, ways, &tasks, context).await,
                 Work::Objects => objects::reach(&target, &tasks, context).await,
                 Work::External(external) => external::reach(&target, &tasks, external, context).await,
                 Work::Impossible(why) => Reached::nothing(target.clone(), Approach::None, why.clone()),
@@ -166,7 +193,7 @@ impl Work {
         match self {
             Self::Host => Approach::Local,
             Self::Image => Approach::Image,
-            Self::Container => Approach::Exec,
+            Self::Container(ways) => ways.choice.ways.first().map_or(Approach::None, |chosen| chosen.way.approach()),
             Self::Objects => Approach::Objects,
             Self::External(_) => Approach::ImageVolume,
             Self::Impossible(_) => Approach::None,
@@ -178,7 +205,7 @@ impl Work {
         let own = context.policy.deadline.duration();
         match self {
             Self::External(external) => external.scanner.deadline.duration() + own,
-            Self::Host | Self::Image | Self::Container | Self::Objects | Self::Impossible(_) => own,
+            Self::Host | Self::Image | Self::Container(_) | Self::Objects | Self::Impossible(_) => own,
         }
     }
 }

@@ -137,7 +137,13 @@ impl Args {
             }
             Command::Hold { deadline, word: _ } => hold::hold(Duration::from_secs(deadline)).await?,
             Command::Facts { root, release } => {
-                let facts = facts::host::collect(&root, &Limits::default());
+                let mut facts = facts::host::collect(&root, &Limits::default());
+                // Beside a target its processes are seen, and among them who looks: they are none of the target's.
+                if let Some(word) = &release {
+                    let mut own = hold::holders(word);
+                    own.push(std::process::id());
+                    facts.leave_out_processes(&own);
+                }
                 let bytes =
                     serde_json::to_vec(&facts).expect("facts are strings, numbers, lists and maps with text keys");
                 // Nothing can be told to a runner that went away.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::access::{AccessArgs, REGISTRY};
 use super::table::Format;
-use super::{signal, summary};
+use super::{explanation, signal, summary};
 use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
@@ -22,7 +22,7 @@ use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetSpec;
 use crate::registry::Reference;
 use crate::stage::plan::{Access, ClusterAccess, Plan, Policy, Selection, Unenforced};
-use crate::stage::scan::{RunSummary, ScanError, ScanRequest, Stopping, scan};
+use crate::stage::scan::{RunSummary, ScanError, ScanRequest, Stopping, explain, scan};
 use crate::trust::remembered::OnLoss;
 
 /// Scan targets once, now, and record every result in the ledger
@@ -70,6 +70,9 @@ pub(crate) struct Args {
     /// How many targets are scanned at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     parallel: u8,
+    /// Say how each target would be reached, and why so; nothing is scanned
+    #[arg(long)]
+    explain: bool,
     /// End with exit code 1 if a control of this severity or above failed
     #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = FailOn::Any)]
     fail_on: FailOn,
@@ -117,6 +120,13 @@ impl Args {
         let stop = signal::stop_on_signals(progress.clone())?;
         let (access, requests) = self.requests()?;
         let mut ledger = Ledger::open(&access.ledger, Timestamp::now())?;
+        if self.explain {
+            let mut explanations = Vec::new();
+            for request in requests {
+                explanations.extend(explain(request, &mut ledger).await?);
+            }
+            return explanation::print(&explanations, self.output);
+        }
         let mut worst = ExitClass::Success;
         let mut summaries = Vec::new();
         let mut failure: Option<Failure> = None;

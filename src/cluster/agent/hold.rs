@@ -25,17 +25,22 @@ pub async fn hold(deadline: Duration) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// Ends the process that holds with this word on its command line. Where there is none, it has ended already.
-pub fn release(word: &str) {
+/// The processes that hold with this word on their command line.
+pub fn holders(word: &str) -> Vec<u32> {
     let own = std::process::id();
     let holds = |pid: u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
         words.contains(&b"hold".as_slice()) && words.contains(&word.as_bytes())
     };
-    let Ok(processes) = fs::read_dir("/proc") else { return };
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let numbers = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    for pid in numbers.filter(|pid| *pid != own && holds(*pid)) {
+    numbers.filter(|pid| *pid != own && holds(*pid)).collect()
+}
+
+/// Ends the process that holds with this word. Where there is none, it has ended already.
+pub fn release(word: &str) {
+    for pid in holders(word) {
         if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
             // It may be gone by now, which is what is wanted.
             let _ = kill_process(pid, Signal::TERM);

@@ -8,9 +8,11 @@ use super::container::Ways;
 use super::content::External;
 use super::dispatch::Unaccounted;
 use super::image::LayerCache;
+use super::run::Explanation;
 use super::session::Session;
 use super::{container, external, host, image, objects};
 use crate::base::limits::Limits;
+use crate::cluster::access::auto::Chosen;
 use crate::model::evidence::Evidence;
 use crate::model::finding::Finding;
 use crate::model::profile::Profile;
@@ -156,6 +158,35 @@ impl Unit {
     /// The expected tasks, for the record of the run's start.
     pub(crate) fn expected(&self) -> impl Iterator<Item = ExpectedTask> {
         self.unaccounted().into_iter().map(|t| t.expected())
+    }
+
+    /// How the target would be reached, and why so.
+    pub(crate) fn explain(&self) -> Explanation {
+        let plain = |approach: Approach, why: &str| vec![(approach.word().to_owned(), why.to_owned())];
+        let pairs = |list: &[Chosen]| list.iter().map(|c| (c.way.to_string(), c.why.clone())).collect();
+        let (ways, refused) = match &self.work {
+            Work::Host => (plain(Approach::Local, "it is this machine"), Vec::new()),
+            Work::Image => {
+                (plain(Approach::Image, "one streaming pass over each layer, from its registry"), Vec::new())
+            }
+            Work::Objects => {
+                (plain(Approach::Objects, "through the API server, as an identity for this alone"), Vec::new())
+            }
+            Work::External(_) => {
+                (plain(Approach::ImageVolume, "a Job of the scanner, with the image mounted as a volume"), Vec::new())
+            }
+            Work::Container(ways) => (pairs(&ways.choice.ways), pairs(&ways.choice.refused)),
+            Work::Impossible(why) => {
+                (Vec::new(), vec![(Approach::None.word().to_owned(), format!("{}: {}", why.reason, why.detail))])
+            }
+        };
+        Explanation {
+            target: self.target.key(),
+            engine: self.tasks.first().map(|task| task.engine.clone()).unwrap_or_default(),
+            profiles: self.tasks.iter().map(|task| task.profile.name.clone()).collect(),
+            ways,
+            refused,
+        }
     }
 
     /// Reaches the target and judges it: exactly one result for each task.

@@ -1,4 +1,6 @@
 use super::*;
+use crate::model::target::TargetKind;
+use crate::stage::scan::unit::Work;
 
 fn asked(targets: &[&str]) -> Selection {
     Selection { targets: targets.iter().map(|t| t.parse().expect(t)).collect(), ..Selection::default() }

@@ -13,6 +13,11 @@ use gapscan::model::target::Target;
 use jiff::Timestamp;
 
 fn ledger(folder: &Path, nodes: &[&str]) -> PathBuf {
+    run(folder, nodes, None)
+}
+
+/// Adds a run with one result for each node to the ledger, by a bundle with this classification marking.
+fn run(folder: &Path, nodes: &[&str], classification: Option<&str>) -> PathBuf {
     let path = folder.join("ledger.sqlite");
     let now = Timestamp::from_second(1_700_000_000).expect("a time");
     let profile = Profile {
@@ -37,6 +42,7 @@ fn ledger(folder: &Path, nodes: &[&str]) -> PathBuf {
         trigger: Trigger::Manual,
         started: now,
         requested: nodes.iter().map(|n| format!("node/{n}")).collect(),
+        classification: classification.map(str::to_owned),
         expected: nodes.iter().map(target).map(expected).collect(),
     };
     let mut ledger = Ledger::open(&path, now).expect("a new ledger");
@@ -107,6 +113,41 @@ fn files_are_written_and_said() {
     let out = folder.path().join("hdf");
     export(&path, &["--format", "hdf", "-o"]).arg(&out).assert().code(0);
     assert_eq!(std::fs::read_dir(&out).expect("a folder").count(), 2);
+}
+
+#[test]
+fn the_markings_of_all_bundles_are_shown_first_and_last() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = run(folder.path(), &["one", "four"], Some("SECRET"));
+    run(folder.path(), &["two"], Some("CUI"));
+    run(folder.path(), &["three"], None);
+    let exported = |args: &[&str]| {
+        let output = export(&path, args).assert().code(0).get_output().stdout.clone();
+        String::from_utf8(output).expect("UTF-8")
+    };
+    let page = exported(&["--format", "html"]);
+    assert!(page.contains("<title>CUI + SECRET: "), "in the title");
+    let banners: Vec<_> = page.match_indices("CUI + SECRET").map(|(at, _)| at).collect();
+    let main = (page.find("<main").expect("a main part"), page.find("</main>").expect("its end"));
+    let visible = |at: &&usize| !page[..**at].ends_with("<title>");
+    assert!(banners.iter().filter(visible).any(|at| *at < main.0), "at the head");
+    assert!(banners.iter().any(|at| *at > main.1), "at the foot");
+
+    let lines = exported(&["--format", "jsonl"]);
+    let head: serde_json::Value = serde_json::from_str(lines.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(head["classification"], "CUI + SECRET");
+    let hdf: serde_json::Value =
+        serde_json::from_str(&exported(&["--format", "hdf", "--target", "node/two"])).expect("JSON");
+    assert_eq!(hdf["passthrough"]["gapscan"]["classification"], "CUI", "only of what is in it");
+
+    // What a reader asks for is shown too, and hides nothing.
+    let marked = exported(&["--format", "html", "--classification", "TOP SECRET"]);
+    assert!(marked.contains("<title>TOP SECRET + CUI + SECRET: "));
+    assert!(
+        exported(&["--format", "html", "--target", "node/two", "--classification", "CUI"]).contains("<title>CUI: ")
+    );
+    let plain = exported(&["--format", "jsonl", "--target", "node/three"]);
+    assert!(serde_json::from_str::<serde_json::Value>(plain.lines().next().expect("a line")).expect("JSON")["classification"].is_null());
 }
 
 #[test]

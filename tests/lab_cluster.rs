@@ -136,7 +136,7 @@ fn own_image() -> Option<String> {
 async fn canary(cluster: &Cluster, image: &str) -> NetworkProof {
     let home = ScanNamespace::create(cluster, RunId::new()).await.expect("a namespace");
     let began = Instant::now();
-    let proof = prove(cluster, &home, image, Timestamp::now()).await;
+    let proof = prove(cluster, &home, image, None, Timestamp::now()).await;
     println!("in {:?}: {proof:?}", began.elapsed());
     assert_eq!(home.remove(cluster).await.remaining, [""; 0]);
     proof
@@ -207,6 +207,7 @@ async fn job(
         target_image: target,
         mounts: vec![ImageMount { reference: lab_image("busybox"), path: "/content".to_owned() }],
         parameters: Default::default(),
+        pull: None,
         result_limit: 256 << 20,
     };
     let name = home.name().to_owned();

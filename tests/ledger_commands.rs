@@ -66,6 +66,7 @@ fn run(ledger: &mut Ledger, second: i64, pods: &[&str], second_control: Outcome,
         trigger: Trigger::Schedule { plan: "nightly".to_owned(), due: at(second) },
         started: at(second),
         requested: vec!["ns/shop".to_owned()],
+        classification: None,
         expected: pods.iter().map(expected).collect(),
     };
     ledger.begin_run(&start, &[profile()]).expect("begin");

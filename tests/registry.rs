@@ -264,6 +264,71 @@ fn skopeo_and_crane_read_one_repository_with_a_token_and_write_none() {
     }
 }
 
+#[test]
+fn who_has_no_folder_gets_a_token_from_the_registry_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("registry");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("text").to_owned()
+    };
+    let password = file("password", "s3cr3t\n");
+    let served = Served::with(&data, &["--username", "kim", "--password-file", &password]);
+    let ca = data.join("tls/ca.crt");
+    let ask = |registry: &str, arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_gapscan"))
+            .args(["registry", "token", "--repository", "images/web", "--registry", registry])
+            .args(arguments)
+            .env("DOCKER_CONFIG", folder.path())
+            .output()
+            .expect("it runs")
+    };
+    let ca = ca.to_str().expect("text");
+    let as_kim = ["--ca", ca, "--username", "kim", "--password-file", &password];
+    let printed = ask(&served.address, &as_kim);
+    assert!(printed.status.success(), "{printed:?}");
+    let token = String::from_utf8(printed.stdout).expect("text").trim().to_owned();
+    assert!(token.starts_with("gapscan1.") && printed.stderr.is_empty(), "{token}");
+
+    // As the manifest of a secret, for as long as was asked for; the registry is named as it was asked.
+    let secret = ask(&served.address, &[&as_kim[..], &["-o", "secret", "--for", "2h"]].concat());
+    let secret: serde_json::Value = serde_json::from_slice(&secret.stdout).expect("JSON");
+    let config = base64::Engine::decode(
+        &base64::engine::general_purpose::STANDARD,
+        secret["data"][".dockerconfigjson"].as_str().expect("a text"),
+    )
+    .expect("base64");
+    let config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
+    assert_eq!(config["auths"][&served.address]["username"], "token");
+
+    // Whoever has a token gives on as much of it, and no more, and for no longer.
+    let limited = file("token", &token);
+    let as_holder = ["--ca", ca, "--username", "token", "--password-file", &limited];
+    let given = ask(&served.address, &[&as_holder[..], &["--for", "30d"]].concat());
+    assert!(given.status.success() && String::from_utf8_lossy(&given.stderr).contains("none for longer"), "{given:?}");
+    let more = ask(&served.address, &[&as_holder[..], &["--repository", "images/db"]].concat());
+    assert!(!more.status.success() && more.stdout.is_empty(), "{more:?}");
+    let wrong = file("wrong", "wrong");
+    let wrong = ask(&served.address, &["--ca", ca, "--username", "kim", "--password-file", &wrong]);
+    assert!(!wrong.status.success() && wrong.stdout.is_empty(), "{wrong:?}");
+
+    // A registry that asks nobody has nothing to give, and says so instead of printing something.
+    let open = Served::with(&folder.path().join("open"), &["--plain-http"]);
+    let none = ask(&open.address, &["--plain-http", "--username", "kim", "--password-file", &password]);
+    assert_eq!(none.status.code(), Some(4), "{none:?}");
+    assert!(none.stdout.is_empty() && String::from_utf8_lossy(&none.stderr).contains("gives none that may only read"));
+    let both = ask(&served.address, &["--data", data.to_str().expect("text")]);
+    assert_eq!(both.status.code(), Some(2), "{both:?}");
+    let nameless = Command::new(env!("CARGO_BIN_EXE_gapscan"))
+        .args(["registry", "token", "--repository", "images/web", "-o", "secret", "--data"])
+        .arg(&data)
+        .output()
+        .expect("it runs");
+    assert_eq!(nameless.status.code(), Some(2), "{nameless:?}");
+    assert!(String::from_utf8_lossy(&nameless.stderr).contains("--server"));
+}
+
 /// What a client was told is stored: contents by digest, and manifests by repository and tag.
 #[derive(Default)]
 struct Acknowledged {

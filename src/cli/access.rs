@@ -33,6 +33,11 @@ pub(crate) struct AccessArgs {
     /// The context of the kubeconfig [default: its current one]
     #[arg(long, value_name = "NAME", help_heading = "Cluster")]
     pub(crate) context: Option<String>,
+    /// A Docker configuration (config.json) that the nodes pull with: of each registry that the scan's pods are pulled from,
+    /// its entry is in a secret of the scan's namespace while the scan goes on. The embedded registry needs none: it is asked
+    /// for a token
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub(crate) pull_config: Option<PathBuf>,
     /// The loaded bundle to take scanners, profiles and databases from, verified again; needs --registry and --root
     #[arg(long, value_name = "NAME", value_parser = bundle_name, requires = "registry", requires = "root", help_heading = REGISTRY)]
     pub(crate) bundle: Option<String>,
@@ -71,7 +76,11 @@ impl AccessArgs {
         }
         Access {
             ledger: self.ledger.path.clone(),
-            cluster: ClusterAccess { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() },
+            cluster: ClusterAccess {
+                kubeconfig: self.kubeconfig.clone(),
+                context: self.context.clone(),
+                pull_config_file: self.pull_config.clone(),
+            },
             bundle,
             registries,
         }

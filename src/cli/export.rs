@@ -41,7 +41,8 @@ pub(crate) struct Export {
     /// The title of the report
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
-    /// The classification marking, shown first and last and on each printed page
+    /// A classification marking, shown first and last and on each printed page, before those of the bundles that the results
+    /// come from
     #[arg(long, value_name = "MARKING", env = "GAPSCAN_CLASSIFICATION")]
     classification: Option<String>,
 }

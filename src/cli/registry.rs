@@ -25,7 +25,7 @@ impl Args {
         match self.command {
             Command::Serve(args) => args.run().await,
             Command::Gc(args) => args.run(),
-            Command::Token(args) => args.run(),
+            Command::Token(args) => args.run().await,
         }
     }
 }

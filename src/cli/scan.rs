@@ -244,6 +244,7 @@ pub(crate) fn plan_access(plan: &Plan, arguments: Access) -> Access {
         cluster: ClusterAccess {
             kubeconfig: plan.cluster.kubeconfig.clone().or(arguments.cluster.kubeconfig),
             context: plan.cluster.context.clone().or(arguments.cluster.context),
+            pull_config_file: plan.cluster.pull_config_file.clone().or(arguments.cluster.pull_config_file),
         },
         bundle: plan.bundle.clone(),
         registries: plan.registries.clone(),

@@ -27,6 +27,7 @@ use super::network;
 use super::object::{Inventory, Kind, ObjectRef};
 use super::objects::list;
 use super::pod::{self, Stage};
+use super::pull::PullSecret;
 use crate::model::provenance::NetworkProof;
 
 /// The label that tells the canary's pods apart.
@@ -43,16 +44,26 @@ const PROBE: Duration = Duration::from_secs(20);
 /// How often a pod is looked at.
 const LOOK: Duration = Duration::from_millis(300);
 
+/// The secret that the canary's image is pulled with.
+const PULL: &str = "pull-canary";
+
 /// Where the gapscan image has its binary.
 pub(crate) const BINARY: &str = "/gapscan";
 
-/// Sees whether NetworkPolicies are enforced in the run's namespace. `image` is gapscan's own, by digest.
+/// Sees whether NetworkPolicies are enforced in the run's namespace. `image` is gapscan's own, by digest; `pull` is what the
+/// nodes pull it with, where its registry asks.
 ///
 /// Never fails: what could not be decided is not enforced, and the detail says why. What it could not remove again is
 /// reported by [`ScanNamespace::remove`].
-pub async fn prove(cluster: &Cluster, home: &ScanNamespace, image: &str, now: Timestamp) -> NetworkProof {
+pub async fn prove(
+    cluster: &Cluster,
+    home: &ScanNamespace,
+    image: &str,
+    pull: Option<&PullSecret>,
+    now: Timestamp,
+) -> NetworkProof {
     let mut inventory = Inventory::new(home.mark(None));
-    let outcome = watch(cluster, home, image, &mut inventory).await;
+    let outcome = watch(cluster, home, &Image { name: image, pull }, &mut inventory).await;
     home.leave(inventory.remove(cluster).await.remaining);
     let (enforced, detail) = match outcome {
         Ok(verdict) => (verdict.enforced, verdict.detail),
@@ -72,6 +83,12 @@ fn chain(error: &ClusterError) -> String {
     crate::base::text::printable(&text).into_owned()
 }
 
+/// gapscan's own image, and what it is pulled with.
+struct Image<'a> {
+    name: &'a str,
+    pull: Option<&'a PullSecret>,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct Verdict {
     enforced: bool,
@@ -81,9 +98,12 @@ struct Verdict {
 async fn watch(
     cluster: &Cluster,
     home: &ScanNamespace,
-    image: &str,
+    image: &Image<'_>,
     inventory: &mut Inventory,
 ) -> Result<Verdict, ClusterError> {
+    if let Some(pull) = image.pull {
+        pull.create(cluster, home, PULL, inventory).await?;
+    }
     let servers = api_servers(cluster).await?;
     let allowances = [
         ("canary-egress", network::egress((ROLE, "prober"), &[(ROLE, "open"), (ROLE, "closed")], PORT)),
@@ -188,12 +208,12 @@ fn object(home: &ScanNamespace, role: &str) -> ObjectRef {
     ObjectRef::namespaced(Kind::Pod, home.name(), format!("canary-{role}"))
 }
 
-fn container(image: &str, arguments: Vec<String>) -> Value {
+fn container(image: &Image<'_>, arguments: Vec<String>) -> Value {
     let mut command = vec![BINARY.to_owned(), "agent".to_owned()];
     command.extend(arguments);
     json!({
         "name": "canary",
-        "image": image,
+        "image": image.name,
         "imagePullPolicy": "IfNotPresent",
         "command": command,
         "securityContext": pod::security(),
@@ -201,7 +221,15 @@ fn container(image: &str, arguments: Vec<String>) -> Value {
     })
 }
 
-fn listener(image: &str) -> Value {
+fn specification(image: &Image<'_>, container: Value) -> Value {
+    let mut specification = pod::specification(json!([container]));
+    if image.pull.is_some() {
+        specification["imagePullSecrets"] = PullSecret::reference(PULL);
+    }
+    specification
+}
+
+fn listener(image: &Image<'_>) -> Value {
     let port = PORT.to_string();
     let mut container = container(image, vec!["listen".to_owned(), "--port".to_owned(), port]);
     // By exec, since the kubelet's network probes may be blocked themselves. A pod reaches its own loopback always.
@@ -210,10 +238,10 @@ fn listener(image: &str) -> Value {
         "exec": { "command": [BINARY, "agent", "probe", "--open", local, "--deadline", "5"] },
         "periodSeconds": 1, "timeoutSeconds": 8,
     });
-    pod::specification(json!([container]))
+    specification(image, container)
 }
 
-fn prober_pod(image: &str, wanted: &[(SocketAddr, Expected)]) -> Value {
+fn prober_pod(image: &Image<'_>, wanted: &[(SocketAddr, Expected)]) -> Value {
     let report = "/dev/termination-log";
     let mut arguments = vec!["probe".to_owned(), "--report".to_owned(), report.to_owned(), "--deadline".to_owned()];
     arguments.push(PROBE.as_secs().to_string());
@@ -226,7 +254,7 @@ fn prober_pod(image: &str, wanted: &[(SocketAddr, Expected)]) -> Value {
     }
     let mut container = container(image, arguments);
     container["terminationMessagePath"] = json!(report);
-    pod::specification(json!([container]))
+    specification(image, container)
 }
 
 /// Waits for a listener to take connections; gives all its addresses.

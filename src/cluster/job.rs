@@ -22,6 +22,7 @@ use super::namespace::ScanNamespace;
 use super::object::{self, Inventory, Kind, ObjectRef};
 use super::objects::list;
 use super::pod::{self, Stage};
+use super::pull::PullSecret;
 use crate::base::text::brief;
 use crate::model::provenance::Cleanup;
 use crate::model::scanner::{ExitMeaning, ImageApproach, ScannerDocument};
@@ -65,6 +66,8 @@ pub struct JobRequest<'a> {
     pub mounts: Vec<ImageMount>,
     /// Values for `${...}` in the command and the environment.
     pub parameters: BTreeMap<String, String>,
+    /// What the nodes pull these images with; `None` where the registry does not ask, or the nodes know themselves.
+    pub pull: Option<PullSecret>,
     /// Bytes of the result, at most.
     pub result_limit: u64,
 }
@@ -166,6 +169,9 @@ async fn scan(
         outcome => outcome?,
     }
     let job = ObjectRef::namespaced(Kind::Job, home.name(), manifest::name(request.scan));
+    if let Some(pull) = &request.pull {
+        pull.create(cluster, home, &manifest::pull_name(request.scan), inventory).await?;
+    }
     inventory.create(cluster, job.clone(), manifest).await?;
     let pod = started(cluster, home, request).await?;
     let name = pod.metadata.name.clone().unwrap_or_default();

@@ -12,6 +12,7 @@ pub mod network;
 pub mod object;
 pub mod objects;
 mod pod;
+pub mod pull;
 pub mod sweep;
 pub mod targets;
 

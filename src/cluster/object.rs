@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     NetworkPolicy,
     Pod,
     Job,
+    /// One is made and removed, and never read: to read those of a scan, gapscan would need the right to read all.
+    Secret,
 }
 
 impl Kind {
@@ -53,12 +55,13 @@ impl Kind {
             Self::NetworkPolicy => "NetworkPolicy",
             Self::Pod => "Pod",
             Self::Job => "Job",
+            Self::Secret => "Secret",
         }
     }
 
     fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace | Self::ServiceAccount | Self::Pod => "v1",
+            Self::Namespace | Self::ServiceAccount | Self::Pod | Self::Secret => "v1",
             Self::Role | Self::RoleBinding | Self::ClusterRole | Self::ClusterRoleBinding => {
                 "rbac.authorization.k8s.io/v1"
             }
@@ -78,6 +81,7 @@ impl Kind {
             Self::NetworkPolicy => "networkpolicies",
             Self::Pod => "pods",
             Self::Job => "jobs",
+            Self::Secret => "secrets",
         }
     }
 
@@ -233,13 +237,18 @@ fn complete(object: &ObjectRef, mark: &Mark, mut manifest: Value) -> Value {
 }
 
 async fn create(cluster: &Cluster, object: &ObjectRef, mark: &Mark, body: &Value) -> Result<Value, ClusterError> {
-    let call = Call {
+    let call = || Call {
         what: format!("create {object}"),
         method: Method::POST,
         path: format!("{}?fieldValidation=Strict", object.kind.collection(object.namespace.as_deref())),
         body: Some(body.to_string().into_bytes()),
     };
-    match cluster.call(call).await {
+    match cluster.call(call()).await {
+        // What is there can't be read, and need not be: it is in the run's own namespace.
+        Err(ClusterError::Conflict { .. }) if object.kind == Kind::Secret => {
+            delete(cluster, object, None).await?;
+            cluster.call(call()).await
+        }
         // A first attempt may have succeeded with its answer lost. Names carry the run's random id, so what is there
         // under this name with this run's label is ours.
         Err(conflict @ ClusterError::Conflict { .. }) => {
@@ -270,6 +279,17 @@ pub(crate) async fn rehearse(
 
 /// Removes the object if it is still the one with this UID. One that is gone is no error.
 pub(crate) async fn delete(cluster: &Cluster, object: &ObjectRef, uid: Option<&str>) -> Result<(), ClusterError> {
+    ask_to_remove(cluster, object, uid).await.map(|_| ())
+}
+
+/// What was there when an object's removal was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    There,
+    Gone,
+}
+
+async fn ask_to_remove(cluster: &Cluster, object: &ObjectRef, uid: Option<&str>) -> Result<Before, ClusterError> {
     let mut options = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background" });
     if let Some(uid) = uid {
         options["preconditions"] = json!({ "uid": uid });
@@ -281,9 +301,10 @@ pub(crate) async fn delete(cluster: &Cluster, object: &ObjectRef, uid: Option<&s
         body: Some(options.to_string().into_bytes()),
     };
     match cluster.call::<Value>(call).await {
-        Ok(_) | Err(ClusterError::Missing { .. }) => Ok(()),
+        Ok(_) => Ok(Before::There),
+        Err(ClusterError::Missing { .. }) => Ok(Before::Gone),
         // The precondition failed: another object has the name now, and ours is gone.
-        Err(ClusterError::Conflict { .. }) if uid.is_some() => Ok(()),
+        Err(ClusterError::Conflict { .. }) if uid.is_some() => Ok(Before::Gone),
         Err(error) => Err(error),
     }
 }
@@ -296,6 +317,9 @@ pub(crate) async fn gone(
     deadline: Duration,
 ) -> Result<bool, ClusterError> {
     let seen = poll_until(deadline, || async {
+        if object.kind == Kind::Secret {
+            return Ok((ask_to_remove(cluster, object, uid).await? == Before::Gone).then_some(()));
+        }
         match cluster.get::<Value>(&format!("read {object}"), object.path()).await {
             Err(ClusterError::Missing { .. }) => Ok(Some(())),
             Ok(there) => Ok(uid.is_some_and(|uid| there["metadata"]["uid"] != json!(uid)).then_some(())),

@@ -94,6 +94,9 @@ pub struct RunStart {
     pub started: Timestamp,
     /// The targets as they were asked for.
     pub requested: Vec<String>,
+    /// The classification marking of the bundle that it uses, which is that of all that comes of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification: Option<String>,
     /// Everything that it is to do.
     pub expected: Vec<ExpectedTask>,
 }

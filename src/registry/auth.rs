@@ -61,9 +61,16 @@ struct TokenAnswer {
     expires_in: Option<u64>,
 }
 
-enum Challenge {
+pub(super) enum Challenge {
     Basic,
     Bearer { realm: String, service: Option<String> },
+}
+
+/// A token as its service gave it.
+pub(super) struct Given {
+    pub(super) text: Zeroizing<String>,
+    /// How long it is valid, as the service says; the specification's default is 60 s.
+    pub(super) lasts: Duration,
 }
 
 impl Authenticator {
@@ -135,6 +142,26 @@ impl Authenticator {
         service: Option<&str>,
         limits: &Limits,
     ) -> Result<Token, RegistryError> {
+        let Given { text, lasts } = self.given(http, action, scope, (realm, service), None, limits).await?;
+        let header = secret_header(&format!("Bearer {}", text.as_str())).ok_or_else(|| RegistryError::Protocol {
+            action: action.clone(),
+            reason: "the answer has no token".to_owned(),
+        })?;
+        // A little less is used, so that none expires on its way.
+        let lives = lasts.clamp(Duration::from_secs(10), Duration::from_secs(86_400));
+        Ok(Token { header, expires: Instant::now() + lives.mul_f32(0.9) })
+    }
+
+    /// Asks for a token with these rights. `lasts` is for gapscan's own registry, which gives one for so many seconds.
+    pub(super) async fn given(
+        &self,
+        http: &reqwest::Client,
+        action: &Action,
+        scope: &Scope,
+        (realm, service): (&str, Option<&str>),
+        lasts: Option<u64>,
+        limits: &Limits,
+    ) -> Result<Given, RegistryError> {
         let protocol = |reason: String| RegistryError::Protocol { action: action.clone(), reason };
         let mut url = self
             .origin
@@ -159,6 +186,9 @@ impl Authenticator {
             }
             if let Some(service) = service {
                 query.append_pair("service", service);
+            }
+            if let Some(lasts) = lasts {
+                query.append_pair("lasts", &lasts.to_string());
             }
         }
         let mut request = http.get(url);
@@ -186,13 +216,10 @@ impl Authenticator {
             reason: "the answer is no token".to_owned(),
         })?;
         let text = Zeroizing::new(answer.token.or(answer.access_token).unwrap_or_default());
-        let header = (!text.is_empty())
-            .then(|| secret_header(&format!("Bearer {}", text.as_str())))
-            .flatten()
-            .ok_or_else(|| RegistryError::Protocol { action, reason: "the answer has no token".to_owned() })?;
-        // The specification's default is 60 s. A little less is used, so that none expires on its way.
-        let lives = Duration::from_secs(answer.expires_in.unwrap_or(60).clamp(10, 86_400));
-        Ok(Token { header, expires: Instant::now() + lives.mul_f32(0.9) })
+        if text.is_empty() {
+            return Err(RegistryError::Protocol { action, reason: "the answer has no token".to_owned() });
+        }
+        Ok(Given { text, lasts: Duration::from_secs(answer.expires_in.unwrap_or(60)) })
     }
 }
 
@@ -203,7 +230,7 @@ impl fmt::Debug for Authenticator {
 }
 
 /// Bearer is preferred where both are offered.
-fn challenge(response: &Response) -> Option<Challenge> {
+pub(super) fn challenge(response: &Response) -> Option<Challenge> {
     let mut basic = None;
     for value in response.headers().get_all(WWW_AUTHENTICATE) {
         let Ok(text) = value.to_str() else { continue };

@@ -1,13 +1,13 @@
 //! A user's name and password, and where they are kept.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderValue;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::auth::secret_header;
@@ -107,6 +107,23 @@ impl Credentials {
         }
     }
 
+    /// A `config.json` with these credentials in it, by registry, as Docker's tools and Kubernetes' image pull secrets have
+    /// it.
+    pub fn docker_config<'a>(entries: impl IntoIterator<Item = (&'a Authority, &'a Self)>) -> Zeroizing<String> {
+        let auths = entries.into_iter().map(|(registry, credentials)| {
+            let auth = Zeroizing::new(STANDARD.encode(credentials.pair().as_bytes()));
+            let entry = Entry { username: &credentials.user, password: &credentials.password, auth };
+            (registry.to_string(), entry)
+        });
+        let config = BTreeMap::from([("auths", auths.collect::<BTreeMap<String, Entry<'_>>>())]);
+        Zeroizing::new(serde_json::to_string(&config).expect("strings have a JSON form"))
+    }
+
+    /// The password.
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
     /// `USER:PASSWORD`, as basic authentication sends it (RFC 7617).
     pub(super) fn pair(&self) -> Zeroizing<String> {
         Zeroizing::new(format!("{}:{}", self.user, self.password.as_str()))
@@ -124,6 +141,18 @@ pub fn docker_config_path() -> Option<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")))
         .map(|folder| folder.join("config.json"))
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    username: &'a str,
+    password: &'a str,
+    #[serde(serialize_with = "as_text")]
+    auth: Zeroizing<String>,
+}
+
+fn as_text<S: serde::Serializer>(text: &Zeroizing<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
 }
 
 #[derive(Deserialize)]
@@ -184,6 +213,15 @@ mod tests {
             assert!(!format!("{found:?}").contains("pa:ss"));
             assert!(from(&config, "registry.internal:5001").expect("readable").is_none());
         }
+    }
+
+    #[test]
+    fn a_configuration_is_read_as_it_was_written_and_has_nothing_else() {
+        let registry: Authority = "registry.internal:5000".parse().expect("a registry");
+        let config = Credentials::docker_config([(&registry, &Credentials::new("kim", "pa:\"ss"))]);
+        let found = from(&config, "registry.internal:5000").expect("readable").expect("there");
+        assert_eq!((found.user.as_str(), found.password()), ("kim", "pa:\"ss"));
+        assert!(from(&config, "registry.internal").expect("readable").is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod content;
 pub mod credentials;
 mod error;
 mod http;
+mod pull;
 pub mod reference;
 mod referrers;
 mod referrers_push;
@@ -23,6 +24,7 @@ pub use client::{Client, ClientConfig, Identity, ManifestBody, Mount, Retry, Tra
 pub use content::{Content, Pieces};
 pub use credentials::Credentials;
 pub use error::{Action, RegistryError};
+pub use pull::PullCredentials;
 pub use reference::{Authority, ManifestName, Prefix, Reference, Repository, Tag};
 pub use referrers::Referrer;
 pub use referrers_push::AboutSubject;

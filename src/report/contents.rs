@@ -20,7 +20,7 @@ pub struct Report {
     pub gapscan: String,
     /// One line, the reader's name for this report.
     pub title: String,
-    /// The marking that is shown first and last, as `UNCLASSIFIED`.
+    /// The marking that is shown first and last, as `UNCLASSIFIED`; where there are several, `CUI + SECRET`.
     pub classification: Option<String>,
     /// Which results are in it.
     pub scope: Scope,

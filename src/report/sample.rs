@@ -366,6 +366,7 @@ pub(super) fn report() -> Report {
                 trigger: Trigger::Schedule { plan: "nightly".to_owned(), due: time("2026-11-21T02:00:00Z") },
                 started: time("2026-11-21T02:00:00Z"),
                 requested: vec!["cluster".to_owned(), "ns/shop".to_owned()],
+                classification: None,
                 expected: tasks
                     .iter()
                     .map(|t| ExpectedTask {

@@ -1,5 +1,6 @@
 //! From the ledger to a report: read, verified, rendered, written.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -36,7 +37,7 @@ pub struct ExportRequest {
     pub targets: Vec<TargetSpec>,
     /// The report's title; a plain one where absent.
     pub title: Option<String>,
-    /// The marking shown first and last.
+    /// A marking shown first and last, before those of the bundles that the results come from.
     pub classification: Option<String>,
 }
 
@@ -168,7 +169,7 @@ pub fn collect(request: &ExportRequest, now: Timestamp) -> Result<Report, Export
         generated: now,
         gapscan: env!("CARGO_PKG_VERSION").to_owned(),
         title,
-        classification: request.classification.clone(),
+        classification: marking(request.classification.as_deref(), &contents.runs),
         scope: Scope {
             selection: request.selection,
             targets: request.targets.iter().map(TargetSpec::to_string).collect(),
@@ -184,6 +185,15 @@ pub fn collect(request: &ExportRequest, now: Timestamp) -> Result<Report, Export
         runs: contents.runs,
         events: contents.events,
     })
+}
+
+/// The marking of a report: what the reader asks for, and what the bundles of its runs are marked with, each once; also of a
+/// run that owes its results. Which of several is the highest only people can say, so that all are shown.
+fn marking(asked: Option<&str>, runs: &[ReportRun]) -> Option<String> {
+    let of_bundles: BTreeSet<&str> = runs.iter().filter_map(|run| run.start.classification.as_deref()).collect();
+    let mut all: Vec<&str> = asked.into_iter().collect();
+    all.extend(of_bundles.into_iter().filter(|marking| asked != Some(*marking)));
+    (!all.is_empty()).then(|| all.join(" + "))
 }
 
 fn state(report: &VerifyReport) -> LedgerState {

@@ -60,6 +60,10 @@ pub struct ClusterAccess {
     /// A context in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
+    /// A Docker configuration (`config.json`) for the nodes. Of each registry that the pods of a scan are pulled from, its
+    /// entry, and no other, is in a secret of the scan's namespace while the scan goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull_config_file: Option<PathBuf>,
 }
 
 /// Where a loaded bundle is, and who vouches for it.
@@ -350,6 +354,7 @@ impl Plan {
             cluster: ClusterAccess {
                 kubeconfig: document.cluster.kubeconfig.map(whole),
                 context: document.cluster.context,
+                pull_config_file: document.cluster.pull_config_file.map(whole),
             },
             bundle: document.bundle.map(|b| BundleSource { root: whole(b.root), state: b.state.map(whole), ..b }),
             registries: document
@@ -393,12 +398,14 @@ mod tests {
         let plan = plan(
             "apiVersion: gapscan/v1\nkind: Plan\nname: enclave\nledger: ledger.sqlite\n\
              bundle: {name: lab, registry: 'registry:5000/gapscan', root: root.json}\n\
+             cluster: {pullConfigFile: pull.json}\n\
              registries: {'registry:5000': {caFile: ca.crt}}\n\
              scans:\n- name: nightly\n  targets: [cluster, ns/shop]\n  engines: [builtin, openscap]\n  \
              schedule: {cron: '0 2 * * *', timeZone: Europe/Berlin}\n",
         )
         .expect("a good plan");
         assert_eq!(plan.ledger.as_deref(), Some(Path::new("/etc/gapscan/ledger.sqlite")));
+        assert_eq!(plan.cluster.pull_config_file.as_deref(), Some(Path::new("/etc/gapscan/pull.json")));
         assert_eq!(plan.bundle.expect("there is one").root, Path::new("/etc/gapscan/root.json"));
         assert_eq!(plan.scans[0].selection.words(), ["cluster", "ns/shop"]);
         assert_eq!(plan.policy, Policy::default());

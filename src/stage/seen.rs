@@ -73,6 +73,7 @@ mod tests {
             trigger: Trigger::Manual,
             started: at(second),
             requested: vec!["cluster".to_owned()],
+            classification: None,
             expected: vec![expected],
         };
         ledger.begin_run(&start, std::slice::from_ref(&profile)).expect("begun");

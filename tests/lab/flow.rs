@@ -38,8 +38,8 @@ fn a_cluster_is_scanned_and_reported_on() {
     failed("cluster", &control_about(&lines, "cluster", "privileged"), "shop/legacy");
     failed("cluster", &control_about(&lines, "cluster", "host-namespaces"), "shop/legacy");
     // Without a shell, and in `vault` under the restricted standard, containers are looked at from beside them.
-    for target in ["pod/shop/api-0/api", "pod/vault/keeper/keeper"] {
-        let task = lines.iter().find(|l| l["type"] == "task" && l["target"]["key"] == target);
+    for (target, container) in [("pod/shop/api-0/api", "api"), ("pod/vault/keeper/keeper", "keeper")] {
+        let task = lines.iter().find(|l| l["type"] == "task" && l["target"]["container"] == container);
         let task = task.unwrap_or_else(|| panic!("{target} is not in the record"));
         assert_eq!(task["provenance"]["approach"], "debug", "{task}");
         assert_eq!(task["coverage"]["notEvaluated"], 0, "{task}");

@@ -9,3 +9,4 @@ mod faults;
 mod flow;
 mod hostile;
 mod lab;
+mod pull;

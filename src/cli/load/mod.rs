@@ -43,7 +43,7 @@ const READ_BYTES: usize = 1 << 20;
 ///
 /// Nothing is sent before the signed metadata verified, and no tag moves before everything did. A load that was
 /// interrupted is repeated: what is there already is skipped. Each load leaves a receipt, signed by the runner's key, in
-/// the folder of the state.
+/// the folder of the state: receipts/BUNDLE.VERSION.REGISTRY.receipt, with `+` for `/` and `=` for `:` in the registry.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The bundles, in this order; `-` for standard input. Of a bundle in parts (NAME.001, NAME.002, ...), the parts in any

@@ -57,7 +57,8 @@ fn what_flickers_or_fails_is_undecided() {
 #[test]
 fn the_pods_are_what_kubernetes_knows_and_ask_for_nothing() {
     let wanted = [(SERVER.parse().expect("an address"), Expected::Blocked)];
-    for specification in [listener("r/g@sha256:0"), prober_pod("r/g@sha256:0", &wanted)] {
+    let image = Image { name: "r/g@sha256:0", pull: None };
+    for specification in [listener(&image), prober_pod(&image, &wanted)] {
         let read: k8s_openapi::api::core::v1::PodSpec =
             serde_json::from_value(specification.clone()).expect("a specification");
         assert_eq!(serde_json::to_value(&read).expect("the same"), specification);

@@ -10,6 +10,7 @@ use crate::cluster::agent::unreadable::LOOK;
 use crate::cluster::canary::BINARY;
 use crate::cluster::error::ClusterError;
 use crate::cluster::pod;
+use crate::cluster::pull::PullSecret;
 
 /// The scanner's container.
 pub(super) const CONTAINER: &str = "scanner";
@@ -26,6 +27,11 @@ const LEFT_SECONDS: u32 = 600;
 /// The Job's name.
 pub(super) fn name(scan: u32) -> String {
     format!("scan-{scan}")
+}
+
+/// The name of the secret that its images are pulled with.
+pub(super) fn pull_name(scan: u32) -> String {
+    format!("pull-{scan}")
 }
 
 /// Arguments that tell the agent where the result is.
@@ -91,6 +97,9 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
         "volumeMounts": [{ "name": "agent", "mountPath": "/agent" }],
     }]);
     specification["volumes"] = json!(volumes);
+    if request.pull.is_some() {
+        specification["imagePullSecrets"] = PullSecret::reference(&pull_name(request.scan));
+    }
     Ok(json!({ "spec": {
         "backoffLimit": 0,
         "activeDeadlineSeconds": (deadline + LOOK + beyond).as_secs(),

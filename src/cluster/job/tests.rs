@@ -39,6 +39,7 @@ fn request(scanner: &ScannerDocument) -> JobRequest<'_> {
         target_image: "r/target@sha256:3".to_owned(),
         mounts: vec![ImageMount { reference: "r/db@sha256:4".to_owned(), path: "/db".to_owned() }],
         parameters: BTreeMap::from([("profile".to_owned(), "standard ${other}".to_owned())]),
+        pull: None,
         result_limit: 1 << 20,
     }
 }
@@ -52,6 +53,18 @@ fn the_manifest_is_what_kubernetes_knows_and_has_no_shell() {
     // Kubernetes leaves out an environment without entries; ours has one.
     assert_eq!(again["spec"], manifest["spec"]);
     insta::assert_json_snapshot!(manifest);
+}
+
+#[test]
+fn only_a_job_with_credentials_names_a_secret_and_no_manifest_holds_them() {
+    let scanner = scanner();
+    let secret = PullSecret::new(zeroize::Zeroizing::new("s3cr3t".to_owned()));
+    assert!(!format!("{secret:?}").contains("s3cr3t"));
+    let with = JobRequest { pull: Some(secret), ..request(&scanner) };
+    let made = |request: &JobRequest<'_>| manifest::job(request, Duration::from_secs(60)).expect("a manifest");
+    assert_eq!(made(&with)["spec"]["template"]["spec"]["imagePullSecrets"], json!([{ "name": "pull-7" }]));
+    assert!(!made(&with).to_string().contains("s3cr3t"));
+    assert!(made(&request(&scanner))["spec"]["template"]["spec"]["imagePullSecrets"].is_null());
 }
 
 #[test]

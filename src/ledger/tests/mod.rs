@@ -54,6 +54,7 @@ fn start(targets: &[&str], second: i64) -> RunStart {
         trigger: Trigger::Manual,
         started: at(second),
         requested: vec!["cluster".to_owned()],
+        classification: None,
         expected: targets.iter().map(expected).collect(),
     }
 }

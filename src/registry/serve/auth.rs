@@ -24,9 +24,9 @@ const LASTS_AT_MOST: SignedDuration = SignedDuration::from_hours(24 * 31);
 /// Scopes that one token may name.
 const SCOPES: usize = 128;
 /// The user whose password is a token.
-pub(super) const TOKEN_USER: &str = "token";
+pub const TOKEN_USER: &str = "token";
 /// What the server calls itself in a challenge.
-pub(super) const SERVICE: &str = "gapscan";
+pub(in crate::registry) const SERVICE: &str = "gapscan";
 
 /// Keeps the digest of user and password, not the password.
 #[derive(Debug)]

@@ -32,5 +32,9 @@ pub use manifest::Parts;
 pub use server::{RunningServer, ServeConfig, Server, Tls, collect};
 pub use token::pull_token;
 
+pub(super) use auth::SERVICE;
+pub use auth::TOKEN_USER;
+pub(super) use token::{PREFIX as TOKEN_PREFIX, claims_to_read};
+
 #[cfg(test)]
 mod tests;

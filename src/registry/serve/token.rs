@@ -22,7 +22,8 @@ use super::store::make_folders;
 use crate::base::file::{self, FileError};
 use crate::registry::reference::Repository;
 
-const PREFIX: &str = "gapscan1.";
+/// What every token begins with.
+pub(in crate::registry) const PREFIX: &str = "gapscan1.";
 const KEY_FILE: &str = "token.key";
 const KEY_BYTES: usize = 32;
 /// Bytes of a token that is looked at; one for a hundred repositories has a quarter of it.
@@ -130,6 +131,15 @@ impl TokenKey {
         let rights: Rights = serde_json::from_slice(&payload).ok()?;
         (rights.until > now).then_some(rights)
     }
+}
+
+/// Whether the token says that its holder may read this repository. Only a registry knows whether it is one of its own.
+pub(in crate::registry) fn claims_to_read(token: &str, repository: &Repository) -> bool {
+    let rights = || -> Option<Rights> {
+        let (payload, _) = token.strip_prefix(PREFIX)?.rsplit_once('.')?;
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
+    };
+    rights().is_some_and(|rights| rights.allow(repository, Right::Pull))
 }
 
 /// A token that may only read these repositories, and ends after `lasts`: for a scan's pods and other people's tools. It is

@@ -78,7 +78,10 @@ pub(super) fn digest(digest: &Digest) -> Shown {
     Shown::line(&digest.to_string())
 }
 
-/// A classification marking.
+/// Characters of a marking in the margin of a printed page.
+const LINE: usize = 100;
+
+/// A classification marking, or several.
 #[derive(Clone, Debug)]
 pub(super) struct Marking {
     /// The marking.
@@ -87,6 +90,8 @@ pub(super) struct Marking {
     pub(super) class: &'static str,
     /// The marking as the content of a CSS string, in hexadecimal escapes only, so that no text can leave the string.
     pub(super) css: String,
+    /// Whether a page's margin has no room for all of it.
+    pub(super) is_long: bool,
 }
 
 impl Marking {
@@ -103,11 +108,14 @@ impl Marking {
             ("UNCLASSIFIED", "unclassified"),
         ]
         .into_iter()
-        .find_map(|(word, class)| upper.starts_with(word).then_some(class))
+        // Of several, the highest of those that are known gives the colour.
+        .find_map(|(word, class)| upper.split(" + ").any(|one| one.starts_with(word)).then_some(class))
         .unwrap_or("other");
-        // The margin of a page has room for one line.
-        let css = text.as_str().chars().take(100).map(|c| format!("\\{:06x}", u32::from(c))).collect();
-        Self { text, class, css }
+        // The margin of a page has room for one line. What does not fit is printed on the first and the last page.
+        let is_long = text.as_str().chars().count() > LINE;
+        let line = text.as_str().chars().take(LINE).chain(is_long.then_some('…'));
+        let css = line.map(|c| format!("\\{:06x}", u32::from(c))).collect();
+        Self { text, class, css, is_long }
     }
 }
 

@@ -58,6 +58,7 @@ fn ledger(targets: &[Target], done: usize) -> (tempfile::TempDir, PathBuf, RunId
         trigger: Trigger::Manual,
         started: at(1),
         requested: vec!["ns/shop".to_owned()],
+        classification: None,
         expected: expected.collect(),
     };
     ledger.begin_run(&start, &[profile()]).expect("begin");

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::LoadError;
+use crate::base::digest::Digest;
 use crate::base::document::ApiVersion;
 use crate::base::file::{self, FileError};
 use crate::base::limits::Limits;
@@ -20,9 +21,33 @@ pub const RECEIPTS: &str = "receipts";
 /// Bytes of a user database that are read for a name.
 const PASSWD_BYTES: u64 = 1 << 20;
 
-/// Where the receipt of this bundle lies in the folder of the state.
-pub fn receipt_path(state: &Path, bundle: &str, version: u64) -> PathBuf {
-    state.join(RECEIPTS).join(format!("{bundle}.{version}.receipt"))
+/// Bytes of a registry's part of a file name; what is longer is told apart by its digest. Names have 255 in all.
+const REGISTRY_PART: usize = 100;
+
+/// Where the receipt of this bundle's load into this registry, `HOST[:PORT][/PREFIX]`, lies in the folder of the state:
+/// `BUNDLE.VERSION.REGISTRY.receipt`, with `/` of the registry written as `+` and `:` as `=`. The receipts of one version for
+/// two registries never have one name.
+pub fn receipt_path(state: &Path, bundle: &str, version: u64, registry: &str) -> PathBuf {
+    state.join(RECEIPTS).join(format!("{bundle}.{version}.{}.receipt", registry_part(registry)))
+}
+
+/// The registry as a part of a file name. No two have one: `+`, `=` and `~` are in no registry's name, and capital letters,
+/// which some file systems don't tell from small ones, are written as bytes.
+fn registry_part(registry: &str) -> String {
+    let mut part = String::new();
+    for byte in registry.bytes() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' => part.push(char::from(byte)),
+            b'/' => part.push('+'),
+            b':' => part.push('='),
+            other => part.push_str(&format!("~{other:02x}")),
+        }
+    }
+    if part.len() > REGISTRY_PART {
+        part.truncate(REGISTRY_PART);
+        part.push_str(&format!("~~{}", Digest::of(registry).hex()));
+    }
+    part
 }
 
 /// Signs the receipt with the runner's key in `state`, which is made when there is none, and writes it there, and to `copy`
@@ -34,7 +59,7 @@ pub fn write_receipt(receipt: &LoadReceipt, state: &Path, copy: Option<&Path>) -
     let key = runner_key(state)?;
     let payload = serde_json::to_vec(receipt).expect("strings, numbers and maps have a JSON form");
     let sealed = envelope::seal(RECEIPT_MEDIA_TYPE, &payload, &key);
-    let path = receipt_path(state, &receipt.bundle.name, receipt.bundle.version);
+    let path = receipt_path(state, &receipt.bundle.name, receipt.bundle.version, &receipt.registry);
     let folder = state.join(RECEIPTS);
     fs::create_dir_all(&folder).map_err(|source| FileError::Write { path: folder, source })?;
     for path in [Some(path.as_path()), copy].into_iter().flatten() {
@@ -83,10 +108,9 @@ fn user_name(users: &str, uid: u32) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::base::digest::Digest;
     use crate::base::exit::{Classify, ExitClass};
     use crate::model::provenance::BundleRef;
     use crate::model::receipt::{Outcome, ReadBack, ReceiptBlob};
@@ -117,7 +141,7 @@ mod tests {
         let (state, other) = (folder.path().join("state"), folder.path().join("other"));
         let copy = folder.path().join("copy");
         let path = write_receipt(&receipt(), &state, Some(&copy)).expect("written");
-        assert_eq!(path, state.join("receipts/b.2.receipt"));
+        assert_eq!(path, state.join("receipts/b.2.r.example+a.receipt"));
         assert_eq!(fs::read(&path).expect("it"), fs::read(&copy).expect("its copy"));
         let limits = Limits::default();
         let read = read_receipt(&path, &state.join(RUNNER_PUBLIC_KEY), &limits).expect("read");
@@ -131,6 +155,33 @@ mod tests {
         bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
         fs::write(&path, bytes).expect("changed");
         assert!(read_receipt(&path, &state.join(RUNNER_PUBLIC_KEY), &limits).is_err());
+    }
+
+    #[test]
+    fn the_receipts_of_one_bundle_for_two_registries_have_two_names() {
+        let deep = format!("r.example/{}", ["a"; 100].join("/"));
+        let deeper = format!("{deep}/a");
+        let names = [
+            "r.example",
+            "r.example:5000",
+            "r.example/5000",
+            "r.example/a",
+            "r.example/a/b",
+            "r.example/a_b",
+            "r.example/a.b",
+            "r.example/a-b",
+            "[::1]:5000/a",
+            deep.as_str(),
+            deeper.as_str(),
+        ];
+        let paths: BTreeSet<PathBuf> = names.iter().map(|name| receipt_path(Path::new("s"), "b", 1, name)).collect();
+        assert_eq!(paths.len(), names.len(), "{paths:?}");
+        for path in &paths {
+            let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+            let safe = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-+=~".contains(c);
+            assert!(name.len() < 255 && name.starts_with("b.1.") && name.chars().all(safe), "{name}");
+            assert_eq!(path.parent(), Some(Path::new("s/receipts")));
+        }
     }
 
     #[test]

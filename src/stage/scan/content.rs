@@ -32,6 +32,8 @@ pub(crate) struct Content {
     pub(crate) builtin: Vec<Arc<RuleProfile>>,
     pub(crate) external: Vec<Arc<External>>,
     pub(crate) bundle: Option<BundleRef>,
+    /// The bundle's classification marking.
+    pub(crate) classification: Option<String>,
     /// gapscan's own image as the nodes pull it.
     pub(crate) own_image: Option<String>,
 }
@@ -65,7 +67,7 @@ impl Content {
     /// The content without a bundle.
     pub(crate) fn shipped() -> Self {
         let builtin = rules::shipped().into_iter().map(Arc::new).collect();
-        Self { builtin, external: Vec::new(), bundle: None, own_image: None }
+        Self { builtin, external: Vec::new(), bundle: None, classification: None, own_image: None }
     }
 
     /// The content of a loaded bundle, with the built-in profiles that it has no other version of.
@@ -97,7 +99,8 @@ impl Content {
             .await
             .map_err(|e| failed(e.class(), e.remedy(), e.into()))?;
         let shelf = Shelf { client: &client, prefix: &prefix, catalog: &catalog };
-        let mut content = Self { bundle: Some(bundle), ..Self::shipped() };
+        let classification = catalog.classification.clone();
+        let mut content = Self { bundle: Some(bundle), classification, ..Self::shipped() };
         let own = catalog.images.iter().find(|i| i.name == GAPSCAN_IMAGE);
         content.own_image =
             own.map(|item| shelf.reference(item)).transpose().map_err(|e| failed(e.class(), e.remedy(), e.into()))?;

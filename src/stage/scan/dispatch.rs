@@ -305,6 +305,7 @@ pub fn record_absent_run(
         trigger,
         started: now,
         requested: last.requested.clone(),
+        classification: last.classification.clone(),
         expected: lost.iter().map(Unaccounted::expected).collect(),
     };
     let profiles: Vec<Profile> = lost.iter().map(|l| l.profile.clone()).collect();

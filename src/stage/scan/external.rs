@@ -49,18 +49,21 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
     reached.notes.extend(note);
     reached.target = Target::Image { reference: reference.clone(), digest: Some(digest) };
 
+    let mounts: Vec<ImageMount> =
+        external.mounts.iter().map(|m| ImageMount { reference: m.image.clone(), path: m.path.clone() }).collect();
+    let target_image = pinned.to_string();
+    let images = [&external.image, &external.own_image, &target_image];
+    let images = images.into_iter().chain(mounts.iter().map(|m| &m.reference)).map(String::as_str);
+    let pull = context.pulling.secret(images, &context.registries, &context.limits).await?;
     let request = JobRequest {
         scan: session.next_scan(),
         scanner: &external.scanner,
         approach,
         scanner_image: external.image.clone(),
         agent_image: external.own_image.clone(),
-        target_image: pinned.to_string(),
-        mounts: external
-            .mounts
-            .iter()
-            .map(|m| ImageMount { reference: m.image.clone(), path: m.path.clone() })
-            .collect(),
+        target_image,
+        mounts,
+        pull,
         parameters: external.document.parameters.clone(),
         result_limit: context.limits.result_bytes,
     };

@@ -82,7 +82,7 @@ struct Platform {
     architecture: String,
 }
 
-fn registry_failed(error: &RegistryError) -> NotDone {
+pub(super) fn registry_failed(error: &RegistryError) -> NotDone {
     let reason = match error {
         RegistryError::Digest { .. } => Reason::ImageUnreadable,
         RegistryError::Unauthorized { .. } => Reason::AccessDenied,

@@ -6,6 +6,7 @@
 //! * `expected`: what is expected of each target, and how it is to be reached.
 //! * `dispatch`: owns the run; one record for each expected task, whatever happens.
 //! * `unit`: one target by one engine; beside it one file for each way to reach a target.
+//! * `pull`: what the cluster's nodes pull the images with.
 //! * `session`: what a run sets up in the cluster, proves, and removes again.
 
 mod container;
@@ -17,6 +18,7 @@ mod external;
 mod host;
 mod image;
 mod objects;
+mod pull;
 mod run;
 mod select;
 mod session;

@@ -11,6 +11,7 @@ use super::dispatch::{RunSummary, Stop, begin, close_interrupted, dispatch, runs
 use super::error::ScanError;
 use super::expected::{check_names, check_parts, intent, plan_units, wants_jobs};
 use super::image::LayerCache;
+use super::pull::Pulling;
 use super::select::{needs_cluster, select};
 use super::session::{self, ABANDONED, Intent, Session};
 use super::unit::{Context, NotDone, Unit};
@@ -68,6 +69,7 @@ pub async fn scan(
         progress.say(format!("run {run} had died; what it did not do is recorded as not evaluated"));
     }
     let trigger = request.trigger.clone();
+    let pulling = Pulling::new(request.access.cluster.pull_config_file.as_deref(), &Limits::default())?;
     let Prepared { run, units, selection, policy, limits, registries, content, cluster } =
         prepare(request, ledger, started).await?;
     let start = RunStart {
@@ -75,6 +77,7 @@ pub async fn scan(
         trigger,
         started,
         requested: selection.words(),
+        classification: content.classification.clone(),
         expected: units.iter().flat_map(Unit::expected).collect(),
     };
 
@@ -87,8 +90,20 @@ pub async fn scan(
             if intent == Intent::Run {
                 progress.say("proving that network policies are enforced");
             }
-            let image = content.own_image.as_deref();
-            let opening = Session::open(cluster.clone(), run, intent, image, policy.unenforced_network);
+            let opening = async {
+                let image = match content.own_image.as_deref() {
+                    Some(image) if intent == Intent::Run => {
+                        Some((image, pulling.secret([image], &registries, &limits).await))
+                    }
+                    _ => None,
+                };
+                if let Some((image, Ok(None))) = &image
+                    && let Some(hint) = Pulling::hint(image, &registries)
+                {
+                    progress.say(hint);
+                }
+                Session::open(cluster.clone(), run, intent, image, policy.unenforced_network).await
+            };
             Some(unless_stopped(&mut stop, opening).await)
         }
         (Some(Err(why)), Some(_)) => Some(Err(why.clone())),
@@ -112,6 +127,7 @@ pub async fn scan(
         limits,
         policy,
         registries,
+        pulling,
         layers: LayerCache::default(),
         bundle: content.bundle,
         session,

@@ -9,6 +9,7 @@ use super::unit::NotDone;
 use crate::cluster::canary;
 use crate::cluster::client::Cluster;
 use crate::cluster::namespace::ScanNamespace;
+use crate::cluster::pull::PullSecret;
 use crate::cluster::sweep;
 use crate::model::provenance::{Cleanup, NetworkProof};
 use crate::model::reason::Reason;
@@ -37,12 +38,12 @@ pub(crate) enum Intent {
 
 impl Session {
     /// Makes the run's namespace and, where anything is to run, lets the canary prove the network. `image` is gapscan's own
-    /// image as the nodes pull it; without it there is no canary, and so no proof.
+    /// image as the nodes pull it, with what they need for that; without it there is no canary, and so no proof.
     pub(crate) async fn open(
         cluster: Cluster,
         run: RunId,
         intent: Intent,
-        image: Option<&str>,
+        image: Option<(&str, Result<Option<PullSecret>, NotDone>)>,
         unenforced: Unenforced,
     ) -> Result<Self, NotDone> {
         let home = ScanNamespace::create(&cluster, run).await.map_err(|e| NotDone::because(e.reason(), &e))?;
@@ -54,7 +55,10 @@ impl Session {
                 Reason::PolicyNotEnforced,
                 "network policies are not proven to be enforced: the canary needs gapscan's image, and no bundle was given",
             )),
-            (Intent::Run, Some(image)) => Ok(canary::prove(&cluster, &home, image, jiff::Timestamp::now()).await),
+            (Intent::Run, Some((_, Err(why)))) => Err(why),
+            (Intent::Run, Some((image, Ok(pull)))) => {
+                Ok(canary::prove(&cluster, &home, image, pull.as_ref(), jiff::Timestamp::now()).await)
+            }
         };
         Ok(Self { cluster, home, network, unenforced, scans: AtomicU32::new(0) })
     }

@@ -8,6 +8,7 @@ use super::container::Ways;
 use super::content::External;
 use super::dispatch::Unaccounted;
 use super::image::LayerCache;
+use super::pull::Pulling;
 use super::run::Explanation;
 use super::session::Session;
 use super::{container, external, host, image, objects};
@@ -30,6 +31,7 @@ pub(crate) struct Context {
     pub(crate) limits: Limits,
     pub(crate) policy: Policy,
     pub(crate) registries: Registries,
+    pub(crate) pulling: Pulling,
     pub(crate) layers: LayerCache,
     /// The verified bundle, for provenance.
     pub(crate) bundle: Option<BundleRef>,

@@ -135,6 +135,41 @@ async fn who_is_unknown_is_told_how_to_become_known() {
 }
 
 #[tokio::test]
+async fn a_client_gets_credentials_for_others_that_read_what_it_may_read_itself() {
+    let (scene, blob) = two_images().await;
+    let repository = |name: &str| name.parse::<Repository>().expect(name);
+    let (web, db) = (repository("images/web"), repository("images/db"));
+    let as_whom =
+        |credentials: Option<Credentials>| client(ClientConfig { credentials, ..plain(scene.server.address()) });
+    let hour = Duration::from_secs(3600);
+
+    let user = as_whom(Some(Credentials::new("kim", "s3cr3t")));
+    let given = user.pull_credentials(std::slice::from_ref(&web), hour).await.expect("an answer").expect("a token");
+    assert_eq!(given.lasts, hour);
+    let password = given.credentials.password().to_owned();
+    let reader = as_whom(Some(given.credentials));
+    assert!(reader.blob_exists(&web, &blob, 2).await.expect("it may"));
+    assert!(reader.blob_exists(&db, &blob, 2).await.is_err());
+    let write = scene.http.post(scene.url("/v2/images/web/blobs/uploads/")).basic_auth("token", Some(&password));
+    assert_eq!(write.send().await.expect("an answer").status(), 403);
+
+    // Who has a token gets another one for as much, for no longer, and not for more.
+    let given =
+        reader.pull_credentials(std::slice::from_ref(&web), 9 * hour).await.expect("an answer").expect("a token");
+    assert!(given.lasts <= hour, "{:?}", given.lasts);
+    let refused = reader.pull_credentials(&[web.clone(), db], hour).await.expect_err("not the other");
+    assert!(matches!(refused, crate::registry::RegistryError::Unauthorized { .. }), "{refused}");
+    let wrong = as_whom(Some(Credentials::new("kim", "wrong")));
+    assert!(wrong.pull_credentials(std::slice::from_ref(&web), hour).await.is_err());
+    assert!(as_whom(None).pull_credentials(std::slice::from_ref(&web), hour).await.expect("not asked").is_none());
+
+    let open = Scene::new().await;
+    let credentials = Some(Credentials::new("kim", "s3cr3t"));
+    let known = client(ClientConfig { credentials, ..plain(open.server.address()) });
+    assert!(known.pull_credentials(&[web], hour).await.expect("an answer").is_none(), "nobody is asked there");
+}
+
+#[tokio::test]
 async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let folder = tempfile::tempdir().expect("a folder");

@@ -32,6 +32,7 @@ fn bench(count: usize) -> Bench {
         trigger: Trigger::Manual,
         started: Timestamp::now(),
         requested: vec!["--all".to_owned()],
+        classification: None,
         expected: tasks.iter().map(Unaccounted::expected).collect(),
     };
     ledger.begin_run(&start, std::slice::from_ref(&profile)).expect("it begins");

@@ -77,7 +77,9 @@ fn a_node_is_looked_at_by_a_job_that_leaves_nothing() {
     for control in of_node("not-evaluated") {
         let found = findings(&lines, "node/", control);
         assert_eq!(found[0]["reason"], "fact-missing", "{}", found[0]);
-        assert!(found[0]["detail"].to_string().contains("net.ipv"), "{}", found[0]);
+        // Not every kernel has Yama.
+        let detail = found[0]["detail"].to_string();
+        assert!(detail.contains("`net.ipv") || detail.contains("`kernel.yama."), "{}", found[0]);
     }
 
     let facts = facts(enclave, "node.sqlite", task(&lines, "builtin"));
@@ -117,7 +119,7 @@ fn a_tainted_node_is_not_evaluated_unless_its_taint_is_tolerated() {
     let enclave = enclave(lab);
     let node = format!("node/{NODE}");
     let explain = |more: &[&str]| {
-        let arguments = [&[node.as_str(), "--explain"], more].concat();
+        let arguments = [&[node.as_str(), "--explain", "-o", "json"], more].concat();
         enclave.scan(lab, "tainted.sqlite", &arguments).exits(0).stdout
     };
     let tainted = Tainted::new(lab);
@@ -133,7 +135,7 @@ fn a_tainted_node_is_not_evaluated_unless_its_taint_is_tolerated() {
     assert!(lines.iter().filter(|l| l["type"] == "finding").all(said), "what keeps the scan off is named");
     // Nothing was made for it.
     assert_eq!(task(&lines, "builtin")["provenance"]["approach"], "none");
-    assert!(refused.contains("not none") && refused.contains(TAINT), "{refused}");
+    assert!(refused.contains("scanner-not-started") && refused.contains(&remedy), "{refused}");
     assert!(tolerated.contains(&format!("tolerated taints: {TAINT}")), "{tolerated}");
     assert!(!explain(&[]).contains(TAINT), "the taint is gone");
 }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use gapscan::base::limits::Limits;
 use gapscan::cluster::access::exec::{Caps, ExecOutput, exec};
+use gapscan::cluster::access::node::NodePlace;
 use gapscan::cluster::canary::prove;
 use gapscan::cluster::identity::{Rights, ScanIdentity};
-use gapscan::cluster::job::{ImageMount, JobReport, JobRequest, run_job};
+use gapscan::cluster::job::{ImageMount, JobReport, JobRequest, JobTarget, Program, Unread, run_job};
 use gapscan::cluster::objects::{ResourceKey, collect};
 use gapscan::cluster::sweep::sweep;
 use gapscan::cluster::targets::{Selector, resolve, running_images};
@@ -19,7 +20,7 @@ use gapscan::cluster::{Cluster, ClusterError, ScanNamespace};
 use gapscan::model::provenance::NetworkProof;
 use gapscan::model::reason::Reason;
 use gapscan::model::record::RunId;
-use gapscan::model::scanner::ScannerDocument;
+use gapscan::model::scanner::{MountApproach, ScannerDocument};
 use gapscan::model::target::{Target, TargetSpec};
 use jiff::Timestamp;
 
@@ -200,11 +201,10 @@ async fn job(
     let home = ScanNamespace::create(cluster, RunId::new()).await.expect("a namespace");
     let request = JobRequest {
         scan: 1,
-        scanner,
-        approach: scanner.approaches.image.as_ref().expect("it has one"),
+        program: Program::of(scanner, scanner.approaches.image.as_ref().expect("it has one")),
         scanner_image: lab_image(image),
         agent_image: own_image().expect("was looked for"),
-        target_image: target,
+        target: JobTarget::Image(target),
         mounts: vec![ImageMount { reference: lab_image("busybox"), path: "/content".to_owned() }],
         parameters: Default::default(),
         pull: None,
@@ -231,6 +231,52 @@ async fn job_fails(scanner: &ScannerDocument, image: &str, wanted: Reason) {
     };
     println!("{error}");
     assert_eq!(error.reason(), wanted);
+}
+
+/// Root in the scanner's container tries what it can, on every kind of file system that a node has.
+const INTRUDER: &str = "exec > /results/out
+cat /host/etc/shadow > /dev/null && echo read shadow
+test -d /host/proc/1 && echo saw process 1
+for file in /host /host/tmp /host/run /host/dev/shm /host/proc/sys/kernel /host/sys/fs/cgroup; do
+    (echo x > $file/gapscan-was-here) 2> /dev/null && echo wrote $file
+    mkdir $file/gapscan-was-there 2> /dev/null && echo made $file
+done
+(cat /host/proc/sys/kernel/printk > /host/proc/sys/kernel/printk) 2> /dev/null && echo wrote printk
+mount -o remount,rw /host 2> /dev/null && echo remounted
+mknod /tmp/disk b 8 0 2> /dev/null && echo made a device
+kill -0 2 2> /dev/null && echo reached a process
+echo end";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_on_a_node_reads_what_is_roots_and_changes_nothing() {
+    let (Some(cluster), Some(agent_image)) = (lab().await, own_image()) else { return };
+    let home = ScanNamespace::create_for_nodes(&cluster, RunId::new()).await.expect("a namespace");
+    assert!(home.name().ends_with("-node"), "{}", home.name());
+    let mut scanner = scanner(&["sh", "-c", INTRUDER], "1m", "64Mi");
+    let approach = scanner.approaches.image.take().expect("it has one");
+    let approach = MountApproach { mount: "/host".to_owned(), ..approach };
+    let request = JobRequest {
+        scan: 1,
+        program: Program { unread: Unread::Told, ..Program::of(&scanner, &approach) },
+        scanner_image: lab_image("debian"),
+        agent_image,
+        target: JobTarget::Node(NodePlace { node: "lab".to_owned(), tolerated: Vec::new() }),
+        mounts: Vec::new(),
+        parameters: Default::default(),
+        pull: None,
+        result_limit: 1 << 20,
+    };
+    let report = run_job(&cluster, &home, &request).await;
+    println!("{:?} {:?} {:?}", report.identity, report.cleanup, report.notes);
+    let output = report.outcome.expect("it ran");
+    let result = output.into_result(&scanner.exit_codes).expect("it succeeded");
+    let seen: Vec<&str> = std::str::from_utf8(&result).expect("text").lines().collect();
+    assert_eq!(seen, ["read shadow", "saw process 1", "end"]);
+    assert_eq!(report.cleanup.remaining, [""; 0]);
+    assert_eq!(report.notes, [""; 0], "all that is mounted below the node's root is read-only, too");
+    let name = home.name().to_owned();
+    assert_eq!(home.remove(&cluster).await.remaining, [""; 0]);
+    assert!(!kubectl(&["get", "namespaces", "-o", "name"]).contains(&name));
 }
 
 const OSCAP: &[&str] = &[

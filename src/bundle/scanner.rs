@@ -37,28 +37,47 @@ pub fn problems(scanner: &ScannerDocument) -> Vec<String> {
             problems.push(format!("{field}: `{}` is no Kubernetes quantity, as 512Mi or 1", brief(quantity)));
         }
     }
-    let mut mounts: Vec<(String, &str)> = Vec::new();
-    match &scanner.approaches.image {
-        None => problems.push("approaches: none is there, so that it could scan nothing".to_owned()),
-        Some(approach) => {
-            if approach.command.is_empty() {
-                problems.push("approaches.image.command: it is empty".to_owned());
+    // Each approach is a pod of its own, so that what one of them mounts is nothing to another.
+    let approaches = [("image", &scanner.approaches.image), ("node", &scanner.approaches.node)];
+    let approaches: Vec<_> =
+        approaches.into_iter().filter_map(|(name, approach)| Some((name, approach.as_ref()?))).collect();
+    if approaches.is_empty() {
+        problems.push("approaches: none is there, so that it could scan nothing".to_owned());
+    }
+    for (name, approach) in &approaches {
+        if approach.command.is_empty() {
+            problems.push(format!("approaches.{name}.command: it is empty"));
+        }
+        for text in approach.command.iter().chain(approach.env.values()) {
+            if text.match_indices("${").any(|(at, _)| !text[at..].contains('}')) {
+                problems.push(format!("approaches.{name}: `{}` has a `${{` without its `}}`", brief(text)));
             }
-            for text in approach.command.iter().chain(approach.env.values()) {
-                if text.match_indices("${").any(|(at, _)| !text[at..].contains('}')) {
-                    problems.push(format!("approaches.image: `{}` has a `${{` without its `}}`", brief(text)));
-                }
-            }
-            mounts.push(("approaches.image.mount".to_owned(), &approach.mount));
         }
     }
+    let mut dependencies: Vec<(String, &str)> = Vec::new();
     for dependency in &scanner.dependencies {
         if !is_name(&dependency.name) {
             let name = brief(&dependency.name);
             problems.push(format!("dependencies: `{name}` can't be the name of a dependency of the bundle"));
         }
-        mounts.push((format!("dependencies.{}.mount", brief(&dependency.name)), &dependency.mount));
+        dependencies.push((format!("dependencies.{}.mount", brief(&dependency.name)), &dependency.mount));
     }
+    let mut found = mount_problems(&dependencies);
+    for (name, approach) in approaches {
+        let mut mounts = vec![(format!("approaches.{name}.mount"), approach.mount.as_str())];
+        mounts.extend(dependencies.iter().cloned());
+        found.extend(mount_problems(&mounts));
+    }
+    // Where dependencies are wrong among themselves, each approach would say so again.
+    let mut told = std::collections::HashSet::new();
+    found.retain(|problem| told.insert(problem.clone()));
+    problems.extend(found);
+    problems
+}
+
+/// What is wrong with the folders that are mounted in one pod, each with its field.
+fn mount_problems(mounts: &[(String, &str)]) -> Vec<String> {
+    let mut problems = Vec::new();
     for (at, (field, mount)) in mounts.iter().enumerate() {
         let shown = brief(mount);
         if !mount.strip_prefix('/').is_some_and(is_below) {
@@ -137,6 +156,22 @@ mod tests {
             assert_eq!(found.len(), 1, "{is}: {found:?}");
             assert!(found[0].starts_with(field), "{is}: {found:?}");
         }
+    }
+
+    #[test]
+    fn every_approach_is_checked_and_only_what_shares_a_pod_can_collide() {
+        let openscap = include_str!("../../bundle/scanners/openscap.yaml");
+        let node = |is: &str| problems_of(&openscap.replace("mount: /host", is));
+        assert_eq!(node("mount: /target"), Vec::<String>::new(), "the other approach has a pod of its own");
+        for bad in ["mount: host", "mount: /", "mount: /results/x"] {
+            let found = node(bad);
+            assert!(matches!(&found[..], [one] if one.starts_with("approaches.node.mount: ")), "{bad}: {found:?}");
+        }
+        let both = shipped().replace("approaches:", "approaches:\n  node: {mount: /grype-db, command: []}");
+        let found = problems_of(&both);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("approaches.node.command: "), "{found:?}");
+        assert!(found[1].starts_with("dependencies.grype-db.mount: "), "{found:?}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::Span;
 use crate::base::text::printable;
+use crate::cluster::access::node::Toleration;
 use crate::ledger::Ledger;
 use crate::model::access::Way;
 use crate::model::control::Severity;
@@ -21,13 +22,14 @@ use crate::model::record::Trigger;
 use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetSpec;
 use crate::registry::Reference;
-use crate::stage::plan::{Access, ClusterAccess, Plan, Policy, Selection, Unenforced};
+use crate::stage::plan::{Access, ClusterAccess, NodePolicy, Plan, Policy, Selection, Unenforced};
 use crate::stage::scan::{RunSummary, ScanError, ScanRequest, Stopping, explain, scan};
 use crate::trust::remembered::OnLoss;
 
 /// Scan targets once, now, and record every result in the ledger
 ///
-/// A TARGET is host, cluster, image/REF, pod/NS/NAME[/CONTAINER] or ns/NAME. The ledger is made if it is not there.
+/// A TARGET is host, cluster, node/NAME, image/REF, pod/NS/NAME[/CONTAINER] or ns/NAME. The ledger is made if it is not
+/// there.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// What is scanned
@@ -35,13 +37,16 @@ pub(crate) struct Args {
     targets: Vec<TargetSpec>,
     /// All scans of this plan, once, with what the plan says; --ledger counts where it names none
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = [
-        "targets", "all", "selector", "engine", "profile", "bundle", "registry", "root", "state", "ca", "username",
-        "token_host", "plain_http", "unenforced_network", "approach", "database_max_age", "parallel",
+        "targets", "all", "nodes", "selector", "engine", "profile", "bundle", "registry", "root", "state", "ca", "username",
+        "token_host", "plain_http", "unenforced_network", "approach", "tolerate", "database_max_age", "parallel",
     ])]
     file: Option<PathBuf>,
     /// The objects of the cluster, every container, and every image that runs
     #[arg(long)]
     all: bool,
+    /// Every node of the cluster, which --all does not include
+    #[arg(long)]
+    nodes: bool,
     /// Every container of the pods with these labels, in all namespaces
     #[arg(short = 'l', long, value_name = "LABELS")]
     selector: Option<String>,
@@ -64,6 +69,10 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "WAYS", value_delimiter = ',', help_heading = "Cluster",
           default_values_t = Policy::default().approaches)]
     approach: Vec<Way>,
+    /// Taints that do not keep a scan off a node: all, or KEY[=VALUE][:EFFECT]; can be given several times. Without it a
+    /// node that is tainted or cordoned is not evaluated
+    #[arg(long, value_name = "TAINT", help_heading = "Cluster")]
+    tolerate: Vec<Toleration>,
     /// How old a database may be where the bundle does not say
     #[arg(long, value_name = "SPAN", default_value_t = Policy::default().database_max_age)]
     database_max_age: Span,
@@ -175,13 +184,14 @@ impl Args {
             let selection = Selection {
                 targets: self.targets.clone(),
                 all: self.all,
+                nodes: self.nodes,
                 selector: self.selector.clone(),
                 engines: self.engine.clone(),
                 profiles: self.profile.clone(),
             };
             if selection.words().is_empty() {
                 return Err(Failure::usage("scan: no target is named")
-                    .with_remedy("name a target, as `gapscan scan host`, or use --all, -l or -f"));
+                    .with_remedy("name a target, as `gapscan scan host`, or use --all, --nodes, -l or -f"));
             }
             let unusable: Vec<String> = selection.unusable().collect();
             if !unusable.is_empty() {
@@ -190,6 +200,7 @@ impl Args {
             let policy = Policy {
                 unenforced_network: self.unenforced_network,
                 approaches: self.approach.clone(),
+                node: NodePolicy { tolerate: self.tolerate.clone() },
                 database_max_age: self.database_max_age,
                 parallel: usize::from(self.parallel),
                 ..Policy::default()

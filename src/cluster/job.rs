@@ -1,8 +1,9 @@
-//! An external scanner as a Job in the run's namespace: started, waited for, its result fetched by one exec, all removed.
+//! A scanner as a Job in a namespace of the run: started, waited for, its result fetched by one exec, all removed.
 //!
 //! The scanner never talks to anything. gapscan's own binary is put beside it (an init container copies it from gapscan's
-//! image), runs it, and holds the pod until the result was fetched through the kubelet. The target, the profile and the
-//! databases are image volumes, which the kubelet mounts read-only.
+//! image), runs it, and holds the pod until the result was fetched through the kubelet. The profile and the databases are
+//! image volumes, which the kubelet mounts read-only; so is a target that is an image. A target that is a node is the node's
+//! file system, mounted read-only in a pod on it (see [`access::node`](super::access::node)).
 
 mod fetch;
 mod manifest;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 
+use super::access::node::{self, NodePlace};
 use super::agent::protocol::{ExitStatus, Unreadable};
 use super::client::{Cluster, poll_until};
 use super::error::ClusterError;
@@ -25,8 +27,9 @@ use super::pod::{self, Stage};
 use super::pull::PullSecret;
 use crate::base::text::brief;
 use crate::model::provenance::Cleanup;
-use crate::model::scanner::{ExitMeaning, ImageApproach, ScannerDocument};
+use crate::model::scanner::{ExitMeaning, MountApproach, ScannerDocument};
 
+pub(crate) use manifest::AGENT;
 pub use parameters::substitute;
 
 /// How long the images may take to be pulled and the pod to start. A target image can have gigabytes.
@@ -47,21 +50,68 @@ pub struct ImageMount {
     pub path: String,
 }
 
-/// One scan of one image by one scanner.
+/// What is scanned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobTarget {
+    /// An image, as `HOST/REPOSITORY@sha256:…`.
+    Image(String),
+    /// A node. The namespace must be one that was [made for nodes](ScanNamespace::create_for_nodes).
+    Node(NodePlace),
+}
+
+/// What becomes of files that a scanner may not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It passes over them in silence, so that somebody else has to look for them when it has ended.
+    Silent,
+    /// Its result says which they are.
+    Told,
+}
+
+/// What is run, and within which bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct Program<'a> {
+    /// The command, and where it finds the target.
+    pub approach: &'a MountApproach,
+    /// The path of its result below the folder for results; `stdout` for its standard output.
+    pub result: &'a str,
+    /// When it is killed.
+    pub deadline: Duration,
+    /// Its memory limit, as a Kubernetes quantity.
+    pub memory: &'a str,
+    /// Its CPU limit, likewise.
+    pub cpu: &'a str,
+    /// What becomes of files that it may not read.
+    pub unread: Unread,
+}
+
+impl<'a> Program<'a> {
+    /// A scanner by its definition, in one of the ways that it offers.
+    pub fn of(scanner: &'a ScannerDocument, approach: &'a MountApproach) -> Self {
+        Self {
+            approach,
+            result: &scanner.result.path,
+            deadline: scanner.deadline.duration(),
+            memory: &scanner.memory,
+            cpu: &scanner.cpu,
+            unread: Unread::Silent,
+        }
+    }
+}
+
+/// One scan of one target by one scanner.
 #[derive(Clone, Debug)]
 pub struct JobRequest<'a> {
     /// The scan's number in the run, which names its objects.
     pub scan: u32,
     /// The scanner.
-    pub scanner: &'a ScannerDocument,
-    /// How it is run; its `mount` is where the target goes.
-    pub approach: &'a ImageApproach,
+    pub program: Program<'a>,
     /// The scanner's image, as `HOST/REPOSITORY@sha256:…`.
     pub scanner_image: String,
     /// gapscan's own image, likewise.
     pub agent_image: String,
-    /// The image that is scanned, likewise.
-    pub target_image: String,
+    /// What is scanned.
+    pub target: JobTarget,
     /// Dependencies and the profile.
     pub mounts: Vec<ImageMount>,
     /// Values for `${...}` in the command and the environment.
@@ -120,6 +170,8 @@ pub struct JobReport {
     pub cleanup: Cleanup,
     /// As whom its result was fetched.
     pub identity: Option<String>,
+    /// What has to be said of it besides, in words.
+    pub notes: Vec<String>,
 }
 
 /// Runs the scanner as a Job and fetches its result; then removes the Job and its pod, and sees that they are gone.
@@ -128,8 +180,8 @@ pub struct JobReport {
 /// Dropped half-way it leaves the Job, which ends by its own deadline; the namespace's end or the sweeper removes it.
 pub async fn run_job(cluster: &Cluster, home: &ScanNamespace, request: &JobRequest<'_>) -> JobReport {
     let mut inventory = Inventory::new(home.mark(Some(request.scan)));
-    let mut identity = None;
-    let outcome = scan(cluster, home, request, &mut inventory, &mut identity).await;
+    let (mut identity, mut notes) = (None, Vec::new());
+    let outcome = scan(cluster, home, request, &mut inventory, &mut identity, &mut notes).await;
     let username = identity.as_ref().map(|identity| identity.username().to_owned());
     let mut cleanup = match identity {
         Some(identity) => identity.remove(cluster, home).await,
@@ -149,7 +201,7 @@ pub async fn run_job(cluster: &Cluster, home: &ScanNamespace, request: &JobReque
         cleanup.remaining.push(object.clone());
     }
     cleanup.created.extend(pod.map(|_| object));
-    JobReport { outcome, cleanup, identity: username }
+    JobReport { outcome, cleanup, identity: username, notes }
 }
 
 async fn scan(
@@ -158,6 +210,7 @@ async fn scan(
     request: &JobRequest<'_>,
     inventory: &mut Inventory,
     identity: &mut Option<ScanIdentity>,
+    notes: &mut Vec<String>,
 ) -> Result<JobOutput, ClusterError> {
     let manifest = manifest::job(request, START + HOLD)?;
     let pod = ObjectRef::namespaced(Kind::Pod, home.name(), manifest::name(request.scan));
@@ -174,6 +227,9 @@ async fn scan(
     }
     inventory.create(cluster, job.clone(), manifest).await?;
     let pod = started(cluster, home, request).await?;
+    if let JobTarget::Node(_) = &request.target {
+        notes.extend(node::writable_below(&pod, manifest::CONTAINER, &request.program.approach.mount));
+    }
     let name = pod.metadata.name.clone().unwrap_or_default();
     let identity = identity.insert(
         ScanIdentity::create_for(
@@ -195,7 +251,7 @@ async fn started(cluster: &Cluster, home: &ScanNamespace, request: &JobRequest<'
     loop {
         let why = match pod_of(cluster, home, request.scan).await? {
             None => refused(cluster, home, request.scan).await?,
-            Some(pod) => match pod::stage(&pod, manifest::CONTAINER, &request.scanner.memory) {
+            Some(pod) => match pod::stage(&pod, manifest::CONTAINER, request.program.memory) {
                 Stage::Running => return Ok(pod),
                 Stage::Ended(error) => return Err(error),
                 Stage::Starting(why) => why,

@@ -1,9 +1,11 @@
-//! The run's own namespace: restricted Pod Security, no traffic in either direction, removed at the end.
+//! The run's own namespaces: no traffic in either direction, removed at the end. Everything runs in one with restricted Pod
+//! Security; only Jobs on nodes, which Kubernetes calls privileged because they see the node's files, run in another, which is
+//! made only for them.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{Cluster, Token, poll_until};
 use super::error::ClusterError;
@@ -20,6 +22,23 @@ pub(crate) const POD_ACCOUNT: &str = "scan";
 /// How long a token may still be accepted after its account is gone: the API server remembers a token's verdict for ten
 /// seconds.
 const TOKEN_DEATH: Duration = Duration::from_secs(20);
+
+/// The Pod Security Standard that a namespace enforces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standard {
+    Restricted,
+    /// For pods that mount something of the node's, which no other standard allows.
+    Privileged,
+}
+
+impl Standard {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Restricted => "restricted",
+            Self::Privileged => "privileged",
+        }
+    }
+}
 
 /// A namespace that exists for one run. Everything that the run puts into the cluster is in it, except what must lie next
 /// to a target (a Role) or above all (a ClusterRole).
@@ -44,9 +63,21 @@ impl ScanNamespace {
     /// # Errors
     /// When the cluster refuses or can't be reached; what was made until then is removed again.
     pub async fn create(cluster: &Cluster, run: RunId) -> Result<Self, ClusterError> {
-        let name = format!("gapscan-{}", run.short());
+        Self::make(cluster, run, format!("gapscan-{}", run.short()), Standard::Restricted).await
+    }
+
+    /// Makes the namespace `gapscan-`, the run's short id and `-node`, which is the same but for its Pod Security: for Jobs
+    /// that look at nodes.
+    ///
+    /// # Errors
+    /// As [`ScanNamespace::create`].
+    pub async fn create_for_nodes(cluster: &Cluster, run: RunId) -> Result<Self, ClusterError> {
+        Self::make(cluster, run, format!("gapscan-{}-node", run.short()), Standard::Privileged).await
+    }
+
+    async fn make(cluster: &Cluster, run: RunId, name: String, standard: Standard) -> Result<Self, ClusterError> {
         let mut inventory = Inventory::new(Mark { run, scan: None });
-        match furnish(cluster, &name, &mut inventory).await {
+        match furnish(cluster, &name, standard, &mut inventory).await {
             Ok(()) => Ok(Self { run, name, inventory, ended: Mutex::default() }),
             Err(error) => {
                 let cleanup = inventory.remove(cluster).await;
@@ -105,17 +136,38 @@ impl ScanNamespace {
     }
 }
 
-async fn furnish(cluster: &Cluster, name: &str, inventory: &mut Inventory) -> Result<(), ClusterError> {
-    let restricted = "restricted";
-    let namespace = json!({ "metadata": { "labels": {
-        "pod-security.kubernetes.io/enforce": restricted,
-        "pod-security.kubernetes.io/audit": restricted,
-        "pod-security.kubernetes.io/warn": restricted,
-    } } });
-    inventory.create(cluster, ObjectRef::cluster_wide(Kind::Namespace, name), namespace).await?;
+async fn furnish(
+    cluster: &Cluster,
+    name: &str,
+    standard: Standard,
+    inventory: &mut Inventory,
+) -> Result<(), ClusterError> {
+    inventory.create(cluster, ObjectRef::cluster_wide(Kind::Namespace, name), manifest(standard)).await?;
     let deny = ObjectRef::namespaced(Kind::NetworkPolicy, name, "default-deny");
     inventory.create(cluster, deny, network::default_deny()).await?;
     let account = ObjectRef::namespaced(Kind::ServiceAccount, name, POD_ACCOUNT);
     inventory.create(cluster, account, json!({ "automountServiceAccountToken": false })).await?;
     Ok(())
+}
+
+fn manifest(standard: Standard) -> Value {
+    let standard = standard.word();
+    json!({ "metadata": { "labels": {
+        "pod-security.kubernetes.io/enforce": standard,
+        "pod-security.kubernetes.io/audit": standard,
+        "pod-security.kubernetes.io/warn": standard,
+    } } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_enforces_the_standard_of_its_kind() {
+        for (standard, word) in [(Standard::Restricted, "restricted"), (Standard::Privileged, "privileged")] {
+            let labels = &manifest(standard)["metadata"]["labels"];
+            assert_eq!(labels["pod-security.kubernetes.io/enforce"], word);
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Node, Pod};
 
 use super::access::auto::ContainerFacts;
+use super::access::node::NodeFacts;
 use super::client::Cluster;
 use super::error::ClusterError;
 use super::object::{Kind, MANAGED_BY, MANAGED_BY_VALUE, RUN};
@@ -33,11 +34,19 @@ pub struct Found {
     pub target: Target,
     /// Of a container, what decides how it can be reached.
     pub facts: Option<ContainerFacts>,
+    /// Of a node, what decides whether it can be reached.
+    pub node: Option<NodeFacts>,
 }
 
 impl Found {
     fn plain(target: Target) -> Self {
-        Self { target, facts: None }
+        Self { target, facts: None, node: None }
+    }
+
+    fn node(node: &Node) -> Self {
+        let target =
+            Target::Node { name: node.metadata.name.clone().unwrap_or_default(), uid: node.metadata.uid.clone() };
+        Self { target, facts: None, node: Some(NodeFacts::of(node)) }
     }
 }
 
@@ -113,6 +122,15 @@ pub async fn resolve(
     Ok(selection)
 }
 
+/// All nodes of the cluster.
+///
+/// # Errors
+/// When the cluster denies to list, or can't be reached.
+pub async fn nodes(cluster: &Cluster, limits: &Limits) -> Result<Vec<Found>, ClusterError> {
+    let (_, nodes) = list::<Node>(cluster, "list the nodes", "/api/v1/nodes", &[], limits.fact_items).await?;
+    Ok(nodes.iter().map(Found::node).collect())
+}
+
 /// The images of all containers that run, gapscan's own left out.
 ///
 /// # Errors
@@ -142,10 +160,7 @@ async fn pods(
 async fn node(cluster: &Cluster, name: &str, selection: &mut Selection) -> Result<(), ClusterError> {
     let what = format!("read node `{name}`");
     match cluster.get::<Node>(&what, format!("/api/v1/nodes/{name}")).await {
-        Ok(node) => {
-            let target = Target::Node { name: name.to_owned(), uid: node.metadata.uid };
-            selection.found.push(Found::plain(target));
-        }
+        Ok(node) => selection.found.push(Found::node(&node)),
         Err(ClusterError::Missing { .. }) => {
             let target = Target::Node { name: name.to_owned(), uid: None };
             selection.missed.push((target, Reason::TargetNotFound, "there is no such node".to_owned()));
@@ -220,7 +235,7 @@ fn take(pod: &Pod, only: Option<&str>, selection: &mut Selection) {
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         };
         if running {
-            selection.found.push(Found { target, facts: ContainerFacts::of(pod, &container.name) });
+            selection.found.push(Found { target, facts: ContainerFacts::of(pod, &container.name), node: None });
         } else if must_run || only.is_some() {
             let detail = describe(pod, status.and_then(|status| status.state.as_ref()));
             selection.missed.push((target, Reason::TargetNotRunning, detail));

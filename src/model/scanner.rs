@@ -58,13 +58,16 @@ impl Document for ScannerDocument {
 pub struct Approaches {
     /// A scanner pod with the target image mounted read-only as an image volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<ImageApproach>,
+    pub image: Option<MountApproach>,
+    /// A scanner pod on the node, as root who may read and not write, with the node's file system mounted read-only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<MountApproach>,
 }
 
-/// How a scanner is run on an image that is mounted as a volume.
+/// How a scanner is run on a target whose files are mounted read-only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct ImageApproach {
+pub struct MountApproach {
     /// Where the target's files are mounted, as `/target`.
     pub mount: String,
     /// The command with its arguments; no shell is involved. `${parameter}` stands for a parameter of the profile.

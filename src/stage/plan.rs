@@ -12,6 +12,7 @@ use crate::base::exit::{Classify, ExitClass};
 use crate::base::limits::Limits;
 use crate::base::quantity::Span;
 use crate::base::text::brief;
+use crate::cluster::access::node::Toleration;
 use crate::model::access::Way;
 use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetSpec;
@@ -119,6 +120,8 @@ pub struct Policy {
     pub unenforced_network: Unenforced,
     /// The ways in which a container may be reached, those that are tried first in front.
     pub approaches: Vec<Way>,
+    /// How nodes may be reached.
+    pub node: NodePolicy,
     /// How old a database may be where the bundle does not say it. A database without a date is always too old.
     pub database_max_age: Span,
     /// How many targets are scanned at once.
@@ -132,11 +135,21 @@ impl Default for Policy {
         Self {
             unenforced_network: Unenforced::Refuse,
             approaches: vec![Way::Exec, Way::Debug, Way::Image],
+            node: NodePolicy::default(),
             database_max_age: Span::days(30),
             parallel: 4,
             deadline: Span::seconds(15 * 60),
         }
     }
+}
+
+/// How nodes may be reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct NodePolicy {
+    /// The taints that do not keep a scan off a node. Without any, a node that is tainted or cordoned is not evaluated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tolerate: Vec<Toleration>,
 }
 
 /// What happens where NetworkPolicies are not proven to be enforced.
@@ -171,6 +184,8 @@ pub struct Selection {
     pub targets: Vec<TargetSpec>,
     /// The cluster's objects, every container of every pod, and every image that runs.
     pub all: bool,
+    /// Every node of the cluster, which `all` does not include.
+    pub nodes: bool,
     /// Every container of the pods with these labels, as `app=web,tier!=db`, in all namespaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
@@ -186,6 +201,7 @@ impl Default for Selection {
         Self {
             targets: Vec::new(),
             all: false,
+            nodes: false,
             selector: None,
             engines: vec![BUILTIN.to_owned()],
             profiles: Vec::new(),
@@ -213,6 +229,9 @@ impl Selection {
         let mut words: Vec<String> = self.targets.iter().map(ToString::to_string).collect();
         if self.all {
             words.push("--all".to_owned());
+        }
+        if self.nodes {
+            words.push("--nodes".to_owned());
         }
         if let Some(selector) = &self.selector {
             words.push(format!("-l {selector}"));
@@ -412,9 +431,23 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_says_which_nodes_are_scanned_and_which_taints_are_tolerated() {
+        let head = "apiVersion: gapscan/v1\nkind: Plan\nname: a\n";
+        let read = |scan: &str, tolerate: &str| {
+            plan(&format!("{head}policy: {{node: {{tolerate: [{tolerate}]}}}}\nscans: [{{name: a, {scan}}}]\n"))
+        };
+        let plan = read("nodes: true", "'node-role.kubernetes.io/control-plane:NoSchedule', a=b").expect("a good plan");
+        assert_eq!(plan.scans[0].selection.words(), ["--nodes"]);
+        let tolerated: Vec<String> = plan.policy.node.tolerate.iter().map(ToString::to_string).collect();
+        assert_eq!(tolerated, ["node-role.kubernetes.io/control-plane:NoSchedule", "a=b"]);
+        assert!(!read("all: true", "all").expect("a good plan").scans[0].selection.nodes);
+        assert!(read("nodes: true", "'a:noschedule'").is_err());
+    }
+
+    #[test]
     fn the_example_is_a_plan() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundle/plan.yaml");
-        assert_eq!(Plan::load(&path, &Limits::default()).expect("a good plan").scans.len(), 2);
+        assert_eq!(Plan::load(&path, &Limits::default()).expect("a good plan").scans.len(), 3);
     }
 
     #[test]

@@ -9,4 +9,5 @@ mod faults;
 mod flow;
 mod hostile;
 mod lab;
+mod node;
 mod pull;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ const ENTRIES: u64 = 4_000_000;
 pub const LOOK: Duration = Duration::from_secs(120);
 
 /// Looks at everything below `root` without following symbolic links. Devices, pipes and sockets are passed over: nothing
-/// should read them.
+/// should read them. So is what is mounted below `root` and is no file system that keeps files on the machine itself: a node's
+/// `/proc` and `/sys`, shares of other machines, and the roots of its containers, which are targets of their own.
 pub fn unreadable(root: &Path) -> Unreadable {
     let began = Instant::now();
     let mut found = Unreadable::default();
@@ -31,8 +33,8 @@ pub fn unreadable(root: &Path) -> Unreadable {
         }
     };
     let mut seen = 0u64;
-    let mut folders: Vec<PathBuf> = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
+    let mut folders: Vec<(PathBuf, u64)> = vec![(root.to_owned(), root.metadata().map_or(0, |meta| meta.dev()))];
+    while let Some((folder, device)) = folders.pop() {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) => {
@@ -55,7 +57,13 @@ pub fn unreadable(root: &Path) -> Unreadable {
             };
             let path = entry.path();
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() => folders.push(path),
+                Ok(kind) if kind.is_dir() => match entry.metadata() {
+                    Ok(inside) if inside.dev() == device || is_local(&path) => folders.push((path, inside.dev())),
+                    Ok(_) => {}
+                    // Gone meanwhile is no matter here either.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(_) => note(&path, &mut found),
+                },
                 Ok(kind) if kind.is_file() => {
                     if access(&path, Access::READ_OK).is_err() {
                         note(&path, &mut found);
@@ -68,6 +76,26 @@ pub fn unreadable(root: &Path) -> Unreadable {
     }
     found.sample.sort();
     found
+}
+
+/// Whether the folder is in a file system that keeps files on this machine: by the magic numbers of linux/magic.h and of the
+/// file systems' own headers.
+fn is_local(folder: &Path) -> bool {
+    const LOCAL: [u32; 10] = [
+        0xEF53,      // ext2, ext3, ext4
+        0x5846_5342, // xfs
+        0x9123_683E, // btrfs
+        0x2FC1_2FC1, // zfs
+        0xF2F5_2010, // f2fs
+        0x3153_464A, // jfs
+        0x5265_4973, // reiserfs
+        0xCA45_1A4E, // bcachefs
+        0x0102_1994, // tmpfs
+        0x8584_58F6, // ramfs
+    ];
+    // One that does not tell what it is, is looked at: what can't be read in it is then seen.
+    let Ok(found) = rustix::fs::statfs(folder) else { return true };
+    u32::try_from(found.f_type & 0xFFFF_FFFF).is_ok_and(|magic| LOCAL.contains(&magic))
 }
 
 #[cfg(test)]
@@ -83,6 +111,12 @@ mod tests {
         fs::write(folder.path().join("a/file"), "x").expect("made");
         assert_eq!(unreadable(folder.path()), Unreadable::default());
         assert_eq!(unreadable(&folder.path().join("nowhere")).count, 1);
+    }
+
+    #[test]
+    fn pseudo_file_systems_are_none_of_the_machine_and_what_tells_nothing_is_looked_at() {
+        assert!(!is_local(Path::new("/proc")));
+        assert!(is_local(Path::new("/nowhere/at/all")));
     }
 
     #[test]

@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// How long the result may be waited for.
 pub(super) fn patience(request: &JobRequest<'_>) -> Duration {
-    request.scanner.deadline.duration() + LOOK + HOLD
+    request.program.deadline + LOOK + HOLD
 }
 
 pub(super) async fn fetch(
@@ -78,7 +78,7 @@ async fn cause(cluster: &Cluster, request: &JobRequest<'_>, place: &Place<'_>, e
         return ended;
     }
     match error {
-        ClusterError::ExecTimeout { .. } => ClusterError::ScannerTimeout { after: request.scanner.deadline.duration() },
+        ClusterError::ExecTimeout { .. } => ClusterError::ScannerTimeout { after: request.program.deadline },
         // The target of this exec is the scanner's own pod.
         ClusterError::TargetGone { .. } => ClusterError::Evicted { message: "its pod is gone".to_owned() },
         ClusterError::NoShell { message, .. } => ClusterError::NotStarted { message },
@@ -93,7 +93,7 @@ async fn cause(cluster: &Cluster, request: &JobRequest<'_>, place: &Place<'_>, e
 async fn ended(cluster: &Cluster, request: &JobRequest<'_>, place: &Place<'_>) -> Option<ClusterError> {
     let object = ObjectRef::namespaced(Kind::Pod, place.namespace, place.pod);
     match cluster.get::<Pod>(&format!("read {object}"), object.path()).await {
-        Ok(pod) => match pod::stage(&pod, CONTAINER, &request.scanner.memory) {
+        Ok(pod) => match pod::stage(&pod, CONTAINER, request.program.memory) {
             Stage::Ended(error) => Some(error),
             Stage::Running if pod.metadata.deletion_timestamp.is_some() => {
                 Some(ClusterError::Evicted { message: "its pod is being removed".to_owned() })
@@ -158,16 +158,16 @@ pub(super) fn read(request: &JobRequest<'_>, output: ExecOutput) -> Result<JobOu
             Err(ClusterError::OutputTooLarge { length, limit: request.result_limit })
         }
         (ResultState::Missing { detail }, _) => {
-            Err(ClusterError::NoOutput { path: request.scanner.result.path.clone(), detail })
+            Err(ClusterError::NoOutput { path: request.program.result.to_owned(), detail })
         }
     };
     match &header.exit {
         ExitStatus::TimedOut => {
-            return Err(ClusterError::ScannerTimeout { after: request.scanner.deadline.duration() });
+            return Err(ClusterError::ScannerTimeout { after: request.program.deadline });
         }
         // A scanner that ends as if nothing was, although one of its processes was killed, can't be believed either.
         ExitStatus::Signalled { .. } | ExitStatus::Exited { .. } if header.oom_killed => {
-            return Err(ClusterError::OutOfMemory { limit: request.scanner.memory.clone() });
+            return Err(ClusterError::OutOfMemory { limit: request.program.memory.to_owned() });
         }
         ExitStatus::Signalled { .. } | ExitStatus::Exited { .. } | ExitStatus::NotStarted { .. } => {}
     }

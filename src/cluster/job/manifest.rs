@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::parameters::substitute;
-use super::{HOLD, JobRequest};
+use super::{HOLD, JobRequest, JobTarget, Unread};
+use crate::cluster::access::node;
 use crate::cluster::agent::unreadable::LOOK;
 use crate::cluster::canary::BINARY;
 use crate::cluster::error::ClusterError;
@@ -15,7 +16,7 @@ use crate::cluster::pull::PullSecret;
 /// The scanner's container.
 pub(super) const CONTAINER: &str = "scanner";
 /// Where gapscan's binary is in the scanner's container.
-pub(super) const AGENT: &str = "/agent/gapscan";
+pub(crate) const AGENT: &str = "/agent/gapscan";
 /// Where the scanner leaves its result.
 const RESULTS: &str = "/results";
 /// Where the agent keeps what it hands over.
@@ -37,53 +38,65 @@ pub(super) fn pull_name(scan: u32) -> String {
 /// Arguments that tell the agent where the result is.
 pub(super) fn kept(request: &JobRequest<'_>) -> Vec<String> {
     let limit = request.result_limit.to_string();
-    let path = &request.scanner.result.path;
+    let path = request.program.result;
     // Anything but the standard output is a path below the folder for results.
-    let path = if path == "stdout" { path.clone() } else { format!("{RESULTS}/{path}") };
+    let path = if path == "stdout" { path.to_owned() } else { format!("{RESULTS}/{path}") };
     ["--result", &path, "--spool", SPOOL, "--limit", &limit].map(str::to_owned).into()
 }
 
 /// `beyond` is how much longer than the scanner the pod may live.
 pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, ClusterError> {
-    let deadline = request.scanner.deadline.duration();
+    let program = &request.program;
+    let deadline = program.deadline;
     let mut command: Vec<String> = vec![AGENT.to_owned(), "agent".to_owned(), "run".to_owned()];
     command.extend(kept(request));
     let (deadline_seconds, hold_seconds) = (deadline.as_secs().to_string(), HOLD.as_secs().to_string());
-    let mount = &request.approach.mount;
-    let more = ["--target-mount", mount, "--deadline", &deadline_seconds, "--hold", &hold_seconds, "--"];
+    let mount = &program.approach.mount;
+    if program.unread == Unread::Silent {
+        command.extend(["--target-mount", mount].map(str::to_owned));
+    }
+    let more = ["--deadline", &deadline_seconds, "--hold", &hold_seconds, "--"];
     command.extend(more.map(str::to_owned));
-    for argument in &request.approach.command {
+    for argument in &program.approach.command {
         command.push(substitute(argument, &request.parameters)?);
     }
     let mut env = Vec::new();
-    for (name, value) in &request.approach.env {
+    for (name, value) in &program.approach.env {
         env.push(json!({ "name": name, "value": substitute(value, &request.parameters)? }));
     }
+    let (target, target_mount, security) = match &request.target {
+        JobTarget::Image(image) => (
+            image_volume("target", image),
+            json!({ "name": "target", "mountPath": mount, "readOnly": true }),
+            pod::security(),
+        ),
+        JobTarget::Node(_) => (node::volume("target"), node::mount("target", mount), node::security()),
+    };
     let mut volumes = vec![
         json!({ "name": "agent", "emptyDir": { "sizeLimit": "256Mi" } }),
         json!({ "name": "results", "emptyDir": { "sizeLimit": size(request.result_limit) } }),
         json!({ "name": "tmp", "emptyDir": { "sizeLimit": "4Gi" } }),
-        image_volume("target", &request.target_image),
+        target,
     ];
     let mut mounts = vec![
         json!({ "name": "agent", "mountPath": "/agent", "readOnly": true }),
         json!({ "name": "results", "mountPath": RESULTS }),
         json!({ "name": "tmp", "mountPath": "/tmp" }),
-        json!({ "name": "target", "mountPath": mount, "readOnly": true }),
+        target_mount,
     ];
     for (index, image) in request.mounts.iter().enumerate() {
         let name = format!("content-{index}");
         volumes.push(image_volume(&name, &image.reference));
         mounts.push(json!({ "name": name, "mountPath": image.path, "readOnly": true }));
     }
-    let resources = json!({ "cpu": request.scanner.cpu, "memory": request.scanner.memory });
+    let resources = json!({ "cpu": program.cpu, "memory": program.memory });
     let mut specification = pod::specification(json!([{
         "name": CONTAINER,
         "image": request.scanner_image,
         "imagePullPolicy": "IfNotPresent",
         "command": command,
         "env": env,
-        "securityContext": pod::security(),
+        "securityContext": security,
         "resources": { "limits": resources },
         "volumeMounts": mounts,
     }]));
@@ -97,6 +110,9 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
         "volumeMounts": [{ "name": "agent", "mountPath": "/agent" }],
     }]);
     specification["volumes"] = json!(volumes);
+    if let JobTarget::Node(place) = &request.target {
+        place.bind(&mut specification);
+    }
     if request.pull.is_some() {
         specification["imagePullSecrets"] = PullSecret::reference(&pull_name(request.scan));
     }

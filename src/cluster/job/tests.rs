@@ -32,11 +32,10 @@ fn scanner() -> ScannerDocument {
 fn request(scanner: &ScannerDocument) -> JobRequest<'_> {
     JobRequest {
         scan: 7,
-        scanner,
-        approach: scanner.approaches.image.as_ref().expect("it has one"),
+        program: Program::of(scanner, scanner.approaches.image.as_ref().expect("it has one")),
         scanner_image: "r/scanner@sha256:1".to_owned(),
         agent_image: "r/gapscan@sha256:2".to_owned(),
-        target_image: "r/target@sha256:3".to_owned(),
+        target: JobTarget::Image("r/target@sha256:3".to_owned()),
         mounts: vec![ImageMount { reference: "r/db@sha256:4".to_owned(), path: "/db".to_owned() }],
         parameters: BTreeMap::from([("profile".to_owned(), "standard ${other}".to_owned())]),
         pull: None,
@@ -53,6 +52,44 @@ fn the_manifest_is_what_kubernetes_knows_and_has_no_shell() {
     // Kubernetes leaves out an environment without entries; ours has one.
     assert_eq!(again["spec"], manifest["spec"]);
     insta::assert_json_snapshot!(manifest);
+}
+
+#[test]
+fn a_job_on_a_node_reads_all_of_it_and_gets_nothing_else() {
+    let scanner = scanner();
+    let place = NodePlace { node: "lab".to_owned(), tolerated: vec!["a=b:NoSchedule".parse().expect("a taint")] };
+    let request = JobRequest { target: JobTarget::Node(place), ..request(&scanner) };
+    let manifest = manifest::job(&request, Duration::from_secs(60)).expect("a manifest");
+    let read: Job = serde_json::from_value(manifest.clone()).expect("a Job");
+    assert_eq!(serde_json::to_value(&read).expect("the same")["spec"], manifest["spec"]);
+    let of_image = manifest::job(
+        &JobRequest { target: JobTarget::Image("r/i".to_owned()), ..request.clone() },
+        Duration::from_secs(60),
+    );
+    let of_image = of_image.expect("a manifest");
+    let (pod, other) = (&manifest["spec"]["template"]["spec"], &of_image["spec"]["template"]["spec"]);
+    for none in ["hostNetwork", "hostPID", "hostIPC", "nodeName"] {
+        assert!(pod.get(none).is_none(), "{none}");
+    }
+    // Only the scanner itself is root.
+    assert_eq!(
+        (&pod["initContainers"], &pod["securityContext"]),
+        (&other["initContainers"], &other["securityContext"])
+    );
+    let container = &pod["containers"][0];
+    assert_eq!(container["securityContext"]["capabilities"], json!({ "drop": ["ALL"], "add": ["DAC_READ_SEARCH"] }));
+    assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], json!(false));
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], json!(true));
+    let target = container["volumeMounts"].as_array().expect("mounts").iter().find(|m| m["name"] == "target");
+    let mounted =
+        json!({ "name": "target", "mountPath": "/target", "readOnly": true, "recursiveReadOnly": "IfPossible" });
+    assert_eq!(target, Some(&mounted));
+    let host_paths: Vec<&Value> =
+        pod["volumes"].as_array().expect("volumes").iter().filter(|v| v.get("hostPath").is_some()).collect();
+    assert_eq!(host_paths, [&json!({ "name": "target", "hostPath": { "path": "/", "type": "Directory" } })]);
+    assert_eq!(pod["tolerations"], json!([{ "key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedule" }]));
+    let terms = &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+    assert_eq!(*terms, json!([{ "matchFields": [{ "key": "metadata.name", "operator": "In", "values": ["lab"] }] }]));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Facts about this machine, or about one whose root is mounted here: natively, without child processes.
 //!
 //! With `/` as the root, `/proc` speaks of this process' namespaces. With another root (a node's file system in a pod)
-//! its `/proc/1` is asked for mounts and sockets, for they are the node's.
+//! its `/proc/1` is asked for mounts and sockets, for they are the node's. The parameters of its network (`net.*`) are absent
+//! then: `/proc/sys/net` speaks of the network of whoever reads it, wherever it is mounted, and that is not the node's.
 //!
 //! The search for special files enters local file systems only, each once: not network and pseudo file systems, not bind
 //! mounts of what it walks anyway, not containers' overlays, and not the folders in which container runtimes keep images
@@ -33,7 +34,7 @@ use crate::model::reason::Reason;
 /// files for some seconds.
 pub fn collect(root: &Path, limits: &Limits) -> SystemFacts {
     match Root::open(root) {
-        Ok(opened) => Host { root: opened, here: root == Path::new("/"), limits }.collect(root),
+        Ok(opened) => Host { root: opened, whose: Whose::of(root), limits }.collect(root),
         Err(error) => nothing(&Missing::unreadable(format!("the root folder can't be opened: {error}"))),
     }
 }
@@ -62,9 +63,29 @@ fn nothing(why: &Missing) -> SystemFacts {
 
 struct Host<'a> {
     root: Root,
-    /// The root is this machine's own.
-    here: bool,
+    whose: Whose,
     limits: &'a Limits,
+}
+
+/// Whose root it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// That of this process.
+    Own,
+    /// That of a process beside this one (`/proc/PID/root`), which has the same network.
+    Neighbour,
+    /// That of another machine or of a node, of whose namespaces this process is in none.
+    Foreign,
+}
+
+impl Whose {
+    fn of(root: &Path) -> Self {
+        match root {
+            root if root == Path::new("/") => Self::Own,
+            root if walk::process_of(root).is_some() => Self::Neighbour,
+            _ => Self::Foreign,
+        }
+    }
 }
 
 impl Host<'_> {
@@ -97,7 +118,7 @@ impl Host<'_> {
 
     /// The process whose view of mounts and sockets counts.
     fn process(&self) -> &'static str {
-        if self.here { "/proc/self" } else { "/proc/1" }
+        if self.whose == Whose::Own { "/proc/self" } else { "/proc/1" }
     }
 
     fn read(&self, path: &str) -> Collected<Option<Vec<u8>>> {
@@ -125,7 +146,7 @@ impl Host<'_> {
 
     fn processes(&self, mounts: &Collected<Vec<MountLine>>) -> Collected<Vec<Process>> {
         let hidden = mounts.as_ref().map_or(true, |mounts| proc::hides_processes(mounts));
-        if hidden && !rustix::process::geteuid().is_root() {
+        if hidden && !sees_all() {
             return Err(Missing::unreadable("`/proc` hides the processes of other users, or may do so"));
         }
         let pids = self.root.names(b"/proc")?.unwrap_or_default();
@@ -133,7 +154,7 @@ impl Host<'_> {
         let mut any = false;
         for pid in pids.iter().filter_map(|name| name.to_str()?.parse::<u32>().ok()) {
             any = true;
-            if self.here && pid == std::process::id() {
+            if self.whose == Whose::Own && pid == std::process::id() {
                 continue;
             }
             let status = match self.root.read(format!("/proc/{pid}/status").as_bytes(), self.limits.fact_file_bytes) {
@@ -173,7 +194,8 @@ impl Host<'_> {
             let value = self.root.read(format!("/proc/sys/{path}").as_bytes(), 4096).ok()??;
             Some((wanted::sysctl_name(path), String::from_utf8_lossy(value.trim_ascii()).into_owned()))
         };
-        wanted::SYSCTLS.iter().filter_map(read).collect()
+        let there = |path: &&&str| self.whose != Whose::Foreign || !path.starts_with("net/");
+        wanted::SYSCTLS.iter().filter(there).filter_map(read).collect()
     }
 
     /// What a pattern stands for here; `None` where its folder can't be listed.
@@ -268,4 +290,10 @@ impl Host<'_> {
         let rpm = || wanted::RPM.iter().any(|path| !matches!(self.root.find(path.as_bytes()), Err(Gone::Absent)));
         if seen.is_empty() { Err(packages::none_found(rpm())) } else { Ok(list) }
     }
+}
+
+/// Whether this process may look at all others, whatever `hidepid` says: to be root alone is not enough (proc(5), ptrace(2)).
+fn sees_all() -> bool {
+    let status = std::fs::read("/proc/self/status").map(|raw| proc::status(std::process::id(), &raw));
+    matches!(status, Ok(Ok(Seen::Process(own))) if own.capabilities.iter().any(|name| name == "CAP_SYS_PTRACE"))
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::container::Ways;
 use super::content::Content;
 use super::error::ScanError;
+use super::external::offered;
 use super::select::Selected;
 use super::session::Intent;
 use super::unit::{NotDone, Task, Unit, Work};
@@ -57,8 +58,12 @@ pub(super) fn check_parts(selection: &Selection, content: &Content) -> Result<()
         .iter()
         .map(|spec| (spec.to_string(), of_spec(spec)))
         .chain(selection.selector.iter().map(|labels| (format!("-l {labels}"), TargetKind::Container)))
+        .chain(selection.nodes.then(|| ("--nodes".to_owned(), TargetKind::Node)))
         .collect();
     let mut kinds: BTreeSet<TargetKind> = named.iter().map(|(_, kind)| *kind).collect();
+    if selection.nodes {
+        kinds.insert(TargetKind::Node);
+    }
     if selection.all {
         kinds.extend([TargetKind::Cluster, TargetKind::Container, TargetKind::Image]);
     }
@@ -103,7 +108,7 @@ pub(super) fn intent(units: &[Unit]) -> Option<Intent> {
     for unit in units {
         match &unit.work {
             Work::Container(ways) if ways.only_image() => {}
-            Work::Container(_) | Work::External(_) => return Some(Intent::Run),
+            Work::Container(_) | Work::Node(_) | Work::External(_) => return Some(Intent::Run),
             Work::Objects => intent = Some(Intent::ReadObjects),
             Work::Host | Work::Image | Work::Impossible(_) => {}
         }
@@ -119,8 +124,10 @@ pub(super) fn plan_units(
     policy: &Policy,
 ) -> Result<Vec<Unit>, ScanError> {
     let mut units = Vec::new();
-    for Selected { target, facts, missed } in selected {
+    for Selected { target, facts, node, missed } in selected {
         let kind = target.kind();
+        let closed = || node.as_ref()?.obstacle(&policy.node.tolerate);
+        let missed = missed.or_else(|| closed().map(|(reason, detail)| NotDone::new(reason, detail)));
         let builtin: Vec<Task> = content
             .builtin
             .iter()
@@ -142,7 +149,10 @@ pub(super) fn plan_units(
             let task = Task { engine: external.scanner.name.clone(), profile: external.profile.clone(), rules: None };
             let work = match &missed {
                 Some(why) => Work::Impossible(why.clone()),
-                None => Work::External(Arc::clone(external)),
+                None => match offered(external, &target) {
+                    Ok(_) => Work::External(Arc::clone(external)),
+                    Err(why) => Work::Impossible(why),
+                },
             };
             units.push(Unit { target: target.clone(), work, tasks: vec![task] });
         }
@@ -169,6 +179,9 @@ fn builtin_work(kind: TargetKind, facts: Option<&ContainerFacts>, content: &Cont
             }
             None => unsupported("nothing is known of the container"),
         },
-        TargetKind::Node => unsupported("the builtin engine does not reach nodes yet; run `scan host` on the node"),
+        TargetKind::Node => match &content.own_image {
+            Some(image) => Work::Node(image.clone()),
+            None => unsupported("a Job on a node needs gapscan's image, and no bundle was given"),
+        },
     }
 }

@@ -1,21 +1,32 @@
-//! Reaching an image by a scanner of its own: a Job with the image mounted read-only, whose result is parsed and reduced to
-//! what was expected.
+//! Reaching an image or a node by a scanner of its own: a Job with the target's files mounted read-only, whose result is parsed
+//! and reduced to what was expected.
 
 use jiff::Timestamp;
 
 use super::content::External;
 use super::image::{self, Platformed};
+use super::node;
 use super::unit::{Context, NotDone, Reached, Task};
 use crate::cluster::agent::protocol::Unreadable;
-use crate::cluster::job::{self, ImageMount, JobRequest};
+use crate::cluster::job::{self, ImageMount, JobRequest, JobTarget, Program};
 use crate::model::evidence::Evidence;
 use crate::model::finding::{Detail, Finding};
 use crate::model::outcome::Outcome;
 use crate::model::provenance::{Approach, Engine};
 use crate::model::reason::Reason;
-use crate::model::scanner::{COMPLETE_CONTROL, ResultFormat};
+use crate::model::scanner::{COMPLETE_CONTROL, MountApproach, ResultFormat};
 use crate::model::target::Target;
 use crate::results;
+
+/// How a scanner reaches a target of this kind.
+pub(crate) fn approach(target: &Target) -> Approach {
+    match target {
+        Target::Node { .. } => Approach::Node,
+        Target::Image { .. } | Target::Host { .. } | Target::Container { .. } | Target::Cluster { .. } => {
+            Approach::ImageVolume
+        }
+    }
+}
 
 pub(crate) async fn reach(target: &Target, tasks: &[Task], external: &External, context: &Context) -> Reached {
     let engine =
@@ -24,7 +35,7 @@ pub(crate) async fn reach(target: &Target, tasks: &[Task], external: &External, 
     let mut reached = Reached {
         engine: Some(engine),
         content,
-        ..Reached::nothing(target.clone(), Approach::ImageVolume, NotDone::new(Reason::InternalError, "not scanned"))
+        ..Reached::nothing(target.clone(), approach(target), NotDone::new(Reason::InternalError, "not scanned"))
     };
     if let Err(why) = attempt(&mut reached, tasks, external, context).await {
         reached.verdict = Err(why);
@@ -33,43 +44,49 @@ pub(crate) async fn reach(target: &Target, tasks: &[Task], external: &External, 
 }
 
 async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, context: &Context) -> Result<(), NotDone> {
-    let Target::Image { reference, .. } = &reached.target else {
-        return Err(NotDone::new(Reason::TargetUnsupported, "this scanner scans images only"));
+    let approach = offered(external, &reached.target)?;
+    let session = context.session()?;
+    let (home, job_target) = match &reached.target {
+        Target::Node { name, .. } => {
+            let (home, network) = node::home(session).await?;
+            let place = node::place(name, &context.policy);
+            reached.network = Some(network);
+            (home, place)
+        }
+        Target::Image { reference, .. } => {
+            reached.network = Some(session.may_run()?);
+            let Platformed { reference: pinned, digest, note, .. } = image::resolve(reference, context).await?;
+            reached.notes.extend(note);
+            reached.target = Target::Image { reference: reference.clone(), digest: Some(digest) };
+            (&session.home, JobTarget::Image(pinned.to_string()))
+        }
+        Target::Host { .. } | Target::Container { .. } | Target::Cluster { .. } => return Err(unsupported()),
     };
-    let Some(approach) = &external.scanner.approaches.image else {
-        return Err(NotDone::new(Reason::TargetUnsupported, "the scanner's definition has no approach for images"));
-    };
-    let session = match &context.session {
-        Some(Ok(session)) => session,
-        Some(Err(why)) => return Err(why.clone()),
-        None => return Err(NotDone::new(Reason::InternalError, "no cluster was connected for this")),
-    };
-    reached.network = Some(session.may_run()?);
-    let Platformed { reference: pinned, digest, note, .. } = image::resolve(reference, context).await?;
-    reached.notes.extend(note);
-    reached.target = Target::Image { reference: reference.clone(), digest: Some(digest) };
 
     let mounts: Vec<ImageMount> =
         external.mounts.iter().map(|m| ImageMount { reference: m.image.clone(), path: m.path.clone() }).collect();
-    let target_image = pinned.to_string();
-    let images = [&external.image, &external.own_image, &target_image];
-    let images = images.into_iter().chain(mounts.iter().map(|m| &m.reference)).map(String::as_str);
+    let target_image = match &job_target {
+        JobTarget::Image(image) => Some(image),
+        JobTarget::Node(_) => None,
+    };
+    let images = [&external.image, &external.own_image].into_iter().chain(target_image);
+    let images = images.chain(mounts.iter().map(|m| &m.reference)).map(String::as_str);
     let pull = context.pulling.secret(images, &context.registries, &context.limits).await?;
     let request = JobRequest {
         scan: session.next_scan(),
-        scanner: &external.scanner,
-        approach,
+        program: Program::of(&external.scanner, approach),
         scanner_image: external.image.clone(),
         agent_image: external.own_image.clone(),
-        target_image,
+        target: job_target,
         mounts,
         pull,
         parameters: external.document.parameters.clone(),
         result_limit: context.limits.result_bytes,
     };
-    let report = job::run_job(&session.cluster, &session.home, &request).await;
+    let report = job::run_job(&session.cluster, home, &request).await;
     reached.identity = report.identity;
     reached.cleanup = Some(report.cleanup);
+    reached.notes.extend(report.notes);
     let output = report.outcome.map_err(|e| NotDone::because(e.reason(), &e))?;
     if let Ok(result) = &output.result {
         reached.evidence.push(Evidence::new("result", media_type(external.scanner.result.format), result.clone()));
@@ -96,6 +113,21 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
     reached.notes.extend(parsed.notes);
     reached.verdict = Ok(vec![parsed.findings]);
     Ok(())
+}
+
+/// How the scanner looks at a target of this kind.
+pub(super) fn offered<'e>(external: &'e External, target: &Target) -> Result<&'e MountApproach, NotDone> {
+    let (approach, kind) = match target {
+        Target::Image { .. } => (&external.scanner.approaches.image, "images"),
+        Target::Node { .. } => (&external.scanner.approaches.node, "nodes"),
+        Target::Host { .. } | Target::Container { .. } | Target::Cluster { .. } => return Err(unsupported()),
+    };
+    let missing = || format!("the scanner's definition has no approach for {kind}");
+    approach.as_ref().ok_or_else(|| NotDone::new(Reason::TargetUnsupported, missing()))
+}
+
+fn unsupported() -> NotDone {
+    NotDone::new(Reason::TargetUnsupported, "this scanner scans images and nodes only")
 }
 
 /// Judges the control that asks whether the scanner could read all of the target: a scanner passes over what it may not read

@@ -165,7 +165,7 @@ pub struct Explanation {
 /// As [`scan`] before its run begins.
 pub async fn explain(request: ScanRequest, ledger: &mut Ledger) -> Result<Vec<Explanation>, ScanError> {
     let prepared = prepare(request, ledger, Timestamp::now()).await?;
-    Ok(prepared.units.iter().map(Unit::explain).collect())
+    Ok(prepared.units.iter().map(|unit| unit.explain(&prepared.policy)).collect())
 }
 
 /// All that is known before a run begins.

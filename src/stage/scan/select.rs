@@ -3,6 +3,7 @@
 use super::unit::NotDone;
 use crate::base::limits::Limits;
 use crate::cluster::access::auto::ContainerFacts;
+use crate::cluster::access::node::NodeFacts;
 use crate::cluster::client::Cluster;
 use crate::cluster::error::ClusterError;
 use crate::cluster::targets::{self, RunningImages, Selector};
@@ -15,17 +16,19 @@ pub(crate) struct Selected {
     pub(crate) target: Target,
     /// Of a container that runs, what decides how it can be reached.
     pub(crate) facts: Option<ContainerFacts>,
+    /// Of a node, what decides whether it can be reached.
+    pub(crate) node: Option<NodeFacts>,
     /// Why it can't be reached, where that is known already.
     pub(crate) missed: Option<NotDone>,
 }
 
 impl Selected {
     fn found(target: Target) -> Self {
-        Self { target, facts: None, missed: None }
+        Self { target, facts: None, node: None, missed: None }
     }
 
     fn missed(target: Target, why: NotDone) -> Self {
-        Self { target, facts: None, missed: Some(why) }
+        Self { target, facts: None, node: None, missed: Some(why) }
     }
 }
 
@@ -35,7 +38,7 @@ pub(crate) fn needs_cluster(selection: &Selection) -> bool {
         TargetSpec::Host | TargetSpec::Image(_) => false,
         TargetSpec::Cluster | TargetSpec::Node(_) | TargetSpec::Pod { .. } | TargetSpec::Namespace(_) => true,
     };
-    selection.all || selection.selector.is_some() || selection.targets.iter().any(of_cluster)
+    selection.all || selection.nodes || selection.selector.is_some() || selection.targets.iter().any(of_cluster)
 }
 
 /// The targets that are meant. What can't be found out because the cluster does not answer stands for itself with `*` in the
@@ -97,6 +100,15 @@ async fn in_cluster(
     if selection.all && !selected[before..].iter().any(|s| s.target.kind() == TargetKind::Container) {
         selected.push(Selected::missed(unknown("*", "*", "*"), absent("no pod runs in the cluster")));
     }
+    if selection.nodes {
+        match targets::nodes(cluster, limits).await.map_err(failed) {
+            Err(why) => selected.push(Selected::missed(unknown_node(), why)),
+            Ok(found) if found.is_empty() => {
+                selected.push(Selected::missed(unknown_node(), absent("the cluster has no node")));
+            }
+            Ok(found) => take(targets::Selection { found, missed: Vec::new() }, selected),
+        }
+    }
     if let Some(labels) = &selection.selector {
         let selector = Selector { labels: Some(labels.clone()), ..Selector::default() };
         match targets::resolve(cluster, &[], &selector, limits).await.map_err(failed) {
@@ -120,7 +132,12 @@ async fn in_cluster(
 }
 
 fn take(found: targets::Selection, selected: &mut Vec<Selected>) {
-    selected.extend(found.found.into_iter().map(|f| Selected { target: f.target, facts: f.facts, missed: None }));
+    selected.extend(found.found.into_iter().map(|f| Selected {
+        target: f.target,
+        facts: f.facts,
+        node: f.node,
+        missed: None,
+    }));
     selected
         .extend(found.missed.into_iter().map(|(t, reason, detail)| Selected::missed(t, NotDone::new(reason, detail))));
 }
@@ -150,7 +167,13 @@ fn unreachable(selection: &Selection, why: &NotDone) -> Vec<Selected> {
         }
     });
     let all = selection.all.then(|| [cluster(), unknown("*", "*", "*"), unknown_image()]).into_iter().flatten();
-    named.chain(all).chain(wildcards(selection)).map(|target| Selected::missed(target, why.clone())).collect()
+    let nodes = selection.nodes.then(unknown_node);
+    named
+        .chain(all)
+        .chain(nodes)
+        .chain(wildcards(selection))
+        .map(|target| Selected::missed(target, why.clone()))
+        .collect()
 }
 
 /// The selectors, each as one target of unknown name.
@@ -174,6 +197,11 @@ fn labelled(labels: &str) -> Target {
 /// The images that run, whichever they are.
 fn unknown_image() -> Target {
     Target::Image { reference: "*".to_owned(), digest: None }
+}
+
+/// The nodes, whichever they are.
+fn unknown_node() -> Target {
+    Target::Node { name: "*".to_owned(), uid: None }
 }
 
 fn unknown(namespace: &str, pod: &str, container: &str) -> Target {
@@ -208,6 +236,7 @@ mod tests {
             assert!(needs_cluster(&selection(&["host", spec])), "{spec}");
         }
         assert!(needs_cluster(&Selection { all: true, ..selection(&[]) }));
+        assert!(needs_cluster(&Selection { nodes: true, ..selection(&[]) }));
         assert!(needs_cluster(&Selection { selector: Some("app=web".to_owned()), ..selection(&[]) }));
     }
 
@@ -216,11 +245,13 @@ mod tests {
         let why = NotDone::new(Reason::ApiUnreachable, "no answer");
         let asked = Selection {
             all: true,
+            nodes: true,
             selector: Some("app=web".to_owned()),
             ..selection(&["host", "cluster", "pod/shop/web", "ns/vault"])
         };
         let keys: Vec<String> = unreachable(&asked, &why).iter().map(|s| s.target.key()).collect();
-        for key in ["cluster", "pod/shop/web/*", "pod/*/*/*", "image/*", "pod/vault/*/*", "pod/*/[app=web]/*"] {
+        for key in ["cluster", "pod/shop/web/*", "pod/*/*/*", "image/*", "node/*", "pod/vault/*/*", "pod/*/[app=web]/*"]
+        {
             assert!(keys.iter().any(|k| k == key), "{key}: {keys:?}");
         }
     }
@@ -252,6 +283,27 @@ mod tests {
             found,
             [("pod/shop/web/c".to_owned(), None), ("pod/typo/*/*".to_owned(), Some(Reason::TargetNotFound))]
         );
+    }
+
+    #[tokio::test]
+    async fn nodes_are_scanned_only_when_they_are_asked_for() {
+        let api = Api::default();
+        let running = serde_json::json!({ "running": {} });
+        api.put("/api/v1/namespaces/shop/pods/web", pod("shop", "web", running));
+        for name in ["one", "two"] {
+            api.put(&format!("/api/v1/nodes/{name}"), serde_json::json!({ "metadata": { "name": name, "uid": name } }));
+        }
+        let is_node = |found: &[(String, Option<Reason>)]| found.iter().filter(|(k, _)| k.starts_with("node/")).count();
+        let asked = |nodes: bool| Selection { nodes, ..selection(&["ns/shop"]) };
+        assert_eq!(is_node(&selected(&api, &asked(false)).await), 0);
+        assert_eq!(is_node(&selected(&api, &asked(true)).await), 2);
+        let named = Selection { nodes: true, ..selection(&["node/one", "node/three"]) };
+        let found = selected(&api, &named).await;
+        assert_eq!(found.len(), 3, "one is named and found, and counts once: {found:?}");
+        assert!(found.contains(&("node/three".to_owned(), Some(Reason::TargetNotFound))));
+        api.deny("/api/v1/nodes");
+        let found = selected(&api, &asked(true)).await;
+        assert!(found.contains(&("node/*".to_owned(), Some(Reason::AccessDenied))), "{found:?}");
     }
 
     #[tokio::test]

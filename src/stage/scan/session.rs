@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
+
 use super::unit::NotDone;
 use crate::cluster::canary;
 use crate::cluster::client::Cluster;
@@ -22,6 +24,8 @@ pub(crate) const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Session {
     pub(crate) cluster: Cluster,
     pub(crate) home: ScanNamespace,
+    /// Made for the first node that is scanned.
+    nodes: OnceCell<ScanNamespace>,
     network: Result<NetworkProof, NotDone>,
     unenforced: Unenforced,
     scans: AtomicU32,
@@ -60,7 +64,30 @@ impl Session {
                 Ok(canary::prove(&cluster, &home, image, pull.as_ref(), jiff::Timestamp::now()).await)
             }
         };
-        Ok(Self { cluster, home, network, unenforced, scans: AtomicU32::new(0) })
+        Ok(Self { cluster, home, nodes: OnceCell::new(), network, unenforced, scans: AtomicU32::new(0) })
+    }
+
+    /// The namespace for Jobs on nodes; made when it is asked for first.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, it leaves the namespace as far as it was made, which the next caller completes or [`close`] removes.
+    pub(crate) async fn for_nodes(&self) -> Result<&ScanNamespace, NotDone> {
+        let make = || ScanNamespace::create_for_nodes(&self.cluster, self.home.run());
+        self.nodes.get_or_try_init(make).await.map_err(|e| NotDone::because(e.reason(), &e))
+    }
+
+    /// Removes all that the run made; what could not be seen to be gone is in the answer.
+    async fn remove(self, cluster: &Cluster) -> Cleanup {
+        let nodes = async {
+            match self.nodes.into_inner() {
+                Some(nodes) => nodes.remove(cluster).await,
+                None => Cleanup { created: Vec::new(), remaining: Vec::new() },
+            }
+        };
+        let (mut cleanup, nodes) = tokio::join!(self.home.remove(cluster), nodes);
+        cleanup.created.extend(nodes.created);
+        cleanup.remaining.extend(nodes.remaining);
+        cleanup
     }
 
     /// What is known of the network, where that is good enough for the policy to run anything; else the reason to refuse.
@@ -95,7 +122,7 @@ impl Session {
 /// target is in nobody's inventory, and neither is what a set-up that was given up made: it is found by the run's label.
 pub(crate) async fn close(session: Option<Session>, cluster: &Cluster, run: RunId) -> Cleanup {
     let mut cleanup = match session {
-        Some(session) => session.home.remove(cluster).await,
+        Some(session) => session.remove(cluster).await,
         None => Cleanup { created: Vec::new(), remaining: Vec::new() },
     };
     match sweep::sweep(cluster, &BTreeSet::from([run]), ABANDONED, jiff::Timestamp::now()).await {

@@ -11,7 +11,7 @@ use super::image::LayerCache;
 use super::pull::Pulling;
 use super::run::Explanation;
 use super::session::Session;
-use super::{container, external, host, image, objects};
+use super::{container, external, host, image, node, objects};
 use crate::base::limits::Limits;
 use crate::cluster::access::auto::Chosen;
 use crate::model::evidence::Evidence;
@@ -21,7 +21,7 @@ use crate::model::provenance::{Approach, BundleRef, Cleanup, ContentRef, Engine,
 use crate::model::reason::Reason;
 use crate::model::record::{CheckedTask, ExpectedTask, RunId};
 use crate::model::scanner::BUILTIN;
-use crate::model::target::Target;
+use crate::model::target::{Target, TargetKind};
 use crate::native::profile::RuleProfile;
 use crate::stage::plan::Policy;
 use crate::stage::registries::Registries;
@@ -37,6 +37,17 @@ pub(crate) struct Context {
     pub(crate) bundle: Option<BundleRef>,
     /// What was set up in the cluster; why not, where it could not be; `None` where no unit needs it.
     pub(crate) session: Option<Result<Session, NotDone>>,
+}
+
+impl Context {
+    /// What was set up in the cluster.
+    pub(crate) fn session(&self) -> Result<&Session, NotDone> {
+        match &self.session {
+            Some(Ok(session)) => Ok(session),
+            Some(Err(why)) => Err(why.clone()),
+            None => Err(NotDone::new(Reason::InternalError, "no cluster was connected for this")),
+        }
+    }
 }
 
 /// Why something was not evaluated.
@@ -79,6 +90,8 @@ pub(crate) enum Work {
     Image,
     /// A container, in the ways that were chosen.
     Container(Box<Ways>),
+    /// A node, by gapscan's own image in a Job on it.
+    Node(String),
     /// The API objects.
     Objects,
     /// A scanner's Job.
@@ -163,7 +176,7 @@ impl Unit {
     }
 
     /// How the target would be reached, and why so.
-    pub(crate) fn explain(&self) -> Explanation {
+    pub(crate) fn explain(&self, policy: &Policy) -> Explanation {
         let plain = |approach: Approach, why: &str| vec![(approach.word().to_owned(), why.to_owned())];
         let pairs = |list: &[Chosen]| list.iter().map(|c| (c.way.to_string(), c.why.clone())).collect();
         let (ways, refused) = match &self.work {
@@ -173,6 +186,10 @@ impl Unit {
             }
             Work::Objects => {
                 (plain(Approach::Objects, "through the API server, as an identity for this alone"), Vec::new())
+            }
+            Work::Node(_) => (plain(Approach::Node, &node::explain("gapscan's collector", policy)), Vec::new()),
+            Work::External(external) if self.target.kind() == TargetKind::Node => {
+                (plain(Approach::Node, &node::explain(&external.scanner.title, policy)), Vec::new())
             }
             Work::External(_) => {
                 (plain(Approach::ImageVolume, "a Job of the scanner, with the image mounted as a volume"), Vec::new())
@@ -198,12 +215,13 @@ impl Unit {
     pub(crate) async fn perform(self, context: &Context, run: RunId) -> Vec<CheckedTask> {
         let started = Timestamp::now();
         let Self { target, work, tasks } = self;
-        let approach = work.approach();
+        let approach = work.approach(&target);
         let working = async {
             match &work {
                 Work::Host => host::reach(&target, &tasks, context).await,
                 Work::Image => image::reach(&target, &tasks, context).await,
                 Work::Container(ways) => container::reach(&target, ways, &tasks, context).await,
+                Work::Node(image) => node::reach(&target, image, &tasks, context).await,
                 Work::Objects => objects::reach(&target, &tasks, context).await,
                 Work::External(external) => external::reach(&target, &tasks, external, context).await,
                 Work::Impossible(why) => Reached::nothing(target.clone(), Approach::None, why.clone()),
@@ -222,13 +240,14 @@ impl Unit {
 }
 
 impl Work {
-    fn approach(&self) -> Approach {
+    fn approach(&self, target: &Target) -> Approach {
         match self {
             Self::Host => Approach::Local,
             Self::Image => Approach::Image,
             Self::Container(ways) => ways.choice.ways.first().map_or(Approach::None, |chosen| chosen.way.approach()),
             Self::Objects => Approach::Objects,
-            Self::External(_) => Approach::ImageVolume,
+            Self::Node(_) => Approach::Node,
+            Self::External(_) => external::approach(target),
             Self::Impossible(_) => Approach::None,
         }
     }
@@ -238,6 +257,7 @@ impl Work {
         let own = context.policy.deadline.duration();
         match self {
             Self::External(external) => external.scanner.deadline.duration() + own,
+            Self::Node(_) => node::COLLECT + own,
             Self::Host | Self::Image | Self::Container(_) | Self::Objects | Self::Impossible(_) => own,
         }
     }

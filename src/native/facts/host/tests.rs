@@ -30,6 +30,7 @@ fn machine() -> tempfile::TempDir {
     write(root, "proc/1/net/tcp", "h\n");
     write(root, "proc/1/net/udp", "h\n");
     write(root, "proc/sys/net/ipv4/ip_forward", "1\n");
+    write(root, "proc/sys/kernel/kptr_restrict", "1\n");
     write(root, "opt/open", "");
     write(root, "var/lib/docker/overlay2/x/diff/su", "");
     for path in ["opt/open", "var/lib/docker/overlay2/x/diff/su"] {
@@ -52,7 +53,9 @@ fn a_root_elsewhere_is_read_as_its_own() {
     assert_eq!(special, ["/opt/open"]);
     assert_eq!(facts.unreadable.as_deref(), Some(&[][..]));
     assert_eq!(facts.processes.expect("processes")[0].name, "init");
-    assert_eq!(facts.sysctls.expect("sysctls").len(), 1);
+    // Whoever reads `/proc/sys/net` reads of its own network.
+    let kernel = [("kernel.kptr_restrict".to_owned(), "1".to_owned())];
+    assert_eq!(facts.sysctls.expect("sysctls"), kernel.into());
     assert_eq!(facts.passwords.expect("passwords")[0].method, "yescrypt");
     let configs = facts.configs.expect("configs");
     assert_eq!(configs["/etc/ssh/sshd_config"], ["PermitRootLogin no"]);

@@ -99,7 +99,7 @@ impl Plan {
 }
 
 /// `/proc/PID`, where this is the root of a process.
-fn process_of(root: &Path) -> Option<&Path> {
+pub(super) fn process_of(root: &Path) -> Option<&Path> {
     let process = root.strip_prefix("/proc").ok()?.to_str()?.strip_suffix("/root")?;
     process.bytes().all(|b| b.is_ascii_digit()).then(|| root.parent()).flatten()
 }

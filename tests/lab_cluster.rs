@@ -209,6 +209,7 @@ async fn job(
         parameters: Default::default(),
         pull: None,
         result_limit: 256 << 20,
+        spool: std::env::temp_dir(),
     };
     let name = home.name().to_owned();
     let other = tokio::task::spawn_blocking(move || meanwhile(name));
@@ -265,11 +266,12 @@ async fn a_job_on_a_node_reads_what_is_roots_and_changes_nothing() {
         parameters: Default::default(),
         pull: None,
         result_limit: 1 << 20,
+        spool: std::env::temp_dir(),
     };
     let report = run_job(&cluster, &home, &request).await;
     println!("{:?} {:?} {:?}", report.identity, report.cleanup, report.notes);
     let output = report.outcome.expect("it ran");
-    let result = output.into_result(&scanner.exit_codes).expect("it succeeded");
+    let result = output.into_result(&scanner.exit_codes).expect("it succeeded").into_bytes().expect("it is read");
     let seen: Vec<&str> = std::str::from_utf8(&result).expect("text").lines().collect();
     assert_eq!(seen, ["read shadow", "saw process 1", "end"]);
     assert_eq!(report.cleanup.remaining, [""; 0]);
@@ -297,7 +299,7 @@ async fn openscap_scans_an_image_as_a_job() {
     let report = job(&cluster, &scanner, "openscap", lab_image("web"), |_| ()).await;
     let output = report.outcome.expect("it runs");
     assert!(output.unreadable.sample.iter().any(|path| path == "/etc/shadow"), "{:?}", output.unreadable);
-    let arf = output.result.as_ref().expect("a result");
+    let arf = output.result.as_ref().expect("a result").clone().into_bytes().expect("it is read");
     assert!(arf.len() > 1 << 20 && arf.ends_with(b">\n"), "{} bytes", arf.len());
     assert!(output.into_result(&scanner.exit_codes).is_ok());
 }
@@ -523,7 +525,8 @@ async fn a_job_outlives_an_api_server_that_is_frozen() {
     })
     .await;
     let output = report.outcome.expect("it is fetched");
-    assert_eq!(output.into_result(&scanner.exit_codes).expect("it is whole"), b"whole\n");
+    let result = output.into_result(&scanner.exit_codes).expect("it is whole");
+    assert_eq!(result.in_memory(), Some(&b"whole\n"[..]));
 }
 
 /// A command that an API server does not answer for in time.

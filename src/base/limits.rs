@@ -29,7 +29,8 @@ pub struct Limits {
     pub fact_items: usize,
     /// Bytes that a container's collector may print.
     pub collector_bytes: u64,
-    /// Bytes of one scanner's result file.
+    /// Bytes of one scanner's result file. A row of the ledger ends at 10^9 bytes (SQLite), and a result that can't be
+    /// deflated has to fit into one.
     pub result_bytes: u64,
     /// Findings in one scanner's result file.
     pub result_items: usize,
@@ -63,7 +64,7 @@ impl Default for Limits {
             fact_file_bytes: 4 << 20,
             fact_items: 200_000,
             collector_bytes: 64 << 20,
-            result_bytes: 1 << 30,
+            result_bytes: 953 << 20,
             result_items: 1_000_000,
             finding_details: 1000,
             rule_steps: 20_000_000,

@@ -1,4 +1,4 @@
-//! What every layer stands on: digests, limits, exit classes, documents, files, progress.
+//! What every layer stands on: digests, limits, exit classes, documents, files, spools, progress.
 
 pub mod digest;
 pub mod document;
@@ -7,4 +7,5 @@ pub mod file;
 pub mod limits;
 pub mod progress;
 pub mod quantity;
+pub mod spool;
 pub mod text;

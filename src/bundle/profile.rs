@@ -13,7 +13,7 @@ use crate::base::file;
 use crate::base::limits::Limits;
 use crate::model::control::{Control, Reference, Severity};
 use crate::model::profile::Profile;
-use crate::model::scanner::{BUILTIN, COMPLETE_CONTROL, ProfileDocument};
+use crate::model::scanner::{BUILTIN, COMPLETE_CONTROL, ProfileDocument, SILENT_CONTROL};
 
 /// The file of a profile's folder that says what it is.
 pub const PROFILE_FILE: &str = "profile.yaml";
@@ -85,7 +85,7 @@ impl ProfileFolder {
         Ok(Self { document, files })
     }
 
-    /// Its controls, and for a scanner's profile the one that asks whether it could read everything; `benchmark` is the content of the XCCDF file that it names, if it names one.
+    /// Its controls, and for a scanner's profile those that ask whether it could read everything and talked to nobody; `benchmark` is the content of the XCCDF file that it names, if it names one.
     ///
     /// # Errors
     /// When they can't be listed, are none, or one is there twice.
@@ -104,7 +104,7 @@ impl ProfileFolder {
         };
         let mut profile = profile;
         if document.engine != BUILTIN {
-            profile.controls.push(read_whole());
+            profile.controls.extend([read_whole(), silent()]);
         }
         let profile = profile.checked().map_err(|e| BuildError::Definition(e.to_string()))?;
         if profile.name != document.name || profile.version != document.version {
@@ -139,6 +139,25 @@ fn read_whole() -> Control {
             .to_owned(),
         severity: Severity::Low,
         references: vec![Reference { scheme: "nist".to_owned(), id: "RA-5".to_owned() }],
+    }
+}
+
+/// The other one: whether the scanner kept to itself.
+fn silent() -> Control {
+    Control {
+        id: SILENT_CONTROL.to_owned(),
+        title: "The scanner talked to nobody".to_owned(),
+        description: "A scanner has everything that it needs in its pod, and its result is fetched from there. If it calls \
+                      somewhere all the same, it may report what it saw, or rest its verdicts on something that came from \
+                      nowhere that was verified. A network policy keeps it from getting through where it is enforced."
+            .to_owned(),
+        check: "While the scanner runs, the sockets and counters of its pod's network are read, without any rights."
+            .to_owned(),
+        fix: "Find out from the named addresses what the scanner wants there, and switch it off in the scanner's \
+              definition: most have a setting for updates or telemetry."
+            .to_owned(),
+        severity: Severity::Medium,
+        references: vec![Reference { scheme: "nist".to_owned(), id: "SC-7".to_owned() }],
     }
 }
 

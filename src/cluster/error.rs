@@ -228,6 +228,9 @@ pub enum ClusterError {
         /// What differs.
         detail: String,
     },
+    /// What arrives can't be kept on this machine.
+    #[error("keep the result while it arrives")]
+    Spool(#[source] std::io::Error),
     /// The result is larger than the limit.
     #[error("collect the result: it has {length} bytes, and the limit is {limit}")]
     OutputTooLarge {
@@ -268,7 +271,8 @@ impl ClusterError {
             | Self::Rejected { .. }
             | Self::Malformed { .. }
             | Self::AnswerTooLarge { .. }
-            | Self::Parameter { .. } => Reason::InternalError,
+            | Self::Parameter { .. }
+            | Self::Spool(_) => Reason::InternalError,
             Self::TargetGone { .. } => Reason::TargetGone,
             Self::TargetChanged { .. } => Reason::TargetChanged,
             Self::TargetNotRunning { .. } => Reason::TargetNotRunning,
@@ -334,7 +338,8 @@ impl Classify for ClusterError {
             | Self::Expired { .. }
             | Self::Rejected { .. }
             | Self::Malformed { .. }
-            | Self::AnswerTooLarge { .. } => ExitClass::Unreachable,
+            | Self::AnswerTooLarge { .. }
+            | Self::Spool(_) => ExitClass::Unreachable,
             Self::TargetGone { .. }
             | Self::TargetChanged { .. }
             | Self::TargetNotRunning { .. }
@@ -371,6 +376,7 @@ impl Classify for ClusterError {
                 "see that the node can pull `{}` from the registry: address, CA and credentials in the node's runtime",
                 brief(image)
             )),
+            Self::Spool(_) => Some("see that there is room in the folder of the ledger".to_owned()),
             Self::OutOfMemory { .. } => Some("raise `memory` in the scanner's definition".to_owned()),
             Self::ScannerTimeout { .. } => Some("raise `deadline` in the scanner's definition".to_owned()),
             _ => None,

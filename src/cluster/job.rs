@@ -10,6 +10,7 @@ mod manifest;
 mod parameters;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::batch::v1::Job;
@@ -17,6 +18,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::access::node::{self, NodePlace};
 use super::agent::protocol::{ExitStatus, Unreadable};
+use super::agent::sockets::Sockets;
 use super::client::{Cluster, poll_until};
 use super::error::ClusterError;
 use super::identity::{Rights, ScanIdentity};
@@ -25,6 +27,7 @@ use super::object::{self, Inventory, Kind, ObjectRef};
 use super::objects::list;
 use super::pod::{self, Stage};
 use super::pull::PullSecret;
+use crate::base::spool::Spooled;
 use crate::base::text::brief;
 use crate::model::provenance::Cleanup;
 use crate::model::scanner::{ExitMeaning, MountApproach, ScannerDocument};
@@ -120,6 +123,8 @@ pub struct JobRequest<'a> {
     pub pull: Option<PullSecret>,
     /// Bytes of the result, at most.
     pub result_limit: u64,
+    /// The folder in which a large result is kept while it arrives.
+    pub spool: PathBuf,
 }
 
 /// What a scanner left.
@@ -127,14 +132,16 @@ pub struct JobRequest<'a> {
 pub struct JobOutput {
     /// How it ended.
     pub exit: ExitStatus,
-    /// Its result, byte for byte; length and digest were compared with what the pod announced.
-    pub result: Result<Vec<u8>, ClusterError>,
+    /// Its result, byte for byte; length and digest were compared with what the pod said.
+    pub result: Result<Spooled, ClusterError>,
     /// The end of its standard output, at most 64 KiB.
     pub stdout_tail: Vec<u8>,
     /// The end of its standard error, at most 64 KiB.
     pub stderr_tail: Vec<u8>,
     /// What it could not read in the target.
     pub unreadable: Unreadable,
+    /// To whom it talked.
+    pub sockets: Sockets,
 }
 
 impl JobOutput {
@@ -143,7 +150,7 @@ impl JobOutput {
     /// # Errors
     /// When it ended by a signal or with a code that means failure or that its definition does not know; when there is no
     /// result, or not the one that was announced.
-    pub fn into_result(self, exit_codes: &BTreeMap<u8, ExitMeaning>) -> Result<Vec<u8>, ClusterError> {
+    pub fn into_result(self, exit_codes: &BTreeMap<u8, ExitMeaning>) -> Result<Spooled, ClusterError> {
         let said = String::from_utf8_lossy(&self.stderr_tail);
         let last: Vec<&str> = said.trim().lines().rev().take(3).collect();
         let said: String = last.into_iter().rev().collect::<Vec<_>>().join(" / ");

@@ -91,6 +91,11 @@ impl LedgerReader {
         &self.path
     }
 
+    /// The folder that it is in.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
     /// The first entry: which ledger this is.
     ///
     /// # Errors
@@ -267,9 +272,11 @@ impl LedgerReader {
     /// # Errors
     /// When it can't be read, and when what is kept does not have that digest.
     pub fn evidence(&self, digest: &Digest) -> Result<Option<Vec<u8>>, LedgerError> {
-        match evidence::fetch(&self.conn, digest).map_err(self.failed(format!("read evidence {digest}")))? {
+        let mut bytes = Vec::new();
+        let fetched = evidence::fetch(&self.conn, digest, &mut bytes);
+        match fetched.map_err(self.failed(format!("read evidence {digest}")))? {
             Kept::Absent => Ok(None),
-            Kept::Whole(bytes) => Ok(Some(bytes)),
+            Kept::Whole => Ok(Some(bytes)),
             Kept::Damaged(detail) => Err(LedgerError::Evidence { path: self.path.clone(), digest: *digest, detail }),
         }
     }

@@ -207,14 +207,14 @@ impl Ledger {
         };
         let finished = record.provenance.finished;
         let set_back = finished < started;
-        let kept = task.evidence();
+        let (kept, folder) = (task.evidence(), self.reader.folder().to_owned());
         self.append_plain(&what, |tail, conn| {
             if set_back {
                 let detail = format!("run {} began at {started}, and a task of it ended at {finished}", record.run);
                 tail.append(conn, finished, &clock_moved_back(tail.head.ledger.to_string(), finished, detail))?;
             }
             for evidence in kept {
-                evidence::keep(conn, evidence)?;
+                evidence::keep(conn, evidence, &folder)?;
             }
             tail.append(conn, finished, &Body::Task(Box::new(record.clone()))).map(|_| ())
         })?;

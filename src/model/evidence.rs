@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::digest::Digest;
+use crate::base::spool::{Content as _, Spooled};
 
 /// Names kept evidence by its content.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,23 +19,23 @@ pub struct EvidenceRef {
     pub length: u64,
 }
 
-/// Evidence with its bytes, on the way to the ledger.
+/// Evidence with its bytes, on the way to the ledger. A clone holds the same bytes, not a copy.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Evidence {
     name: String,
     media_type: String,
-    bytes: Vec<u8>,
+    content: Spooled,
 }
 
 impl Evidence {
     /// Evidence of these bytes.
-    pub fn new(name: impl Into<String>, media_type: impl Into<String>, bytes: Vec<u8>) -> Self {
-        Self { name: name.into(), media_type: media_type.into(), bytes }
+    pub fn new(name: impl Into<String>, media_type: impl Into<String>, content: impl Into<Spooled>) -> Self {
+        Self { name: name.into(), media_type: media_type.into(), content: content.into() }
     }
 
     /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    pub fn content(&self) -> &Spooled {
+        &self.content
     }
 
     /// Its name by content.
@@ -42,8 +43,8 @@ impl Evidence {
         EvidenceRef {
             name: self.name.clone(),
             media_type: self.media_type.clone(),
-            digest: Digest::of(&self.bytes),
-            length: self.bytes.len() as u64,
+            digest: self.content.digest(),
+            length: self.content.length(),
         }
     }
 }

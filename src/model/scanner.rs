@@ -16,6 +16,15 @@ pub const BUILTIN: &str = "builtin";
 /// scanner may not read it passes over in silence, so that without this its silence would count as a pass.
 pub const COMPLETE_CONTROL: &str = "gapscan-target-read-whole";
 
+/// The other one that every profile of a scanner gets: that nothing in the scanner's pod talked to anybody, or tried to.
+/// Scanners have all they need; one that calls somewhere wants to report, to load what nobody verified, or worse.
+pub const SILENT_CONTROL: &str = "gapscan-network-silent";
+
+/// Whether gapscan judges this control of a scanner's profile, and not the scanner.
+pub fn is_own_control(id: &str) -> bool {
+    [COMPLETE_CONTROL, SILENT_CONTROL].contains(&id)
+}
+
 /// A `kind: Scanner` document: how one scanner image is run and how its result is read. Adding a scanner adds no code
 /// unless its result format is new.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

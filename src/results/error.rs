@@ -9,6 +9,9 @@ pub enum ResultsError {
     /// There is nothing in it.
     #[error("read the result: it is empty")]
     Empty,
+    /// It can't be read back from where it is kept.
+    #[error("read the result back from this machine's disk")]
+    Io(#[source] std::io::Error),
     /// It is larger than a result may be.
     #[error("read the result: it is larger than {limit} bytes")]
     TooLarge {
@@ -52,6 +55,7 @@ impl ResultsError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Empty => Reason::NoOutput,
+            Self::Io(_) => Reason::InternalError,
             Self::TooLarge { .. } | Self::TooMany { .. } => Reason::OutputTooLarge,
             Self::Truncated { .. } => Reason::OutputTruncated,
             Self::Malformed { .. } | Self::Foreign { .. } => Reason::OutputUnparsable,
@@ -62,6 +66,7 @@ impl ResultsError {
 impl Classify for ResultsError {
     fn class(&self) -> ExitClass {
         match self {
+            Self::Io(_) => ExitClass::Unreachable,
             Self::Empty
             | Self::TooLarge { .. }
             | Self::TooMany { .. }

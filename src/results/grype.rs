@@ -18,12 +18,17 @@
 //! schema 5 does not); and then a note says what that rests on.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, BufRead as _, BufReader};
+use std::marker::PhantomData;
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::{Reported, ResultsError};
 use crate::base::limits::Limits;
+use crate::base::spool::Content;
 use crate::base::text::brief;
 use crate::model::finding::{Detail, Finding};
 use crate::model::outcome::Outcome;
@@ -69,13 +74,59 @@ const DISTRIBUTIONS: [(&str, &[&str]); 17] = [
 #[serde(rename_all = "camelCase")]
 struct Document {
     descriptor: Descriptor,
-    matches: Vec<Match>,
+    matches: Listed<Match>,
     #[serde(default)]
-    ignored_matches: Option<Vec<Match>>,
+    ignored_matches: Option<Listed<Match>>,
     #[serde(default)]
     distro: Option<Distro>,
     #[serde(default)]
-    alerts_by_package: Option<serde_json::Value>,
+    alerts_by_package: Option<Listed<IgnoredAny>>,
+}
+
+/// Items that are held at once, at most: whatever the limit is, a list of a gigabyte must not become several in memory.
+const HELD: usize = 1_000_000;
+
+/// A list of which the first items are held and all are counted.
+struct Listed<T> {
+    held: Vec<T>,
+    count: usize,
+}
+
+impl<T> Default for Listed<T> {
+    fn default() -> Self {
+        Self { held: Vec::new(), count: 0 }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Listed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Items<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+            type Value = Listed<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Listed<T>, A::Error> {
+                let mut listed = Listed::default();
+                while listed.held.len() < HELD {
+                    match items.next_element()? {
+                        Some(item) => listed.held.push(item),
+                        None => break,
+                    }
+                }
+                listed.count = listed.held.len();
+                if listed.count == HELD {
+                    while items.next_element::<IgnoredAny>()?.is_some() {
+                        listed.count += 1;
+                    }
+                }
+                Ok(listed)
+            }
+        }
+        deserializer.deserialize_seq(Items(PhantomData))
+    }
 }
 
 #[derive(Deserialize)]
@@ -93,7 +144,7 @@ struct Database {
     status: Option<DatabaseStatus>,
     /// Whose advisories it has, by provider.
     #[serde(default)]
-    providers: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+    providers: Option<BTreeMap<String, IgnoredAny>>,
     /// Where schema 5 has it.
     #[serde(default)]
     built: Option<Timestamp>,
@@ -144,14 +195,14 @@ struct Distro {
 }
 
 /// Reads Grype's output.
-pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Result<Reported, ResultsError> {
-    let document = document(bytes)?;
+pub(crate) fn read<C: Content + ?Sized>(content: &C, limits: &Limits) -> Result<Reported, ResultsError> {
+    let document = document(content)?;
     if document.descriptor.name != "grype" {
         let detail = format!("it is the output of `{}`", brief(&document.descriptor.name));
         return Err(ResultsError::Foreign { format: FORMAT, detail });
     }
     let ignored = document.ignored_matches.unwrap_or_default();
-    if document.matches.len().saturating_add(ignored.len()) > limits.result_items {
+    if document.matches.count.saturating_add(ignored.count) > limits.result_items.min(HELD) {
         return Err(ResultsError::TooMany { limit: limits.result_items });
     }
     let distribution = document.distro.unwrap_or_default();
@@ -166,7 +217,7 @@ pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Result<Reported, ResultsErr
     };
 
     let mut notes = Vec::new();
-    let without_match = match (has_advisories, document.matches.is_empty()) {
+    let without_match = match (has_advisories, document.matches.count == 0) {
         (false, true) => Outcome::not_evaluated(
             Reason::ScannerSkipped,
             format!(
@@ -185,21 +236,21 @@ pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Result<Reported, ResultsErr
         }
         (true, false) => Outcome::Passed,
     };
-    if !ignored.is_empty() {
+    if ignored.count > 0 {
         let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
-        for found in &ignored {
+        for found in &ignored.held {
             *counts.entry(control_of(found)).or_default() += 1;
         }
         let counts: Vec<String> = counts.iter().map(|(i, n)| format!("{n} for {}", CONTROLS[*i])).collect();
-        notes.push(format!("the scanner left out {} matches by its rules: {}", ignored.len(), counts.join(", ")));
+        notes.push(format!("the scanner left out {} matches by its rules: {}", ignored.count, counts.join(", ")));
     }
-    let alerts = document.alerts_by_package.as_ref().and_then(serde_json::Value::as_array).map_or(0, Vec::len);
+    let alerts = document.alerts_by_package.map_or(0, |alerts| alerts.count);
     if alerts > 0 {
         notes.push(format!("the scanner has alerts on {alerts} packages; the raw result has them"));
     }
 
     let mut details: [Vec<Detail>; 5] = Default::default();
-    for found in &document.matches {
+    for found in &document.matches.held {
         details[control_of(found)].push(detail(found));
     }
     let findings = CONTROLS.iter().zip(details).map(|(control, details)| {
@@ -215,25 +266,30 @@ pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Result<Reported, ResultsErr
     })
 }
 
-fn document(bytes: &[u8]) -> Result<Document, ResultsError> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        let offset = offset_of(bytes, error.line(), error.column());
+fn document<C: Content + ?Sized>(content: &C) -> Result<Document, ResultsError> {
+    serde_json::from_reader(BufReader::with_capacity(64 << 10, content.reader())).map_err(|error| {
         match error.classify() {
-            serde_json::error::Category::Eof => ResultsError::Truncated { offset: bytes.len() as u64 },
+            serde_json::error::Category::Eof => ResultsError::Truncated { offset: content.length() },
             serde_json::error::Category::Data => {
                 ResultsError::Foreign { format: FORMAT, detail: brief(&error.to_string()) }
             }
-            serde_json::error::Category::Syntax | serde_json::error::Category::Io => {
-                ResultsError::Malformed { format: FORMAT, offset, detail: brief(&error.to_string()) }
-            }
+            serde_json::error::Category::Syntax => match offset_of(content, error.line(), error.column()) {
+                Ok(offset) => ResultsError::Malformed { format: FORMAT, offset, detail: brief(&error.to_string()) },
+                Err(error) => ResultsError::Io(error),
+            },
+            serde_json::error::Category::Io => ResultsError::Io(error.into()),
         }
     })
 }
 
-fn offset_of(bytes: &[u8], line: usize, column: usize) -> u64 {
-    let before: usize =
-        bytes.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum();
-    (before + column) as u64
+/// Reads it once more, up to that place.
+fn offset_of<C: Content + ?Sized>(content: &C, line: usize, column: usize) -> io::Result<u64> {
+    let mut reader = BufReader::new(content.reader());
+    let mut before = 0;
+    for _ in 1..line {
+        before += reader.skip_until(b'\n')?;
+    }
+    Ok((before + column) as u64)
 }
 
 fn control_of(found: &Match) -> usize {

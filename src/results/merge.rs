@@ -9,7 +9,7 @@ use crate::model::finding::{Detail, Finding};
 use crate::model::outcome::{Outcome, Status};
 use crate::model::profile::Profile;
 use crate::model::reason::Reason;
-use crate::model::scanner::COMPLETE_CONTROL;
+use crate::model::scanner::is_own_control;
 
 /// How many names of controls one note lists.
 const NAMED: usize = 20;
@@ -39,12 +39,12 @@ pub(crate) fn reduce(reported: Reported, profile: &Profile, limits: &Limits) -> 
             Some(reports) => one(&control.id, reports, limits),
         })
         .collect();
-    // Whether the target could be read is not the scanner's to report, and says nothing about what the content is for.
-    let scanners = || findings.iter().filter(|f| f.control != COMPLETE_CONTROL);
+    // What gapscan itself judges is not the scanner's to report, and says nothing about what the content is for.
+    let scanners = || findings.iter().filter(|f| !is_own_control(&f.control));
     let all = scanners().count();
     if all > 0 && scanners().all(|f| f.outcome.status() == Status::NotApplicable) {
         notes.push(format!("all {all} controls were reported as not applicable: the content is for another target"));
-        for finding in findings.iter_mut().filter(|f| f.control != COMPLETE_CONTROL) {
+        for finding in findings.iter_mut().filter(|f| !is_own_control(&f.control)) {
             let said = match &finding.outcome {
                 Outcome::NotApplicable { reason } => reason.clone(),
                 _ => String::new(),

@@ -21,9 +21,12 @@ pub mod grype;
 pub mod merge;
 pub mod xccdf;
 
+use std::io::{self, BufReader, Read as _};
+
 use jiff::Timestamp;
 
 use crate::base::limits::Limits;
+use crate::base::spool::Content;
 use crate::model::finding::Finding;
 use crate::model::profile::Profile;
 use crate::model::scanner::ResultFormat;
@@ -54,22 +57,38 @@ pub(crate) struct Reported {
     pub(crate) database_built: Option<Timestamp>,
 }
 
-/// Reads the bytes of a result file and reduces them to one finding for each control of `profile`.
+/// Reads a result file and reduces it to one finding for each control of `profile`. It is read as a stream: what takes memory
+/// is what it says of controls, and not what else is in it.
 ///
 /// # Errors
 /// When the bytes are no whole result in this format; [`ResultsError::reason`] says as what all controls then count.
-pub fn parse(format: ResultFormat, bytes: &[u8], profile: &Profile, limits: &Limits) -> Result<Parsed, ResultsError> {
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(ResultsError::Empty);
-    }
-    if bytes.len() as u64 > limits.result_bytes {
+pub fn parse<C: Content + ?Sized>(
+    format: ResultFormat,
+    content: &C,
+    profile: &Profile,
+    limits: &Limits,
+) -> Result<Parsed, ResultsError> {
+    if content.length() > limits.result_bytes {
         return Err(ResultsError::TooLarge { limit: limits.result_bytes });
     }
+    if is_blank(content).map_err(ResultsError::Io)? {
+        return Err(ResultsError::Empty);
+    }
     let reported = match format {
-        ResultFormat::Arf => xccdf::arf::read(bytes, limits)?,
-        ResultFormat::Grype => grype::read(bytes, limits)?,
+        ResultFormat::Arf => xccdf::arf::read(content.reader(), limits)?,
+        ResultFormat::Grype => grype::read(content, limits)?,
     };
     Ok(merge::reduce(reported, profile, limits))
+}
+
+/// Whether there is nothing in it but white space.
+fn is_blank<C: Content + ?Sized>(content: &C) -> io::Result<bool> {
+    for byte in BufReader::new(content.reader()).bytes() {
+        if !byte?.is_ascii_whitespace() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

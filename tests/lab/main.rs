@@ -11,3 +11,4 @@ mod hostile;
 mod lab;
 mod node;
 mod pull;
+mod silence;

@@ -3,7 +3,7 @@
 //! What could go wrong, and where it is seen:
 //! * the container was restarted or its pod replaced under the same name: UID, container id and restart count are read
 //!   before and after, as the same identity;
-//! * endless output: [`Caps`]; standard output beyond its cap is dropped and marked, and far beyond it the command is given
+//! * endless output: [`Caps`]; standard output beyond its cap (of bytes in memory, or on disk with `exec_into`) is dropped and marked, and far beyond it the command is given
 //!   up. It stays in the container then, blocked, so a command that may print much should limit itself;
 //! * a command that hangs, a connection that stays silent: the deadline, and then a look at what is the matter;
 //! * output that is cut by a broken connection: without the exit status that the API server sends last, nothing counts.
@@ -59,6 +59,21 @@ pub struct ExecOutput {
     pub stdout_truncated: bool,
 }
 
+/// How a command ended whose standard output went elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExecEnd {
+    /// The beginning of its standard error.
+    pub(crate) stderr: Vec<u8>,
+    /// As in [`ExecOutput`].
+    pub(crate) code: Option<i32>,
+    /// As in [`ExecOutput`].
+    pub(crate) stdout_truncated: bool,
+}
+
+/// Takes standard output while it arrives. It is called between two reads of the connection, so that it must not take long;
+/// what goes wrong in it, it keeps for itself.
+pub(crate) type Sink<'a> = dyn FnMut(&[u8]) + Send + 'a;
+
 /// A container's incarnation: if any of this differs, it is not the same any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Incarnation {
@@ -113,11 +128,29 @@ pub(crate) async fn exec_at(
     caps: Caps,
     deadline: Duration,
 ) -> Result<ExecOutput, ClusterError> {
+    let mut stdout = Vec::new();
+    let mut sink = |bytes: &[u8]| stdout.extend_from_slice(bytes);
+    let end = exec_into(cluster, place, argv, stdin, caps, deadline, &mut sink).await?;
+    let ExecEnd { stderr, code, stdout_truncated } = end;
+    Ok(ExecOutput { stdout, stderr, code, stdout_truncated })
+}
+
+/// The same with standard output, up to its cap, given to `sink` as it arrives. In case of an error it may have been given
+/// some.
+pub(crate) async fn exec_into(
+    cluster: &Cluster,
+    place: &Place<'_>,
+    argv: &[&str],
+    stdin: Option<&[u8]>,
+    caps: Caps,
+    deadline: Duration,
+    sink: &mut Sink<'_>,
+) -> Result<ExecEnd, ClusterError> {
     let began = Instant::now();
     let before = look(cluster, place).await?;
     let place = &Place { uid: Some(&before.uid), ..*place };
     let left = deadline.saturating_sub(began.elapsed());
-    let ended = match tokio::time::timeout(left, run(cluster, place, argv, stdin, caps)).await {
+    let ended = match tokio::time::timeout(left, run(cluster, place, argv, stdin, caps, sink)).await {
         Ok(Ok(ended)) => ended,
         Ok(Err(error @ ClusterError::Denied { .. })) => return Err(error),
         // The runtime said so itself, and soon: there is no report to wait for.
@@ -230,7 +263,8 @@ async fn run(
     argv: &[&str],
     stdin: Option<&[u8]>,
     caps: Caps,
-) -> Result<ExecOutput, ClusterError> {
+    sink: &mut Sink<'_>,
+) -> Result<ExecEnd, ClusterError> {
     let what = format!("run a command in `{}`", place.key());
     let parameters = AttachParams::default()
         .container(place.container)
@@ -256,10 +290,10 @@ async fn run(
     let out = process.stdout().expect("standard output was asked for");
     let err = process.stderr().expect("standard error was asked for");
     // Both streams are drained while the end is waited for: the connection stands still as soon as one pipe is full.
-    let (stdout, stderr, end) = drain(out, err, caps, feed).await;
+    let (printed, stderr, end) = drain(out, err, caps, feed, sink).await;
     if end == End::GivenUp {
         process.abort();
-        return Ok(ExecOutput { stdout, stderr, code: None, stdout_truncated: true });
+        return Ok(ExecEnd { stderr, code: None, stdout_truncated: true });
     }
     let status = match status {
         Some(status) => status.await,
@@ -270,8 +304,8 @@ async fn run(
         let message = joined.err().map_or_else(|| "it ended without a status".to_owned(), |error| error.to_string());
         return Err(ClusterError::ExecBroken { target: place.key(), message });
     };
-    let code = exit_code(place, argv, &status, &stdout)?;
-    Ok(ExecOutput { stdout, stderr, code: Some(code), stdout_truncated: end == End::Cut })
+    let code = exit_code(place, argv, &status, printed)?;
+    Ok(ExecEnd { stderr, code: Some(code), stdout_truncated: end == End::Cut })
 }
 
 /// How standard output ended.
@@ -286,27 +320,30 @@ enum End {
 }
 
 /// Reads both streams to their ends while `feed` goes on, or until standard output goes far beyond its cap. A stream that
-/// breaks just ends here: whether the output is whole is told by the exit status.
+/// breaks just ends here: whether the output is whole is told by the exit status. Gives the bytes of standard output that
+/// the sink got, and standard error.
 async fn drain(
     mut out: impl AsyncRead + Unpin,
     mut err: impl AsyncRead + Unpin,
     caps: Caps,
     feed: impl Future<Output = ()>,
-) -> (Vec<u8>, Vec<u8>, End) {
+    sink: &mut Sink<'_>,
+) -> (usize, Vec<u8>, End) {
     tokio::pin!(feed);
     let mut beyond = 0;
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let (mut printed, mut stderr) = (0, Vec::new());
     let (mut out_open, mut err_open, mut feeding) = (true, true, true);
     let (mut out_buffer, mut err_buffer) = (vec![0; 64 * 1024], vec![0; 4 * 1024]);
     while out_open || err_open {
         tokio::select! {
             read = out.read(&mut out_buffer), if out_open => match read {
                 Ok(n) if n > 0 => {
-                    let room = caps.stdout - stdout.len();
-                    stdout.extend_from_slice(&out_buffer[..n.min(room)]);
-                    beyond += n.saturating_sub(room);
+                    let fits = n.min(caps.stdout - printed);
+                    sink(&out_buffer[..fits]);
+                    printed += fits;
+                    beyond += n - fits;
                     if beyond > OVERRUN {
-                        return (stdout, stderr, End::GivenUp);
+                        return (printed, stderr, End::GivenUp);
                     }
                 }
                 Ok(_) | Err(_) => out_open = false,
@@ -321,14 +358,14 @@ async fn drain(
             () = &mut feed, if feeding => feeding = false,
         }
     }
-    (stdout, stderr, if beyond > 0 { End::Cut } else { End::Whole })
+    (printed, stderr, if beyond > 0 { End::Cut } else { End::Whole })
 }
 
 /// The exit code from the status that the API server sends last (`remotecommand.StatusCause ExitCode`).
 ///
 /// A program that is not there shows in two ways: as an error of the runtime's, or as 126 or 127, which containerd reports
 /// like an exit of the program itself. A shell that ran has printed something before it could end so.
-fn exit_code(place: &Place<'_>, argv: &[&str], status: &Status, stdout: &[u8]) -> Result<i32, ClusterError> {
+fn exit_code(place: &Place<'_>, argv: &[&str], status: &Status, printed: usize) -> Result<i32, ClusterError> {
     if status.status.as_deref() == Some("Success") {
         return Ok(0);
     }
@@ -341,7 +378,7 @@ fn exit_code(place: &Place<'_>, argv: &[&str], status: &Status, stdout: &[u8]) -
         .and_then(|cause| cause.message.as_deref()?.parse::<i32>().ok());
     let missing = ["no such file or directory", "executable file not found", "permission denied"];
     let not_there = match code {
-        Some(126 | 127) => stdout.is_empty(),
+        Some(126 | 127) => printed == 0,
         Some(_) => false,
         None => missing.iter().any(|sign| message.contains(sign)),
     };

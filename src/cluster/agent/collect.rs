@@ -1,4 +1,4 @@
-//! Handing over what the scanner left: waits for its end, then one header line and the bytes.
+//! Handing over what the scanner left: waits for its end, then sends everything in one parcel.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -6,8 +6,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::error::AgentError;
-use super::protocol::{Header, ResultState, STATUS_FILE, STDERR_TAIL, STDOUT_FILE, STDOUT_TAIL};
-use super::run::ResultAt;
+use super::parcel::{BLOCK_BYTES, Sender};
+use super::protocol::{
+    Header, RESULT, ResultState, STATUS, STATUS_FILE, STDERR, STDERR_TAIL, STDOUT, STDOUT_FILE, STDOUT_TAIL,
+};
+use super::run::{ResultAt, stamp};
 
 /// How often something is sent while there is nothing to send: load balancers close idle connections, some after 30 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -19,26 +22,28 @@ const LOOK: Duration = Duration::from_millis(100);
 /// output to `out`.
 ///
 /// # Errors
-/// When the spool can't be read or nobody takes the bytes.
+/// When the spool can't be read, the result was changed meanwhile, or nobody takes the bytes. What was written then has no
+/// end, so that it is taken for nothing.
 pub fn collect(spool: &Path, result: &ResultAt, limit: u64, out: &mut impl Write) -> Result<(), AgentError> {
     let header = wait(&spool.join(STATUS_FILE), out)?;
-    let mut line =
+    let status =
         serde_json::to_vec(&header).map_err(|source| AgentError::Spool { path: spool.join(STATUS_FILE), source })?;
-    line.push(b'\n');
-    out.write_all(&line).map_err(AgentError::Send)?;
-    if let ResultState::Present { length, .. } = header.result
-        && length <= limit
+    let mut parcel = Sender::begin(out).map_err(AgentError::Send)?;
+    parcel.add(STATUS, &status).map_err(AgentError::Send)?;
+    if let ResultState::Present { length, stamp } = &header.result
+        && *length <= limit
     {
         let stdout = spool.join(STDOUT_FILE);
         let path = match result {
             ResultAt::File(path) => path,
             ResultAt::Stdout => &stdout,
         };
-        copy(path, length, out)?;
+        send_file(RESULT, path, *length, Some(stamp), &mut parcel)?;
     }
-    copy(&spool.join(STDOUT_TAIL), header.stdout_tail, out)?;
-    copy(&spool.join(STDERR_TAIL), header.stderr_tail, out)?;
-    out.flush().map_err(AgentError::Send)
+    for (part, name) in [(STDOUT, STDOUT_TAIL), (STDERR, STDERR_TAIL)] {
+        send_file(part, &spool.join(name), u64::MAX, None, &mut parcel)?;
+    }
+    parcel.end().map_err(AgentError::Send)
 }
 
 fn wait(status: &Path, out: &mut impl Write) -> Result<Header, AgentError> {
@@ -60,11 +65,32 @@ fn wait(status: &Path, out: &mut impl Write) -> Result<Header, AgentError> {
     }
 }
 
-fn copy(path: &Path, length: u64, out: &mut impl Write) -> Result<(), AgentError> {
-    if length == 0 {
-        return Ok(());
+/// Sends the first `length` bytes of a file, which must bear the stamp before and after.
+fn send_file(
+    part: &'static str,
+    path: &Path,
+    length: u64,
+    expected: Option<&str>,
+    parcel: &mut Sender<impl Write>,
+) -> Result<(), AgentError> {
+    let read = |source| AgentError::File { what: "read", path: path.to_owned(), source };
+    let unchanged = |meta: io::Result<fs::Metadata>| {
+        let found = stamp(&meta.map_err(read)?);
+        match expected {
+            Some(expected) if found != expected => Err(AgentError::Changed { path: path.to_owned() }),
+            _ => Ok(()),
+        }
+    };
+    // Before it is opened: a pipe in its place would be waited for.
+    unchanged(fs::symlink_metadata(path))?;
+    let file = fs::File::open(path).map_err(read)?;
+    parcel.add(part, &[]).map_err(AgentError::Send)?;
+    let mut content = (&file).take(length);
+    let mut buffer = vec![0; BLOCK_BYTES];
+    loop {
+        match content.read(&mut buffer).map_err(read)? {
+            0 => return unchanged(file.metadata()),
+            n => parcel.add(part, &buffer[..n]).map_err(AgentError::Send)?,
+        }
     }
-    let file = fs::File::open(path).map_err(AgentError::file("read", path))?;
-    io::copy(&mut file.take(length), out).map_err(AgentError::Send)?;
-    Ok(())
 }

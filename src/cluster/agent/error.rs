@@ -26,6 +26,12 @@ pub enum AgentError {
         /// Why.
         source: serde_json::Error,
     },
+    /// The result is not what it was when the scanner ended.
+    #[error("read `{}`: it was changed after the scanner had ended", .path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The collected bytes can't be written out.
     #[error("send what was collected")]
     Send(#[source] io::Error),
@@ -52,9 +58,12 @@ impl AgentError {
 impl Classify for AgentError {
     fn class(&self) -> ExitClass {
         match self {
-            Self::File { .. } | Self::Spool { .. } | Self::Send(_) | Self::Listen { .. } | Self::Signals(_) => {
-                ExitClass::Unreachable
-            }
+            Self::File { .. }
+            | Self::Spool { .. }
+            | Self::Changed { .. }
+            | Self::Send(_)
+            | Self::Listen { .. }
+            | Self::Signals(_) => ExitClass::Unreachable,
         }
     }
 }

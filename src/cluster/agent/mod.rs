@@ -10,4 +10,5 @@ pub mod parcel;
 pub mod probe;
 pub mod protocol;
 pub mod run;
+pub mod sockets;
 pub mod unreadable;

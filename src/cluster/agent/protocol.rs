@@ -1,12 +1,22 @@
-//! What the agent tells the runner: one line of JSON, then bytes whose lengths that line gives.
+//! What the agent hands over to the runner: a [`parcel`](super::parcel) with these parts. `status` is the JSON of a
+//! [`Header`]; the others are bytes.
 //!
-//! Line breaks before the line keep an idle connection alive and mean nothing.
+//! Line breaks before the parcel keep an idle connection alive and mean nothing.
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::digest::Digest;
+use super::sockets::Sockets;
 
-/// Bytes of the header line. It holds at most [`SAMPLE`] paths of 4096 bytes.
+/// The part with the header.
+pub const STATUS: &str = "status";
+/// The part with the result; it is there if the header says so and it is not larger than what was asked for.
+pub const RESULT: &str = "result";
+/// The part with the end of standard output.
+pub const STDOUT: &str = "stdout";
+/// The part with the end of standard error.
+pub const STDERR: &str = "stderr";
+
+/// Bytes of the header. It holds at most [`SAMPLE`] paths of 4096 bytes.
 pub const HEADER_BYTES: usize = 1 << 20;
 
 /// Bytes that are kept of the end of standard output and of standard error.
@@ -55,8 +65,9 @@ pub enum ResultState {
     Present {
         /// Its length in bytes.
         length: u64,
-        /// Its digest.
-        digest: Digest,
+        /// Its inode and the time of its last change, to notice a file that is written to after the scanner's end. Its digest
+        /// is taken when it is sent.
+        stamp: String,
     },
     /// It is not there, empty, or no regular file.
     Missing {
@@ -85,12 +96,10 @@ pub struct Header {
     pub exit: ExitStatus,
     /// Whether the kernel killed a process of the container for its memory meanwhile.
     pub oom_killed: bool,
-    /// The result. Its bytes follow if it is present and not larger than what was asked for.
+    /// The result.
     pub result: ResultState,
-    /// Bytes of the end of standard output, which follow next.
-    pub stdout_tail: u64,
-    /// Bytes of the end of standard error, which follow last.
-    pub stderr_tail: u64,
     /// What the scanner could not read.
     pub unreadable: Unreadable,
+    /// To whom anything in the scanner's pod talked, or tried to, while it ran.
+    pub sockets: Sockets,
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,8 +17,8 @@ use super::error::AgentError;
 use super::protocol::{
     ExitStatus, Header, ResultState, STATUS_FILE, STDERR_TAIL, STDOUT_FILE, STDOUT_TAIL, TAIL_BYTES, Unreadable,
 };
+use super::sockets::{self, Sockets, Watch};
 use super::unreadable::unreadable;
-use crate::base::digest::digest_reader;
 
 /// How long the scanner's output may stay open after the scanner itself ended: a child of its own that it left behind must
 /// not hold the result.
@@ -73,7 +74,8 @@ pub async fn run(request: &RunRequest) -> Result<(), AgentError> {
 
 async fn work(request: &RunRequest) -> Result<Header, AgentError> {
     let kills = oom_kills();
-    let (exit, stdout, stderr, cut) = execute(request).await?;
+    let (ended, sockets) = watched(execute(request)).await;
+    let (exit, stdout, stderr, cut) = ended?;
     let tail = |name: &str, bytes: &[u8]| {
         let path = request.spool.join(name);
         fs::write(&path, bytes).map_err(AgentError::file("write", path))
@@ -94,14 +96,21 @@ async fn work(request: &RunRequest) -> Result<Header, AgentError> {
         ResultAt::Stdout => inspect(&request.spool.join(STDOUT_FILE)),
         ResultAt::File(path) => inspect(path),
     };
-    Ok(Header {
-        exit,
-        oom_killed: oom_kills() > kills,
-        result,
-        stdout_tail: stdout.len() as u64,
-        stderr_tail: stderr.len() as u64,
-        unreadable,
-    })
+    Ok(Header { exit, oom_killed: oom_kills() > kills, result, unreadable, sockets })
+}
+
+/// Does it, and looks meanwhile to whom anything in this network namespace talks.
+async fn watched<T>(work: impl Future<Output = T>) -> (T, Sockets) {
+    let mut watch = Watch::begin(Path::new(sockets::OWN));
+    let mut ticks = tokio::time::interval(sockets::LOOK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return (done, watch.end()),
+            _ = ticks.tick() => watch.look(),
+        }
+    }
 }
 
 /// How the scanner ended, the ends of its output, and whether its standard output was cut at the limit.
@@ -211,12 +220,18 @@ fn inspect(path: &Path) -> ResultState {
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.is_file() => missing("it is no regular file".to_owned()),
         Ok(meta) if meta.len() == 0 => missing("it is empty".to_owned()),
-        Ok(_) => match fs::File::open(path).and_then(digest_reader) {
-            Ok((digest, length)) => ResultState::Present { length, digest },
+        Ok(meta) => match fs::File::open(path) {
+            Ok(_) => ResultState::Present { length: meta.len(), stamp: stamp(&meta) },
             Err(error) => missing(error.to_string()),
         },
         Err(error) => missing(error.to_string()),
     }
+}
+
+/// Tells a file apart from another in its place, and from itself after it was written to. The time of change is the
+/// kernel's own: no program can set it.
+pub(super) fn stamp(meta: &fs::Metadata) -> String {
+    format!("{}.{}.{:09}", meta.ino(), meta.ctime(), meta.ctime_nsec())
 }
 
 /// Whole or not at all: whoever waits for it must not read half of it.

@@ -6,9 +6,12 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::manifest::{self, AGENT, CONTAINER};
 use super::{HOLD, JobOutput, JobRequest};
-use crate::base::digest::Digest;
-use crate::cluster::access::exec::{Caps, ExecOutput, Place, exec_at};
-use crate::cluster::agent::protocol::{ExitStatus, HEADER_BYTES, Header, ResultState, TAIL_BYTES};
+use crate::base::spool::Content as _;
+use crate::cluster::access::exec::{Caps, ExecEnd, Place, exec_into};
+use crate::cluster::agent::parcel::{BLOCK_BYTES, Receiver};
+use crate::cluster::agent::protocol::{
+    ExitStatus, HEADER_BYTES, Header, RESULT, ResultState, STATUS, STDERR, STDOUT, TAIL_BYTES,
+};
 use crate::cluster::agent::unreadable::LOOK;
 use crate::cluster::client::Cluster;
 use crate::cluster::error::ClusterError;
@@ -18,6 +21,12 @@ use crate::cluster::pod::{self, Stage};
 
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// Bytes of the line before a block, generously.
+const LINE: usize = 64;
+
+/// How often a result that arrives damaged is asked for again. A connection that breaks is another matter.
+const DAMAGED: u32 = 3;
 
 /// How long the result may be waited for.
 pub(super) fn patience(request: &JobRequest<'_>) -> Duration {
@@ -37,22 +46,31 @@ pub(super) async fn fetch(
     argv.extend(manifest::kept(request));
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     let limit = usize::try_from(request.result_limit).unwrap_or(usize::MAX);
-    // The keep-alive's line breaks come on top: one every ten seconds.
-    let caps = Caps { stdout: limit.saturating_add(2 * HEADER_BYTES + 2 * TAIL_BYTES), stderr: TAIL_BYTES };
+    // A line for each block comes on top, and for the keep-alive a line break every ten seconds. Each part has its own limit.
+    let lines = limit / BLOCK_BYTES * LINE;
+    let caps = Caps { stdout: limit.saturating_add(lines + 2 * HEADER_BYTES + 2 * TAIL_BYTES), stderr: TAIL_BYTES };
     let deadline = patience(request);
     let began = Instant::now();
+    let mut damaged = 0;
     loop {
         let left = deadline.saturating_sub(began.elapsed());
-        let error = match exec_at(identity.cluster(), &place, &argv, None, caps, left).await {
-            Ok(output) => match read(request, output) {
+        let mut receiver = receiver(request);
+        let mut sink = |bytes: &[u8]| receiver.take(bytes);
+        let finished = exec_into(identity.cluster(), &place, &argv, None, caps, left, &mut sink).await;
+        let error = match finished {
+            Ok(end) => match read(request, &end, receiver) {
                 // A connection that broke without being noticed may give less at first and all at the next attempt.
-                Err(error @ ClusterError::OutputTruncated { .. }) => error,
+                Err(error @ ClusterError::OutputTruncated { .. }) => {
+                    damaged += 1;
+                    error
+                }
                 outcome => return outcome,
             },
             Err(error) => error,
         };
         let worth_another = match &error {
-            ClusterError::ExecBroken { .. } | ClusterError::OutputTruncated { .. } => true,
+            ClusterError::OutputTruncated { .. } => damaged < DAMAGED,
+            ClusterError::ExecBroken { .. } => true,
             // The token has expired: the API server need not grant the life that was asked for.
             ClusterError::Denied { code: 401, .. } => true,
             other => other.is_silence(),
@@ -105,59 +123,40 @@ async fn ended(cluster: &Cluster, request: &JobRequest<'_>, place: &Place<'_>) -
     }
 }
 
-/// Takes apart what the agent sent, and compares it with what it announced.
-pub(super) fn read(request: &JobRequest<'_>, output: ExecOutput) -> Result<JobOutput, ClusterError> {
+/// What takes the agent's parcel.
+pub(super) fn receiver(request: &JobRequest<'_>) -> Receiver {
+    let (header, tail) = (HEADER_BYTES as u64, TAIL_BYTES as u64);
+    let parts = [(STATUS, header), (RESULT, request.result_limit), (STDOUT, tail), (STDERR, tail)];
+    Receiver::new(&parts, &request.spool)
+}
+
+/// Takes what arrived, if it is all that the agent sent and what it had announced.
+pub(super) fn read(request: &JobRequest<'_>, end: &ExecEnd, receiver: Receiver) -> Result<JobOutput, ClusterError> {
     let cut = |detail: String| ClusterError::OutputTruncated { detail };
-    if output.stdout_truncated {
-        return Err(ClusterError::OutputTooLarge { length: output.stdout.len() as u64, limit: request.result_limit });
+    if end.stdout_truncated {
+        return Err(cut("the hand-over went on beyond all limits".to_owned()));
     }
-    if output.code != Some(0) {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(cut(format!("the hand-over ended with exit code {:?}: {}", output.code, said.trim())));
+    if end.code != Some(0) {
+        let said = String::from_utf8_lossy(&end.stderr).into_owned();
+        return Err(cut(format!("the hand-over ended with exit code {:?}: {}", end.code, said.trim())));
     }
-    let mut sent = output.stdout;
-    let start = sent.iter().position(|byte| *byte != b'\n').unwrap_or(sent.len());
-    let line = sent[start..].iter().take(HEADER_BYTES).position(|byte| *byte == b'\n');
-    let Some(line) = line.map(|length| start..start + length) else {
-        return Err(cut("there is no header".to_owned()));
-    };
-    let mut at = line.end + 1;
+    let mut parts = receiver.finish()?;
+    let mut bytes = |part: &str| parts.take(part)?.into_bytes().map_err(ClusterError::Spool);
+    let (status, stdout_tail, stderr_tail) = (bytes(STATUS)?, bytes(STDOUT)?, bytes(STDERR)?);
     let header: Header =
-        serde_json::from_slice(&sent[line]).map_err(|error| cut(format!("its header makes no sense: {error}")))?;
-    let mut part = |length: u64, what: &str| {
-        let there = sent.len() - at;
-        match usize::try_from(length).ok().filter(|length| *length <= there) {
-            Some(length) => {
-                at += length;
-                Ok(at - length..at)
-            }
-            None => Err(cut(format!("{what} has {there} bytes where {length} were announced"))),
-        }
-    };
-    let announced = match &header.result {
-        ResultState::Present { length, .. } if *length <= request.result_limit => Some(part(*length, "it")?),
-        ResultState::Present { .. } | ResultState::Missing { .. } => None,
-    };
-    let stdout_tail = part(header.stdout_tail, "standard output")?;
-    let stderr_tail = part(header.stderr_tail, "standard error")?;
-    if at < sent.len() {
-        return Err(cut(format!("{} bytes follow that were not announced", sent.len() - at)));
-    }
-    let (stdout_tail, stderr_tail) = (sent[stdout_tail].to_vec(), sent[stderr_tail].to_vec());
-    let result = match (header.result, announced) {
-        (ResultState::Present { digest, .. }, Some(range)) => {
-            // What is around it is cut off in place: a result may be large, and there is one copy of it.
-            sent.truncate(range.end);
-            sent.drain(..range.start);
-            if Digest::of(&sent) != digest {
-                return Err(cut(format!("its digest is not {digest}, which was announced")));
-            }
-            Ok(sent)
-        }
-        (ResultState::Present { length, .. }, None) => {
+        serde_json::from_slice(&status).map_err(|error| cut(format!("its header makes no sense: {error}")))?;
+    let result = match header.result {
+        ResultState::Present { length, .. } if length > request.result_limit => {
             Err(ClusterError::OutputTooLarge { length, limit: request.result_limit })
         }
-        (ResultState::Missing { detail }, _) => {
+        ResultState::Present { length, .. } => {
+            let result = parts.take(RESULT)?;
+            if result.length() != length {
+                return Err(cut(format!("it has {} bytes where {length} were announced", result.length())));
+            }
+            Ok(result)
+        }
+        ResultState::Missing { detail } => {
             Err(ClusterError::NoOutput { path: request.program.result.to_owned(), detail })
         }
     };
@@ -171,5 +170,6 @@ pub(super) fn read(request: &JobRequest<'_>, output: ExecOutput) -> Result<JobOu
         }
         ExitStatus::Signalled { .. } | ExitStatus::Exited { .. } | ExitStatus::NotStarted { .. } => {}
     }
-    Ok(JobOutput { exit: header.exit, result, stdout_tail, stderr_tail, unreadable: header.unreadable })
+    let Header { exit, unreadable, sockets, .. } = header;
+    Ok(JobOutput { exit, result, stdout_tail, stderr_tail, unreadable, sockets })
 }

@@ -1,10 +1,11 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::base::digest::Digest;
 use crate::base::document;
-use crate::cluster::access::exec::ExecOutput;
-use crate::cluster::agent::protocol::{Header, ResultState};
+use crate::base::spool::Content as _;
+use crate::cluster::access::exec::ExecEnd;
+use crate::cluster::agent::parcel::Sender;
+use crate::cluster::agent::protocol::{Header, RESULT, ResultState, STATUS, STDERR, STDOUT};
 use crate::model::reason::Reason;
 
 const SCANNER: &str = "
@@ -40,6 +41,7 @@ fn request(scanner: &ScannerDocument) -> JobRequest<'_> {
         parameters: BTreeMap::from([("profile".to_owned(), "standard ${other}".to_owned())]),
         pull: None,
         result_limit: 1 << 20,
+        spool: std::env::temp_dir(),
     }
 }
 
@@ -118,22 +120,42 @@ fn header(change: impl FnOnce(&mut Header)) -> Header {
     let mut header = Header {
         exit: ExitStatus::Exited { code: 0 },
         oom_killed: false,
-        result: ResultState::Present { length: 6, digest: Digest::of("result") },
-        stdout_tail: 3,
-        stderr_tail: 0,
+        result: present(6),
         unreadable: Unreadable::default(),
+        sockets: Sockets::default(),
     };
     change(&mut header);
     header
 }
 
-fn read(header: &Header, bytes: &[u8]) -> Result<JobOutput, ClusterError> {
-    let mut stdout = b"\n\n".to_vec();
-    stdout.extend(serde_json::to_vec(header).expect("writes"));
-    stdout.push(b'\n');
-    stdout.extend(bytes);
+fn present(length: u64) -> ResultState {
+    ResultState::Present { length, stamp: "1.2.3".to_owned() }
+}
+
+/// What the agent sends of a scanner that printed `out`.
+fn sent(header: &Header, result: Option<&[u8]>) -> Vec<u8> {
+    let mut sent = b"\n\n".to_vec();
+    let mut parcel = Sender::begin(&mut sent).expect("it is written");
+    let status = serde_json::to_vec(header).expect("it is JSON");
+    for (part, bytes) in
+        [(STATUS, Some(&*status)), (RESULT, result), (STDOUT, Some(&b"out"[..])), (STDERR, Some(&b""[..]))]
+    {
+        bytes.map(|bytes| parcel.add(part, bytes)).transpose().expect("it is written");
+    }
+    parcel.end().expect("it is written");
+    sent
+}
+
+fn receive(sent: &[u8], code: Option<i32>) -> Result<JobOutput, ClusterError> {
     let scanner = scanner();
-    fetch::read(&request(&scanner), ExecOutput { stdout, stderr: Vec::new(), code: Some(0), stdout_truncated: false })
+    let request = request(&scanner);
+    let mut receiver = fetch::receiver(&request);
+    receiver.take(sent);
+    fetch::read(&request, &ExecEnd { stderr: Vec::new(), code, stdout_truncated: false }, receiver)
+}
+
+fn read(header: &Header, result: &[u8]) -> Result<JobOutput, ClusterError> {
+    receive(&sent(header, (!result.is_empty()).then_some(result)), Some(0))
 }
 
 fn reason(outcome: Result<JobOutput, ClusterError>) -> Reason {
@@ -146,30 +168,38 @@ fn reason(outcome: Result<JobOutput, ClusterError>) -> Reason {
 #[test]
 fn what_was_announced_must_arrive_exactly() {
     let whole = header(|_| {});
-    let output = read(&whole, b"resultout").expect("it is whole");
+    let output = read(&whole, b"result").expect("it is whole");
     assert_eq!(output.stdout_tail, b"out");
-    assert_eq!(output.into_result(&scanner().exit_codes).expect("complete"), b"result");
-    for bytes in [&b"resultou"[..], b"", b"resulTout", b"resultoutx"] {
+    let result = output.into_result(&scanner().exit_codes).expect("complete");
+    assert_eq!((result.length(), result.in_memory()), (6, Some(&b"result"[..])));
+    for bytes in [&b"resul"[..], b"", b"results"] {
         assert_eq!(reason(read(&whole, bytes)), Reason::OutputTruncated, "{bytes:?}");
     }
-    let large = header(|h| h.result = ResultState::Present { length: 2 << 20, digest: Digest::of("") });
-    assert_eq!(reason(read(&large, b"out")), Reason::OutputTooLarge);
+    let sent = sent(&whole, Some(b"result"));
+    for cut in 0..sent.len() {
+        assert_eq!(reason(receive(&sent[..cut], Some(0))), Reason::OutputTruncated, "{cut}");
+    }
+    assert_eq!(reason(receive(&sent, Some(5))), Reason::OutputTruncated);
+    assert_eq!(reason(receive(&sent, None)), Reason::OutputTruncated);
+    let large = header(|h| h.result = present(2 << 20));
+    assert_eq!(reason(read(&large, b"")), Reason::OutputTooLarge);
+    assert_eq!(reason(read(&whole, &vec![0; (1 << 20) + 1])), Reason::OutputTooLarge);
 }
 
 #[test]
 fn each_end_has_its_reason() {
     let with = |exit: ExitStatus| header(|h| h.exit = exit);
     let missing = || ResultState::Missing { detail: "it is empty".to_owned() };
-    assert_eq!(reason(read(&with(ExitStatus::Exited { code: 1 }), b"resultout")), Reason::ScannerFailed);
-    assert_eq!(reason(read(&with(ExitStatus::Exited { code: 99 }), b"resultout")), Reason::ScannerFailed);
-    assert_eq!(reason(read(&with(ExitStatus::Signalled { signal: 11 }), b"resultout")), Reason::ScannerFailed);
-    assert_eq!(reason(read(&with(ExitStatus::TimedOut), b"resultout")), Reason::Timeout);
-    assert_eq!(reason(read(&header(|h| h.result = missing()), b"out")), Reason::NoOutput);
+    assert_eq!(reason(read(&with(ExitStatus::Exited { code: 1 }), b"result")), Reason::ScannerFailed);
+    assert_eq!(reason(read(&with(ExitStatus::Exited { code: 99 }), b"result")), Reason::ScannerFailed);
+    assert_eq!(reason(read(&with(ExitStatus::Signalled { signal: 11 }), b"result")), Reason::ScannerFailed);
+    assert_eq!(reason(read(&with(ExitStatus::TimedOut), b"result")), Reason::Timeout);
+    assert_eq!(reason(read(&header(|h| h.result = missing()), b"")), Reason::NoOutput);
     let killed = header(|h| {
         h.exit = ExitStatus::Signalled { signal: 9 };
         h.oom_killed = true;
     });
-    assert_eq!(reason(read(&killed, b"resultout")), Reason::ScannerOutOfMemory);
+    assert_eq!(reason(read(&killed, b"result")), Reason::ScannerOutOfMemory);
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn a_full_disk_is_an_error_and_nothing_is_recorded_by_halves() {
     ledger.begin_run(&begun, &[]).expect("begin");
     let pages: u64 = ledger.reader().conn.pragma_query_value(None, "page_count", |r| r.get(0)).expect("pages");
     ledger.reader().conn.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).expect("limit");
-    let large = Evidence::new("result", "text/plain", (0..100_000_u32).flat_map(u32::to_be_bytes).collect());
+    let large = Evidence::new("result", "text/plain", (0..100_000_u32).flat_map(u32::to_be_bytes).collect::<Vec<u8>>());
     let findings = ["a", "b", "c"].map(|id| Finding::new(id, Outcome::Passed)).to_vec();
     let task = CheckedTask::new(begun.run, node("n1"), profile(), provenance(101), findings, vec![large], Vec::new())
         .expect("a task");

@@ -1,6 +1,7 @@
 use super::*;
 use crate::model::control::{Control, Severity};
 use crate::model::coverage::Coverage;
+use crate::model::scanner::COMPLETE_CONTROL;
 
 /// A profile of controls with these ids.
 pub(crate) fn profile(ids: &[&str]) -> Profile {

@@ -20,6 +20,7 @@
 //! A file with more than one test result is refused: nothing would say which one counts.
 
 use std::collections::{HashMap, HashSet};
+use std::io::{self, Read};
 
 use super::xml::{Node, Tag, Xml, XmlError, XmlErrorKind};
 use crate::base::limits::Limits;
@@ -53,8 +54,8 @@ struct TestResult {
 }
 
 /// Reads the one test result of a file.
-pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Result<Reported, ResultsError> {
-    let mut xml = Xml::new(bytes, limits.result_bytes);
+pub(crate) fn read(source: impl Read, limits: &Limits) -> Result<Reported, ResultsError> {
+    let mut xml = Xml::new(source, limits.result_bytes);
     match test_result(&mut xml, limits) {
         Ok(Some(result)) => Ok(report(result)),
         Ok(None) => Err(ResultsError::Foreign { format: FORMAT, detail: "it has no test result".to_owned() }),
@@ -81,12 +82,16 @@ impl From<XmlError> for ResultsError {
             XmlErrorKind::Truncated => Self::Truncated { offset },
             XmlErrorKind::TooLarge(limit) => Self::TooLarge { limit },
             XmlErrorKind::Malformed(detail) => Self::Malformed { format: FORMAT, offset, detail },
-            XmlErrorKind::Io(error) => Self::Malformed { format: FORMAT, offset, detail: error.to_string() },
+            // Bytes that are no UTF-8 come as such an error too.
+            XmlErrorKind::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Self::Malformed { format: FORMAT, offset, detail: error.to_string() }
+            }
+            XmlErrorKind::Io(error) => Self::Io(error),
         }
     }
 }
 
-fn test_result(xml: &mut Xml<&[u8]>, limits: &Limits) -> Result<Option<TestResult>, Failed> {
+fn test_result(xml: &mut Xml<impl Read>, limits: &Limits) -> Result<Option<TestResult>, Failed> {
     let mut path: Vec<String> = Vec::new();
     let mut found = None;
     loop {
@@ -119,7 +124,7 @@ fn test_result(xml: &mut Xml<&[u8]>, limits: &Limits) -> Result<Option<TestResul
     }
 }
 
-fn one(xml: &mut Xml<&[u8]>, tag: &Tag, limits: &Limits) -> Result<TestResult, Failed> {
+fn one(xml: &mut Xml<impl Read>, tag: &Tag, limits: &Limits) -> Result<TestResult, Failed> {
     // It is written last; without it the scan did not come to its end.
     tag.required("end-time")?;
     let mut result = TestResult { version: tag.attribute("test-system")?, ..TestResult::default() };
@@ -150,7 +155,7 @@ fn one(xml: &mut Xml<&[u8]>, tag: &Tag, limits: &Limits) -> Result<TestResult, F
     }
 }
 
-fn facts(xml: &mut Xml<&[u8]>, result: &mut TestResult) -> Result<(), XmlError> {
+fn facts(xml: &mut Xml<impl Read>, result: &mut TestResult) -> Result<(), XmlError> {
     loop {
         match xml.next()? {
             Node::Open(tag) => {
@@ -166,7 +171,7 @@ fn facts(xml: &mut Xml<&[u8]>, result: &mut TestResult) -> Result<(), XmlError> 
     }
 }
 
-fn rule_result(xml: &mut Xml<&[u8]>, tag: &Tag) -> Result<RuleResult, XmlError> {
+fn rule_result(xml: &mut Xml<impl Read>, tag: &Tag) -> Result<RuleResult, XmlError> {
     let rule = tag.required("idref")?;
     let (mut result, mut before_override) = (None, None);
     let (mut checks, mut messages) = (Vec::new(), Vec::new());
@@ -197,7 +202,7 @@ fn rule_result(xml: &mut Xml<&[u8]>, tag: &Tag) -> Result<RuleResult, XmlError> 
     Ok(RuleResult { rule, result: before_override.unwrap_or(result), checks, messages, overridden })
 }
 
-fn old_result(xml: &mut Xml<&[u8]>) -> Result<String, XmlError> {
+fn old_result(xml: &mut Xml<impl Read>) -> Result<String, XmlError> {
     let mut old = String::new();
     loop {
         match xml.next()? {
@@ -209,7 +214,7 @@ fn old_result(xml: &mut Xml<&[u8]>) -> Result<String, XmlError> {
     }
 }
 
-fn check(xml: &mut Xml<&[u8]>, checks: &mut Vec<String>) -> Result<(), XmlError> {
+fn check(xml: &mut Xml<impl Read>, checks: &mut Vec<String>) -> Result<(), XmlError> {
     let mut depth = 1;
     while depth > 0 {
         match xml.next()? {

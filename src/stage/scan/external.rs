@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::content::External;
 use super::image::{self, Platformed};
+use super::network::{self, Allowance};
 use super::node;
 use super::unit::{Context, NotDone, Reached, Task};
 use crate::cluster::agent::protocol::Unreadable;
@@ -82,6 +83,7 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
         pull,
         parameters: external.document.parameters.clone(),
         result_limit: context.limits.result_bytes,
+        spool: context.spool.clone(),
     };
     let report = job::run_job(&session.cluster, home, &request).await;
     reached.identity = report.identity;
@@ -96,11 +98,13 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
             reached.evidence.push(Evidence::new(name, "text/plain", bytes.clone()));
         }
     }
-    let unreadable = output.unreadable.clone();
+    let (unreadable, sockets) = (output.unreadable.clone(), output.sockets.clone());
+    reached.notes.extend(network::note(&sockets, Allowance::NOBODY));
     let result = output.into_result(&external.scanner.exit_codes).map_err(|e| NotDone::because(e.reason(), &e))?;
     let task = tasks.first().ok_or_else(|| NotDone::new(Reason::InternalError, "there is no task"))?;
-    let mut parsed = results::parse(external.scanner.result.format, &result, &task.profile, &context.limits)
-        .map_err(|e| NotDone::because(e.reason(), &e))?;
+    // A large result takes seconds, during which other scans wait for their connections.
+    let parse = || results::parse(external.scanner.result.format, &result, &task.profile, &context.limits);
+    let mut parsed = tokio::task::block_in_place(parse).map_err(|e| NotDone::because(e.reason(), &e))?;
     if let Some(engine) = &mut reached.engine {
         engine.version = parsed.scanner_version.unwrap_or_default();
     }
@@ -110,6 +114,7 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
     }
     reached.notes.extend(external.check_age(parsed.database_built, &context.policy, Timestamp::now())?);
     account_for_unreadable(&mut parsed.findings, &unreadable, context.limits.finding_details)?;
+    network::judge(&mut parsed.findings, &sockets, Allowance::NOBODY, context.limits.finding_details);
     reached.notes.extend(parsed.notes);
     reached.verdict = Ok(vec![parsed.findings]);
     Ok(())

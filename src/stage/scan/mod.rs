@@ -17,6 +17,7 @@ mod expected;
 mod external;
 mod host;
 mod image;
+mod network;
 mod node;
 mod objects;
 mod pull;

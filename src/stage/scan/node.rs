@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::network::{self, Allowance};
 use super::session::Session;
 use super::unit::{Context, NotDone, Reached, Task, facts_evidence, judge_system};
 use crate::cluster::ScanNamespace;
@@ -86,6 +87,7 @@ async fn collect(reached: &mut Reached, image: &str, context: &Context) -> Resul
         parameters: Default::default(),
         pull: context.pulling.secret([image], &context.registries, &context.limits).await?,
         result_limit: context.limits.collector_bytes,
+        spool: context.spool.clone(),
     };
     reached.network = Some(network);
     let report = job::run_job(&session.cluster, home, &request).await;
@@ -93,6 +95,7 @@ async fn collect(reached: &mut Reached, image: &str, context: &Context) -> Resul
     reached.cleanup = Some(report.cleanup);
     reached.notes.extend(report.notes);
     let output = report.outcome.map_err(|error| NotDone::because(error.reason(), &error))?;
+    reached.notes.extend(network::note(&output.sockets, Allowance::NOBODY));
     if !output.stderr_tail.is_empty() {
         reached.evidence.push(Evidence::new("stderr", "text/plain", output.stderr_tail.clone()));
     }
@@ -102,22 +105,30 @@ async fn collect(reached: &mut Reached, image: &str, context: &Context) -> Resul
 fn read(output: JobOutput) -> Result<SystemFacts, NotDone> {
     let codes = [(0, ExitMeaning::Complete)].into();
     let bytes = output.into_result(&codes).map_err(|error| NotDone::because(error.reason(), &error))?;
+    let bytes = bytes.into_bytes().map_err(|error| NotDone::because(Reason::InternalError, &error))?;
     let facts = parcel::open(&bytes).map_err(|error| NotDone::because(error.reason(), &error))?;
-    serde_json::from_slice(facts).map_err(|error| NotDone::because(Reason::CollectorFailed, &error))
+    serde_json::from_slice(&facts).map_err(|error| NotDone::because(Reason::CollectorFailed, &error))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
+    use crate::base::spool::Spool;
     use crate::cluster::agent::protocol::{ExitStatus, Unreadable};
+    use crate::cluster::agent::sockets::Sockets;
 
     fn output(code: u8, result: Vec<u8>) -> JobOutput {
+        let mut spool = Spool::in_memory();
+        spool.write_all(&result).expect("it is kept");
         JobOutput {
             exit: ExitStatus::Exited { code },
-            result: Ok(result),
+            result: Ok(spool.finish()),
             stdout_tail: Vec::new(),
             stderr_tail: Vec::new(),
             unreadable: Unreadable::default(),
+            sockets: Sockets::default(),
         }
     }
 

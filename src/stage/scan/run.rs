@@ -129,6 +129,7 @@ pub async fn scan(
         registries,
         pulling,
         layers: LayerCache::default(),
+        spool: ledger.reader().folder().to_owned(),
         bundle: content.bundle,
         session,
     });

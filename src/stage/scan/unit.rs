@@ -1,5 +1,6 @@
 //! A unit of work: one target, reached once by one approach, and judged by one or more profiles.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -33,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) registries: Registries,
     pub(crate) pulling: Pulling,
     pub(crate) layers: LayerCache,
+    /// The folder in which large results are kept while they arrive: that of the ledger, which they go into.
+    pub(crate) spool: PathBuf,
     /// The verified bundle, for provenance.
     pub(crate) bundle: Option<BundleRef>,
     /// What was set up in the cluster; why not, where it could not be; `None` where no unit needs it.

@@ -17,33 +17,39 @@ fn exited(code: &str) -> Status {
 #[test]
 fn an_exit_code_is_read_and_a_missing_program_is_told_apart() {
     let argv = ["sh", "-c", "x"];
-    assert_eq!(exit_code(&PLACE, &argv, &status(json!({ "status": "Success" })), b"").expect("0"), 0);
-    assert_eq!(exit_code(&PLACE, &argv, &exited("3"), b"").expect("3"), 3);
-    assert_eq!(exit_code(&PLACE, &argv, &exited("127"), b"facts").expect("127"), 127);
+    assert_eq!(exit_code(&PLACE, &argv, &status(json!({ "status": "Success" })), 0).expect("0"), 0);
+    assert_eq!(exit_code(&PLACE, &argv, &exited("3"), 0).expect("3"), 3);
+    assert_eq!(exit_code(&PLACE, &argv, &exited("127"), 5).expect("127"), 127);
     let gone = [
         exited("127"),
         status(json!({ "status": "Failure", "reason": "InternalError",
             "message": "exec: \"sh\": executable file not found in $PATH: unknown" })),
     ];
     for status in gone {
-        let error = exit_code(&PLACE, &argv, &status, b"").expect_err("there is no shell");
+        let error = exit_code(&PLACE, &argv, &status, 0).expect_err("there is no shell");
         assert!(matches!(error, ClusterError::NoShell { .. }), "{error}");
     }
     let odd = status(json!({ "status": "Failure", "message": "something else" }));
-    let error = exit_code(&PLACE, &argv, &odd, b"").expect_err("no code is no success");
+    let error = exit_code(&PLACE, &argv, &odd, 0).expect_err("no code is no success");
     assert!(matches!(error, ClusterError::ExecBroken { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn output_is_capped_and_marked() {
-    let caps = Caps { stdout: 10, stderr: 4 };
-    let (out, err, cut) = drain(&b"0123456789"[..], &b"errors"[..], caps, async {}).await;
-    assert_eq!((out.as_slice(), err.as_slice(), cut), (&b"0123456789"[..], &b"erro"[..], End::Whole));
-    let (out, _, end) = drain(&b"0123456789a"[..], tokio::io::empty(), caps, async {}).await;
+    async fn drained(out: impl AsyncRead + Unpin, err: impl AsyncRead + Unpin) -> (Vec<u8>, Vec<u8>, End) {
+        let mut kept = Vec::new();
+        let mut sink = |bytes: &[u8]| kept.extend_from_slice(bytes);
+        let caps = Caps { stdout: 10, stderr: 4 };
+        let (printed, stderr, end) = drain(out, err, caps, async {}, &mut sink).await;
+        assert_eq!(printed, kept.len());
+        (kept, stderr, end)
+    }
+    let (out, err, end) = drained(&b"0123456789"[..], &b"errors"[..]).await;
+    assert_eq!((out.as_slice(), err.as_slice(), end), (&b"0123456789"[..], &b"erro"[..], End::Whole));
+    let (out, _, end) = drained(&b"0123456789a"[..], tokio::io::empty()).await;
     assert_eq!((out.as_slice(), end), (&b"0123456789"[..], End::Cut));
-    let endless = tokio::io::repeat(b'x');
-    let (out, _, cut) = drain(endless, tokio::io::empty(), caps, std::future::pending()).await;
-    assert_eq!((out.len(), cut), (10, End::GivenUp));
+    let (out, _, end) = drained(tokio::io::repeat(b'x'), tokio::io::empty()).await;
+    assert_eq!((out.len(), end), (10, End::GivenUp));
 }
 
 fn pod(uid: &str, restarts: i32, state: serde_json::Value) -> Pod {

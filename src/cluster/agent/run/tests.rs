@@ -1,6 +1,7 @@
 use super::*;
-use crate::base::digest::Digest;
 use crate::cluster::agent::collect::collect;
+use crate::cluster::agent::parcel::Receiver;
+use crate::cluster::agent::protocol::{RESULT, STATUS, STDERR, STDOUT};
 
 fn request(folder: &Path, result: ResultAt, script: &str) -> RunRequest {
     RunRequest {
@@ -14,14 +15,29 @@ fn request(folder: &Path, result: ResultAt, script: &str) -> RunRequest {
     }
 }
 
-/// What the runner would receive: the header, and the bytes after it.
-async fn ran(request: &RunRequest) -> (Header, Vec<u8>) {
+/// What the runner would receive: the header, the result, and the ends of both outputs.
+struct Received {
+    header: Header,
+    result: Option<Vec<u8>>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+async fn ran(request: &RunRequest) -> Received {
     run(request).await.expect("it runs");
-    let mut bytes = Vec::new();
-    collect(&request.spool, &request.result, request.limit, &mut bytes).expect("it is collected");
-    let end = bytes.iter().position(|&b| b == b'\n').expect("a header line");
-    let rest = bytes.split_off(end + 1);
-    (serde_json::from_slice(&bytes).expect("a header"), rest)
+    let mut sent = Vec::new();
+    collect(&request.spool, &request.result, request.limit, &mut sent).expect("it is collected");
+    let mut receiver =
+        Receiver::new(&[STATUS, RESULT, STDOUT, STDERR].map(|part| (part, 1 << 20)), &std::env::temp_dir());
+    receiver.take(&sent);
+    let mut parts = receiver.finish().expect("it is whole");
+    let mut part = |name: &str| parts.take(name).ok().map(|part| part.into_bytes().expect("it is in memory"));
+    Received {
+        header: serde_json::from_slice(&part(STATUS).expect("a header")).expect("a header"),
+        result: part(RESULT),
+        stdout: part(STDOUT).expect("standard output"),
+        stderr: part(STDERR).expect("standard error"),
+    }
 }
 
 #[tokio::test]
@@ -29,22 +45,40 @@ async fn a_file_and_both_outputs_arrive() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("result.json");
     let script = format!("echo out; echo err >&2; printf '{{}}' > {}; exit 2", file.display());
-    let (header, rest) = ran(&request(folder.path(), ResultAt::File(file), &script)).await;
-    assert_eq!(header.exit, ExitStatus::Exited { code: 2 });
-    assert_eq!(header.result, ResultState::Present { length: 2, digest: Digest::of("{}") });
-    assert_eq!(rest, b"{}out\nerr\n");
+    let received = ran(&request(folder.path(), ResultAt::File(file), &script)).await;
+    assert_eq!(received.header.exit, ExitStatus::Exited { code: 2 });
+    assert!(matches!(received.header.result, ResultState::Present { length: 2, .. }));
+    assert_eq!(received.result.as_deref(), Some(&b"{}"[..]));
+    assert_eq!((received.stdout, received.stderr), (b"out\n".to_vec(), b"err\n".to_vec()));
+    assert!(received.header.sockets.looks > 0 && received.header.sockets.unseen.is_none());
 }
 
 #[tokio::test]
 async fn standard_output_can_be_the_result_and_too_much_of_it_is_none() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (header, rest) = ran(&request(folder.path(), ResultAt::Stdout, "printf result")).await;
-    assert_eq!(header.result, ResultState::Present { length: 6, digest: Digest::of("result") });
-    assert_eq!(rest, b"resultresult");
+    let received = ran(&request(folder.path(), ResultAt::Stdout, "printf result")).await;
+    assert_eq!(received.result.as_deref(), Some(&b"result"[..]));
+    assert_eq!(received.stdout, b"result");
     let folder = tempfile::tempdir().expect("a folder");
     let endless = request(folder.path(), ResultAt::Stdout, "head -c 5000 /dev/zero");
-    let (header, _) = ran(&endless).await;
+    let header = ran(&endless).await.header;
     assert!(matches!(header.result, ResultState::Missing { .. }), "{:?}", header.result);
+}
+
+#[tokio::test]
+async fn a_result_that_is_written_to_after_the_end_is_none() {
+    for change in ["printf xx > R", "printf x >> R", "cp R S; mv S R", "rm R; ln -s /etc/passwd R", "rm R; mkfifo R"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("R");
+        let request = request(folder.path(), ResultAt::File(file.clone()), &format!("printf ab > {}", file.display()));
+        run(&request).await.expect("it runs");
+        let changed = Command::new("sh").arg("-c").arg(change).current_dir(folder.path()).status().await;
+        assert!(changed.expect("there is a shell").success());
+        let mut sent = Vec::new();
+        let collected = collect(&request.spool, &request.result, request.limit, &mut sent);
+        assert!(matches!(collected, Err(AgentError::Changed { .. })), "{change}: {collected:?}");
+        assert!(!String::from_utf8_lossy(&sent).contains("\nend "), "what was sent has no end");
+    }
 }
 
 #[tokio::test]
@@ -53,10 +87,10 @@ async fn no_result_a_link_an_empty_one_and_a_pipe_are_none() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("R");
         let script = script.replace('R', &file.display().to_string());
-        let (header, rest) = ran(&request(folder.path(), ResultAt::File(file), &script)).await;
-        assert_eq!(header.exit, ExitStatus::Exited { code: 0 }, "{script}");
-        assert!(matches!(header.result, ResultState::Missing { .. }), "{script}");
-        assert!(rest.is_empty());
+        let received = ran(&request(folder.path(), ResultAt::File(file), &script)).await;
+        assert_eq!(received.header.exit, ExitStatus::Exited { code: 0 }, "{script}");
+        assert!(matches!(received.header.result, ResultState::Missing { .. }), "{script}");
+        assert_eq!(received.result, None);
     }
 }
 
@@ -64,16 +98,16 @@ async fn no_result_a_link_an_empty_one_and_a_pipe_are_none() {
 async fn ends_are_told_apart() {
     let at = |folder: &Path| ResultAt::File(folder.join("none"));
     let folder = tempfile::tempdir().expect("a folder");
-    let (header, _) = ran(&request(folder.path(), at(folder.path()), "kill -9 $$")).await;
-    assert_eq!(header.exit, ExitStatus::Signalled { signal: 9 });
+    let killed = ran(&request(folder.path(), at(folder.path()), "kill -9 $$")).await;
+    assert_eq!(killed.header.exit, ExitStatus::Signalled { signal: 9 });
     let folder = tempfile::tempdir().expect("a folder");
     let mut hung = request(folder.path(), at(folder.path()), "exec sleep 600");
     hung.deadline = Duration::from_millis(200);
-    assert_eq!(ran(&hung).await.0.exit, ExitStatus::TimedOut);
+    assert_eq!(ran(&hung).await.header.exit, ExitStatus::TimedOut);
     let folder = tempfile::tempdir().expect("a folder");
     let mut none = request(folder.path(), at(folder.path()), "");
     none.command = vec!["/no/such/program".into()];
-    assert!(matches!(ran(&none).await.0.exit, ExitStatus::NotStarted { .. }));
+    assert!(matches!(ran(&none).await.header.exit, ExitStatus::NotStarted { .. }));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! that an archive is never changed in its place.
 //!
 //! What a hostile bundle may try is what it may try with [`super::reader`], and it stops at the same places: the metadata
-//! at [`PartlySigned::examine`], headers, padding and the end at `Input`, documents at [`Front`],
+//! at [`PartlySigned::examine`], headers, padding and the end at `Input`, documents at `Front`,
 //! content at its digests. A signature is made only over a list of targets that belongs to a bundle; it is handed out, in
 //! the archive or alone, only after all of that content was seen to have its digests.
 

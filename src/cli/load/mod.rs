@@ -69,7 +69,7 @@ pub(super) struct Args {
     #[arg(long, requires = "ledger", help_heading = REGISTRY)]
     state_from_ledger: bool,
     /// Blobs, manifests or tags that may be under way at the same time
-    #[arg(long, value_name = "N", default_value = "4")]
+    #[arg(long, value_name = "N", default_value = "3")]
     jobs: NonZeroUsize,
     /// Read back what the registry has stored before any tag moves: all manifests and some of the blobs that were sent, or
     /// everything, what was there before and what the archive holds for it included

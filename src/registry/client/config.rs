@@ -19,7 +19,7 @@ pub enum Transport {
     Tls,
     /// TLS, trusting these CAs (PEM) and no other.
     TlsWithCa(Vec<u8>),
-    /// No TLS. Only for this machine's loopback addresses; [`Client::new`] refuses any other host.
+    /// No TLS. Only for this machine's loopback addresses; a client refuses any other host.
     PlainHttp,
 }
 

@@ -15,8 +15,8 @@ use super::feed::{Cursor, Feed};
 use super::session::Target;
 use crate::registry::error::RegistryError;
 
-/// Pieces on their way from the content to the connection.
-const PIECES: usize = 2;
+/// Pieces on their way from the content to the connection, besides the one that it is sending.
+const PIECES: usize = 1;
 /// Bytes a second that a registry is given for storing what it has received before it answers.
 const STORE_RATE: u64 = 10 << 20;
 

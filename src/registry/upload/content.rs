@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 
 use super::feed::Feed;
 
-/// Pieces on their way from the thread that reads to the connection. One is being sent, one is ready, and one is being
-/// read: more would only fill memory.
-const AHEAD: usize = 2;
+/// Pieces that are ready while one is being read and others are on their way to the connection: more would only fill memory,
+/// and the processor's caches.
+const AHEAD: usize = 1;
 
 /// Content that can be read again.
 pub trait Content: Send + Sync {

@@ -21,6 +21,10 @@ const SAMPLE: u64 = 100;
 /// A sample has at least so many bytes, where there are as many, and at most so many.
 const SAMPLE_LEAST: u64 = 1 << 20;
 const SAMPLE_MOST: u64 = 64 << 20;
+/// Of many small blobs, which are few bytes together, one of so many is read back; each is a request.
+const SAMPLE_SHARE: usize = 4;
+/// So many blobs are read back all the same, where they fit.
+const SAMPLE_FEW: usize = 16;
 /// Bytes that are read at once.
 const PIECE: usize = 256 << 10;
 
@@ -101,12 +105,15 @@ fn sample(blobs: &[ReceiptBlob], seed: &[u8; 32]) -> Vec<(usize, String)> {
     let total: u64 = candidates.iter().map(|(at, _)| blobs[*at].size).sum();
     candidates.sort_by_cached_key(|(at, _)| drawn(&blobs[*at]));
     let mut left = (total / SAMPLE).clamp(SAMPLE_LEAST, SAMPLE_MOST);
+    let most = SAMPLE_FEW.max(candidates.len() / SAMPLE_SHARE);
+    let mut drawn_so_far = 0;
     let mut chosen = Vec::new();
     for (at, mut places) in candidates {
         if places.iter().any(|name| name == CATALOG_REPOSITORY) {
             chosen.push((at, CATALOG_REPOSITORY.to_owned()));
-        } else if blobs[at].size <= left {
+        } else if blobs[at].size <= left && drawn_so_far < most {
             left -= blobs[at].size;
+            drawn_so_far += 1;
             // Not by the bytes that the order goes by.
             let last = drawn(&blobs[at]).bytes()[31];
             let place = usize::from(last) % places.len();
@@ -145,6 +152,8 @@ mod tests {
         assert_ne!(one, sample(&all, &[2; 32]));
         let small: Vec<ReceiptBlob> = (0..10).map(|n| blob(n, 1000, Outcome::Pushed)).collect();
         assert_eq!(sample(&small, &[1; 32]).len(), 10, "of little, all");
+        let many: Vec<ReceiptBlob> = (0..200).map(|n| blob(n, 10, Outcome::Pushed)).collect();
+        assert_eq!(sample(&many, &[1; 32]).len(), 50, "of many, not all, however small");
         let huge: Vec<ReceiptBlob> = (0..10_000).map(|n| blob(n, 1 << 20, Outcome::Pushed)).collect();
         assert_eq!(sample(&huge, &[1; 32]).len(), 64);
         let mixed = [blob(1, 1 << 40, Outcome::Pushed), blob(2, 10, Outcome::Pushed)];

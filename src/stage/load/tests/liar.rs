@@ -35,7 +35,7 @@ async fn refused(
     let between = Between::start(Some(scene.server.address()), rule).await;
     let archive = Arc::new(Flat(scene.sample.bytes(1).await));
     let loaded = scene.load_archive(&client(plain(between.address)), "enclave", archive, read_back).await;
-    let error = loaded.err().expect("the load says that something lacks");
+    let error = loaded.map(drop).expect_err("the load says that something lacks");
     scene.assert_nothing_tagged().await;
     error
 }

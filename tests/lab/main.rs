@@ -10,3 +10,4 @@ mod flow;
 mod hostile;
 mod lab;
 mod pull;
+mod stops;

@@ -119,7 +119,7 @@ pub(super) fn plan_units(
     policy: &Policy,
 ) -> Result<Vec<Unit>, ScanError> {
     let mut units = Vec::new();
-    for Selected { target, facts, missed } in selected {
+    for Selected { target, facts, workload, rank, missed } in selected {
         let kind = target.kind();
         let builtin: Vec<Task> = content
             .builtin
@@ -132,7 +132,7 @@ pub(super) fn plan_units(
                 Some(why) => Work::Impossible(why.clone()),
                 None => builtin_work(kind, facts.as_ref(), content, policy),
             };
-            units.push(Unit { target: target.clone(), work, tasks: builtin });
+            units.push(Unit { target: target.clone(), workload: workload.clone(), rank, work, tasks: builtin });
         }
         let external = content
             .external
@@ -144,7 +144,7 @@ pub(super) fn plan_units(
                 Some(why) => Work::Impossible(why.clone()),
                 None => Work::External(Arc::clone(external)),
             };
-            units.push(Unit { target: target.clone(), work, tasks: vec![task] });
+            units.push(Unit { target: target.clone(), workload: workload.clone(), rank, work, tasks: vec![task] });
         }
     }
     if units.is_empty() {

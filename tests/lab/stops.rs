@@ -45,7 +45,7 @@ impl Runner {
             .args(["-c", "echo $$; exec \"$@\"", "sh", GAPSCAN])
             .args(arguments)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::inherit())
             .spawn()
             .expect("gapscan runs");
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));

@@ -193,7 +193,7 @@ fn keys_and_passphrases() {
     let wrong = ["--passphrase-file", "wrong-passphrase", "-o", "y.tar"];
     desk.fails(&build(&wrong), 2, &["trust/keys/", "the passphrase does not open it"]);
     desk.fails(&["bundle", "build", "--keys", "nope", "-o", "y.tar"], 2, &["`nope`", "no such folder", "--keys"]);
-    desk.fails(&build(&["--passphrase-file", "passphrase", "-o", "trust"]), 5, &["write `trust`", "irectory"]);
+    desk.fails(&build(&["--passphrase-file", "passphrase", "-o", "trust"]), 5, &["write `trust`", "no regular file"]);
     for entry in fs::read_dir(desk.path("trust/keys")).expect("keys") {
         let path = entry.expect("a key").path();
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("its mode");

@@ -1,5 +1,6 @@
 //! `gapscan scan`: once, now.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
@@ -197,12 +198,16 @@ impl Args {
             if !unusable.is_empty() {
                 return Err(Failure::usage(format!("scan {}", unusable.join("; "))));
             }
+            let parallel = NonZeroUsize::new(usize::from(self.parallel)).unwrap_or(NonZeroUsize::MIN);
             let policy = Policy {
                 unenforced_network: self.unenforced_network,
                 approaches: self.approach.clone(),
                 node: NodePolicy { tolerate: self.tolerate.clone() },
                 database_max_age: self.database_max_age,
                 parallel: usize::from(self.parallel),
+                // Who says how many means all of them, on however few nodes.
+                per_node: parallel,
+                per_workload: parallel,
                 ..Policy::default()
             };
             let request = ScanRequest { trigger: Trigger::Manual, selection, access: access.clone(), policy, on_loss };

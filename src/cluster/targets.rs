@@ -36,17 +36,19 @@ pub struct Found {
     pub facts: Option<ContainerFacts>,
     /// Of a node, what decides whether it can be reached.
     pub node: Option<NodeFacts>,
+    /// Of a container, what controls its pod, as `NAMESPACE/KIND/NAME`; the pod itself where nothing does.
+    pub workload: Option<String>,
 }
 
 impl Found {
     fn plain(target: Target) -> Self {
-        Self { target, facts: None, node: None }
+        Self { target, facts: None, node: None, workload: None }
     }
 
     fn node(node: &Node) -> Self {
         let target =
             Target::Node { name: node.metadata.name.clone().unwrap_or_default(), uid: node.metadata.uid.clone() };
-        Self { target, facts: None, node: Some(NodeFacts::of(node)) }
+        Self { target, facts: None, node: Some(NodeFacts::of(node)), workload: None }
     }
 }
 
@@ -216,6 +218,17 @@ fn is_finished(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
+/// What controls the pod, which is what its pods have in common.
+fn workload(pod: &Pod) -> String {
+    let metadata = &pod.metadata;
+    let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    let (kind, name) = match owner {
+        Some(owner) => (owner.kind.as_str(), owner.name.as_str()),
+        None => ("Pod", metadata.name.as_deref().unwrap_or_default()),
+    };
+    format!("{}/{kind}/{name}", metadata.namespace.as_deref().unwrap_or_default())
+}
+
 /// Adds the pod's containers, or the one of this name, to the selection.
 fn take(pod: &Pod, only: Option<&str>, selection: &mut Selection) {
     let statuses = statuses(pod);
@@ -235,7 +248,8 @@ fn take(pod: &Pod, only: Option<&str>, selection: &mut Selection) {
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         };
         if running {
-            selection.found.push(Found { target, facts: ContainerFacts::of(pod, &container.name), node: None });
+            let facts = ContainerFacts::of(pod, &container.name);
+            selection.found.push(Found { target, facts, node: None, workload: Some(workload(pod)) });
         } else if must_run || only.is_some() {
             let detail = describe(pod, status.and_then(|status| status.state.as_ref()));
             selection.missed.push((target, Reason::TargetNotRunning, detail));

@@ -109,6 +109,8 @@ reasons! {
     ScheduleMissed = "schedule-missed",
     /// The scheduled time came while the run before it was still going on.
     ScheduleOverlap = "schedule-overlap",
+    /// It was due in a blackout of the policy, in which nothing is started.
+    Blackout = "blackout",
     /// Something failed in gapscan itself.
     InternalError = "internal-error",
 }
@@ -158,6 +160,20 @@ mod tests {
             assert!(reason.description().ends_with('.'), "{reason}");
             assert_eq!(reason.code().parse::<Reason>().expect("own code"), *reason);
         }
+    }
+
+    #[test]
+    fn the_documented_list_is_this_list() {
+        let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reasons.md"));
+        let rows: Vec<Vec<&str>> = page
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+            .collect();
+        let listed: Vec<(&str, &str)> = rows.iter().map(|row| (row[0].trim_matches('`'), row[1])).collect();
+        let defined: Vec<(&str, &str)> = Reason::ALL.iter().map(|r| (r.code(), r.description())).collect();
+        assert_eq!(listed, defined);
+        assert!(rows.iter().all(|row| row.len() == 3 && row[2].ends_with('.')), "each says what to do about it");
     }
 
     #[test]

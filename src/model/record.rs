@@ -228,6 +228,12 @@ impl CheckedTask {
         self
     }
 
+    /// The same with one more note.
+    pub fn with_note(mut self, note: impl Into<String>) -> Self {
+        self.record.notes.push(note.into());
+        self
+    }
+
     /// What is recorded.
     pub fn record(&self) -> &TaskRecord {
         &self.record

@@ -1,5 +1,6 @@
 //! The stages of the flow, each taking the proof that the one before it made.
 
+pub mod blackout;
 pub mod build;
 pub mod export;
 pub mod load;

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::blackout::Blackout;
 use super::schedule::Schedule;
 use crate::base::document::{self, ApiVersion, Document, DocumentError};
 use crate::base::exit::{Classify, ExitClass};
@@ -124,10 +126,62 @@ pub struct Policy {
     pub node: NodePolicy,
     /// How old a database may be where the bundle does not say it. A database without a date is always too old.
     pub database_max_age: Span,
-    /// How many targets are scanned at once.
+    /// How many targets are scanned at once, in all.
     pub parallel: usize,
+    /// How many of them on one node.
+    pub per_node: NonZeroUsize,
+    /// How many of them of one workload: pods that have one controller.
+    pub per_workload: NonZeroUsize,
+    /// When what fails again and again is left alone for a while.
+    pub breakers: BreakerPolicy,
+    /// When nothing is started.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blackout: Vec<Blackout>,
     /// How long one target may take, its clean-up not counted.
     pub deadline: Span,
+}
+
+const TWO: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
+const THREE: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
+const FOUR: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
+
+/// When what fails again and again is left alone for a while, instead of failing for each target anew. Then one may try; if
+/// that fails too, the pause doubles, up to a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct BreakerPolicy {
+    /// After so many failures in a row to reach the API server, the cluster is.
+    pub cluster: NonZeroUsize,
+    /// After failures of so many different targets on it, with no success between them, a node is.
+    pub node: NonZeroUsize,
+    /// The same of a workload.
+    pub workload: NonZeroUsize,
+    /// After so many failures in a row, a target is.
+    pub target: NonZeroUsize,
+    /// For so long at first. At least 1s.
+    pub pause: Span,
+    /// What waits is given up when it has not worked again for so long.
+    pub patience: Span,
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        Self {
+            cluster: THREE,
+            node: THREE,
+            workload: THREE,
+            target: TWO,
+            pause: Span::seconds(10),
+            patience: Span::seconds(5 * 60),
+        }
+    }
+}
+
+impl Policy {
+    /// Until when at least nothing is to be started, if that is so at `now`.
+    pub fn blackout_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.blackout.iter().filter_map(|blackout| blackout.until(now)).max()
+    }
 }
 
 impl Default for Policy {
@@ -138,6 +192,10 @@ impl Default for Policy {
             node: NodePolicy::default(),
             database_max_age: Span::days(30),
             parallel: 4,
+            per_node: FOUR,
+            per_workload: FOUR,
+            breakers: BreakerPolicy::default(),
+            blackout: Vec::new(),
             deadline: Span::seconds(15 * 60),
         }
     }
@@ -171,9 +229,25 @@ pub struct PlannedScan {
     /// What is scanned.
     #[serde(flatten)]
     pub selection: Selection,
+    /// Which of the scans that are to run at the same time goes first.
+    #[serde(default)]
+    pub priority: Priority,
     /// When. Without it the scan runs only when it is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+}
+
+/// Which scan of a plan goes first. Those of the same priority go in the order in which they are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Priority {
+    /// Before the others.
+    High,
+    /// Neither.
+    #[default]
+    Normal,
+    /// After the others.
+    Low,
 }
 
 /// What is scanned, and with what.
@@ -293,7 +367,7 @@ pub struct Plan {
     pub registries: BTreeMap<String, RegistryAccess>,
     /// The policy.
     pub policy: Policy,
-    /// The scans.
+    /// The scans, those that go first in front.
     pub scans: Vec<PlannedScan>,
 }
 
@@ -307,7 +381,7 @@ impl Plan {
         Self::validated(path, document)
     }
 
-    fn validated(path: &Path, document: PlanDocument) -> Result<Self, PlanError> {
+    fn validated(path: &Path, mut document: PlanDocument) -> Result<Self, PlanError> {
         let mut problems = Vec::new();
         if !is_name(&document.name) {
             problems.push(format!("its name `{}` must be lower-case letters, digits and hyphens", document.name));
@@ -324,6 +398,9 @@ impl Plan {
         }
         if document.policy.parallel == 0 {
             problems.push("policy.parallel must be at least 1".to_owned());
+        }
+        if document.policy.breakers.pause < Span::seconds(1) {
+            problems.push("policy.breakers.pause must be at least 1s".to_owned());
         }
         let mut names = std::collections::HashSet::new();
         for scan in &document.scans {
@@ -365,6 +442,7 @@ impl Plan {
         if !problems.is_empty() {
             return Err(PlanError::Content { path: path.to_owned(), problems });
         }
+        document.scans.sort_by_key(|scan| scan.priority);
         let folder = path.parent().unwrap_or(Path::new("."));
         let whole = |p: PathBuf| folder.join(p);
         Ok(Self {
@@ -460,6 +538,19 @@ mod tests {
         .to_string();
         for part in ["`Bad`", "parallel", "no target", "two scans named `a`", "names no bundle"] {
             assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+
+    #[test]
+    fn scans_of_high_priority_go_first_and_budgets_are_never_nothing() {
+        let head = "apiVersion: gapscan/v1\nkind: Plan\nname: a\n";
+        let scans = "scans:\n- {name: a, targets: [host], priority: low}\n- {name: b, targets: [host]}\n\
+                     - {name: c, targets: [host], priority: high}\n- {name: d, targets: [host]}\n";
+        let read = plan(&format!("{head}{scans}")).expect("a good plan");
+        let order: Vec<&str> = read.scans.iter().map(|scan| scan.name.as_str()).collect();
+        assert_eq!(order, ["c", "b", "d", "a"]);
+        for policy in ["perNode: 0", "perWorkload: 0", "breakers: {node: 0}", "breakers: {pause: 0s}"] {
+            assert!(plan(&format!("{head}policy: {{{policy}}}\n{scans}")).is_err(), "{policy}");
         }
     }
 

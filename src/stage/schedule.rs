@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// A cron entry with its time zone. In the zone's doubled hour an entry with a fixed time runs once, at the first of the two;
 /// in the skipped hour it runs at the first time after it; entries with a wildcard in minutes or hours follow the wall clock.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawSchedule", into = "RawSchedule")]
 pub struct Schedule {
     raw: RawSchedule,
@@ -27,7 +27,7 @@ pub enum Missed {
     Run,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawSchedule {
     cron: String,
@@ -79,6 +79,24 @@ impl From<Schedule> for RawSchedule {
 }
 
 impl Schedule {
+    /// From a cron expression and a name of a time zone.
+    ///
+    /// # Errors
+    /// When either is none, or when it is never due.
+    pub fn new(cron: String, time_zone: String, missed: Missed) -> Result<Self, ScheduleError> {
+        RawSchedule { cron, time_zone, missed }.try_into()
+    }
+
+    /// The cron expression, as written.
+    pub fn cron(&self) -> &str {
+        &self.raw.cron
+    }
+
+    /// The name of its time zone, as written.
+    pub fn time_zone(&self) -> &str {
+        &self.raw.time_zone
+    }
+
     /// The first due time after `moment`; `None` where there is none any more.
     pub fn next_after(&self, moment: Timestamp) -> Option<Timestamp> {
         let local = moment.to_zoned(self.zone.clone());

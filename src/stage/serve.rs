@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::plan::{Access, Plan, PlannedScan};
-use super::scan::dispatch::{Stop, Stopping, close_interrupted, record_absent_run};
+use super::scan::account::{close_interrupted, record_absent_run};
+use super::scan::dispatch::{Stop, Stopping};
 use super::scan::{ScanError, ScanRequest, scan};
 use super::schedule::{Missed, Schedule};
 use crate::base::progress::Progress;
@@ -57,7 +58,21 @@ struct Entry {
     schedule: Schedule,
     subject: String,
     handled: Timestamp,
+    /// A due time that fell into a blackout and is to be made up for.
+    owed: Option<Timestamp>,
 }
+
+/// What the record says of a due time already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Nothing: it is due now.
+    Due,
+    /// That it was not run, which it is made up for.
+    Recorded,
+}
+
+/// Events by which the ledger remembers that a run is owed.
+const BLACKOUT_OVER: &str = "blackout-over";
 
 /// Why serving ended.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +115,8 @@ pub async fn serve(
             let subject = format!("{}/{}", plan.name, scan.name);
             let dues = handled_dues(ledger, &subject)?;
             let handled = latest_believed(&dues, started).unwrap_or(started);
-            let mut entry = Entry { scan: scan.clone(), schedule: schedule.clone(), subject, handled };
+            let owed = if schedule.missed() == Missed::Run { owed(&ledger.reader().events()?, &subject) } else { None };
+            let mut entry = Entry { scan: scan.clone(), schedule: schedule.clone(), subject, handled, owed };
             if let Some(astray) = dues.into_iter().max().filter(|due| is_astray(*due, started)) {
                 entry.set_right(astray, handled, ledger, progress)?;
             }
@@ -122,7 +138,7 @@ pub async fn serve(
             entry.missed(last, passed.count, ledger, progress)?;
             entry.handled = last;
             if entry.schedule.missed() == Missed::Run {
-                entry.run(last, plan, access, ledger, stop.clone(), progress).await?;
+                entry.run((last, Standing::Recorded), plan, access, ledger, stop.clone(), progress).await?;
             }
         }
     }
@@ -138,13 +154,20 @@ pub async fn serve(
             if is_astray(entry.handled, now) {
                 entry.set_right(entry.handled, now, ledger, progress)?;
             }
+            if let Some(due) = entry.owed
+                && plan.policy.blackout_until(now).is_none()
+            {
+                entry.run((due, Standing::Recorded), plan, access, ledger, stop.clone(), progress).await?;
+                ran = true;
+                continue;
+            }
             match turn(&entry.schedule, entry.handled, free_since, now) {
                 Turn::Wait => {}
                 Turn::Missed { last, count } => {
                     entry.missed(last, count, ledger, progress)?;
                     entry.handled = last;
                     if entry.schedule.missed() == Missed::Run {
-                        entry.run(last, plan, access, ledger, stop.clone(), progress).await?;
+                        entry.run((last, Standing::Recorded), plan, access, ledger, stop.clone(), progress).await?;
                         ran = true;
                     }
                 }
@@ -153,7 +176,7 @@ pub async fn serve(
                         entry.overlapped(due, passed_over, ledger)?;
                     }
                     entry.handled = due;
-                    entry.run(due, plan, access, ledger, stop.clone(), progress).await?;
+                    entry.run((due, Standing::Due), plan, access, ledger, stop.clone(), progress).await?;
                     let passed = entry.schedule.passed(due, Timestamp::now(), COUNT_LIMIT);
                     if let Some(last) = passed.last {
                         entry.overlapped(last, passed.count, ledger)?;
@@ -186,17 +209,32 @@ pub async fn serve(
 }
 
 impl Entry {
+    /// Runs what was due; in a blackout it is recorded, and owed where the schedule makes up for what was missed.
     async fn run(
-        &self,
-        due: Timestamp,
+        &mut self,
+        (due, standing): (Timestamp, Standing),
         plan: &Plan,
         access: &Access,
         ledger: &mut Ledger,
         stop: Stop,
         progress: &Progress,
     ) -> Result<(), ServeError> {
-        progress.say(format!("{}: due at {due}, starting", self.subject));
         let trigger = Trigger::Schedule { plan: self.subject.clone(), due };
+        if let Some(until) = plan.policy.blackout_until(Timestamp::now()) {
+            let detail = format!("it was due at {due}, and nothing is started in a blackout, until {until} at least");
+            progress.say(format!("{}: {detail}", self.subject));
+            self.owed = (self.schedule.missed() == Missed::Run).then_some(due);
+            let (reason, what) = (Reason::Blackout, Reason::Blackout.code());
+            return match standing {
+                Standing::Due => self.absent(trigger, due, reason, what, &detail, ledger),
+                Standing::Recorded => Ok(ledger.event(&self.event(due, what, detail))?),
+            };
+        }
+        if let Some(owed) = self.owed.take() {
+            let detail = format!("what was due at {owed} in a blackout is made up for");
+            ledger.event(&self.event(owed, BLACKOUT_OVER, detail))?;
+        }
+        progress.say(format!("{}: due at {due}, starting", self.subject));
         let request = ScanRequest {
             trigger: trigger.clone(),
             selection: self.scan.selection.clone(),
@@ -313,6 +351,13 @@ fn handled_dues(ledger: &Ledger, subject: &str) -> Result<Vec<Timestamp>, Ledger
     Ok(by_runs.chain(by_events).collect())
 }
 
+/// The due time of this scan that fell into a blackout and was not made up for, if there is one.
+fn owed(events: &[Event], subject: &str) -> Option<Timestamp> {
+    let about =
+        |e: &&Event| e.subject == subject && [Reason::Blackout.code(), BLACKOUT_OVER].contains(&e.what.as_str());
+    events.iter().filter(about).max_by_key(|e| e.at).filter(|e| e.what == Reason::Blackout.code())?.due
+}
+
 /// The latest of these that a clock which was right can have seen.
 fn latest_believed(dues: &[Timestamp], now: Timestamp) -> Option<Timestamp> {
     dues.iter().copied().filter(|due| !is_astray(*due, now)).max()
@@ -367,21 +412,61 @@ mod tests {
         assert_eq!(latest_believed(&[far], now), None);
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_schedule_with_a_due_time_from_a_wrong_clock_goes_on_and_says_so() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("plan.yaml");
-        let text = "apiVersion: gapscan/v1\nkind: Plan\nname: p\nscans:\n- {name: s, targets: [host], \
-                    schedule: {cron: '* * * * * *', timeZone: UTC}}\n";
-        std::fs::write(&path, text).expect("the plan is written");
+    const HEAD: &str = "apiVersion: gapscan/v1\nkind: Plan\nname: p\n";
+
+    fn served(folder: &std::path::Path, text: &str) -> (Plan, Access, Ledger) {
+        let path = folder.join("plan.yaml");
+        std::fs::write(&path, format!("{HEAD}{text}")).expect("the plan is written");
         let plan = Plan::load(&path, &crate::base::limits::Limits::default()).expect("a plan");
         let access = Access {
-            ledger: folder.path().join("ledger.sqlite"),
+            ledger: folder.join("ledger.sqlite"),
             cluster: plan.cluster.clone(),
             bundle: None,
             registries: plan.registries.clone(),
         };
-        let mut ledger = Ledger::open(&access.ledger, Timestamp::now()).expect("a ledger");
+        let ledger = Ledger::open(&access.ledger, Timestamp::now()).expect("a ledger");
+        (plan, access, ledger)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_due_in_a_blackout_is_recorded_and_made_up_for_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // One that begins each second, so that it is always there.
+        let text = "policy: {blackout: [{cron: '* * * * * *', timeZone: UTC, duration: 1h}]}\nscans:\n- {name: s, \
+                    targets: [host], schedule: {cron: '0 0 1 1 *', timeZone: UTC, missed: run}}\n";
+        let (mut plan, access, mut ledger) = served(folder.path(), text);
+        let (_tell, stop) = tokio::sync::watch::channel(Stopping::No);
+        let entry = |ledger: &Ledger| Entry {
+            scan: plan.scans[0].clone(),
+            schedule: plan.scans[0].schedule.clone().expect("it has one"),
+            subject: "p/s".to_owned(),
+            handled: time("00:00:00"),
+            owed: owed(&ledger.reader().events().expect("events"), "p/s"),
+        };
+        let (mut first, progress) = (entry(&ledger), Progress::quiet());
+        let due = (time("01:00:00"), Standing::Due);
+        first.run(due, &plan, &access, &mut ledger, stop.clone(), &progress).await.expect("it is recorded");
+        assert!(ledger.reader().runs(10).expect("runs").is_empty(), "nothing was started, and nothing was known of it");
+        // Whoever comes next knows of it from the ledger.
+        let mut next = entry(&ledger);
+        assert_eq!((first.owed, next.owed), (Some(due.0), Some(due.0)));
+        plan.policy.blackout.clear();
+        let made_up = (due.0, Standing::Recorded);
+        next.run(made_up, &plan, &access, &mut ledger, stop, &progress).await.expect("it runs");
+        assert_eq!(next.owed, None);
+        let events = ledger.reader().events().expect("events");
+        assert_eq!(owed(&events, "p/s"), None);
+        assert!(events.iter().any(|e| e.what == "blackout" && e.due == Some(due.0)), "{events:?}");
+        let runs = ledger.reader().runs(10).expect("runs");
+        assert_eq!(runs.len(), 1);
+        assert!(matches!(&runs[0].start.trigger, Trigger::Schedule { due: of, .. } if *of == due.0));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_schedule_with_a_due_time_from_a_wrong_clock_goes_on_and_says_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = "scans:\n- {name: s, targets: [host], schedule: {cron: '* * * * * *', timeZone: UTC}}\n";
+        let (plan, access, mut ledger) = served(folder.path(), text);
         let far: Timestamp = "2199-01-01T00:00:00Z".parse().expect("a timestamp");
         let event = Event {
             at: Timestamp::now(),

@@ -79,31 +79,38 @@ fn a_frozen_api_server_does_not_end_the_batch() {
     lab.inside(&["ledger", "verify", "--ledger", &enclave.file("frozen.sqlite")]).exits(0);
 }
 
-#[test]
-fn a_scanner_that_says_nothing_and_exits_with_0_is_not_evaluated() {
-    let Some(lab) = lab() else { return };
-    let enclave = enclave(lab);
+/// OpenSCAP's definition with another command, and with other values for keys at its end.
+fn broken_scanner(command: &str, values: &[(&str, &str)]) -> String {
     let scanner = fs::read_to_string(sources().join("bundle/scanners/openscap.yaml")).expect("the definition is there");
-    let mut silent = String::new();
+    let mut broken = String::new();
     let mut in_command = false;
     for line in scanner.lines() {
-        let indent = line.len() - line.trim_start().len();
-        if line.trim_start().starts_with("command:") {
-            silent += &format!("{}command: [/usr/bin/true]\n", " ".repeat(indent));
-            in_command = !line.contains('[') || !line.contains(']');
+        let (indent, text) = (line.len() - line.trim_start().len(), line.trim_start());
+        if text.starts_with("command:") {
+            broken += &format!("{}command: {command}\n", " ".repeat(indent));
+            in_command = true;
             continue;
         }
-        if in_command
-            && (line.trim_start().starts_with("- ") || line.trim_start().starts_with(']') || line.trim().ends_with(','))
-        {
+        if in_command && text.starts_with("- ") {
             continue;
         }
         in_command = false;
-        silent += line;
-        silent.push('\n');
+        match values.iter().find(|(key, _)| line.starts_with(&format!("{key}:"))) {
+            Some((key, value)) => broken += &format!("{key}: {value}\n"),
+            None => broken += &format!("{line}\n"),
+        }
     }
-    let path = enclave.path.join("silent.yaml");
-    fs::write(&path, silent).expect("the scanner is written");
+    broken
+}
+
+/// What a scan of an image by this scanner and by the builtin engine comes to: the former is not evaluated for this reason,
+/// the latter goes on.
+#[track_caller]
+fn assert_broken(name: &str, scanner: &str, reason: &str) {
+    let Some(lab) = lab() else { return };
+    let enclave = enclave(lab);
+    let path = enclave.path.join(format!("{name}-scanner.yaml"));
+    fs::write(&path, scanner).expect("the scanner is written");
     let upstream = lab.var("UPSTREAM");
     let definition = format!(
         "registries: {{'{upstream}': {{caFile: {ca}}}}}\nimages:\n- {{name: openscap, from: '{upstream}/lab/openscap:1'}}\n\
@@ -112,32 +119,46 @@ fn a_scanner_that_says_nothing_and_exits_with_0_is_not_evaluated() {
         path = path.display(),
         mirror = sources().join("profiles-mirror").display(),
     );
+    let (document, tar, ledger) = (format!("{name}.yaml"), format!("{name}.tar"), format!("{name}.sqlite"));
     fs::write(
-        enclave.path.join("silent-bundle.yaml"),
-        format!("apiVersion: gapscan/v1\nkind: Bundle\nname: silent\nversion: 1\nvalidFor: 30d\n{definition}"),
+        enclave.path.join(&document),
+        format!("apiVersion: gapscan/v1\nkind: Bundle\nname: {name}\nversion: 1\nvalidFor: 30d\n{definition}"),
     )
     .expect("the definition is written");
-    enclave.build(lab, "silent-bundle.yaml", "silent.tar");
-    enclave.load_from_pipe(lab, "silent.tar").exits(0);
+    enclave.build(lab, &document, &tar);
+    enclave.load_from_pipe(lab, &tar).exits(0);
 
     let image = format!("image/{}/lab/web:1", lab.var("REGISTRY"));
-    let mut arguments =
-        enclave.scan_arguments(lab, "silent.sqlite", &[&image, "--engine", "openscap", "--engine", "builtin"]);
-    let name = arguments.iter().position(|a| a == "--bundle").expect("it names a bundle") + 1;
-    arguments[name] = "silent".to_owned();
+    let mut arguments = enclave.scan_arguments(lab, &ledger, &[&image, "--engine", "openscap", "--engine", "builtin"]);
+    let bundle = arguments.iter().position(|a| a == "--bundle").expect("it names a bundle") + 1;
+    arguments[bundle] = name.to_owned();
     lab.inside(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).exits(3);
 
-    let lines = enclave.lines(lab, "silent.sqlite");
-    let silent: Vec<_> = lines.iter().filter(|l| l["type"] == "finding" && l["engine"] == "openscap").collect();
-    assert!(!silent.is_empty(), "what was expected of the scanner is in the record");
-    for line in silent {
-        assert_eq!(
-            (line["outcome"].as_str(), line["reason"].as_str()),
-            (Some("not-evaluated"), Some("no-output")),
-            "{line}"
-        );
+    let lines = enclave.lines(lab, &ledger);
+    let broken: Vec<_> = lines.iter().filter(|l| l["type"] == "finding" && l["engine"] == "openscap").collect();
+    assert!(!broken.is_empty(), "what was expected of the scanner is in the record");
+    for line in broken {
+        let outcome = (line["outcome"].as_str(), line["reason"].as_str());
+        assert_eq!(outcome, (Some("not-evaluated"), Some(reason)), "{line}");
     }
     assert!(lines.iter().any(|l| l["engine"] == "builtin" && l["outcome"] == "passed"), "the rest was finished");
+}
+
+#[test]
+fn a_scanner_that_says_nothing_and_exits_with_0_is_not_evaluated() {
+    assert_broken("silent", &broken_scanner("[/usr/bin/true]", &[]), "no-output");
+}
+
+#[test]
+fn a_scanner_that_hangs_is_ended_at_its_deadline() {
+    assert_broken("hung", &broken_scanner("[/usr/bin/sleep, infinity]", &[("deadline", "10s")]), "timeout");
+}
+
+#[test]
+fn a_scanner_that_takes_too_much_memory_is_killed_and_said_to_be() {
+    // `tail` keeps a line until it ends, and this one never does.
+    let hungry = broken_scanner("[/usr/bin/tail, /dev/zero]", &[("memory", "64Mi")]);
+    assert_broken("hungry", &hungry, "scanner-out-of-memory");
 }
 
 #[test]

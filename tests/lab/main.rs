@@ -12,3 +12,4 @@ mod lab;
 mod node;
 mod pull;
 mod silence;
+mod stops;

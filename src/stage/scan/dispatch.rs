@@ -1,23 +1,39 @@
-//! The dispatcher owns the run: it records what is expected before anything starts, hands out the work, and records each
-//! result as it comes. Whatever happens to a piece of work, each of its tasks ends with exactly one record.
+//! The dispatcher owns the run: it records what is expected before anything starts, hands out the work as the budget and the
+//! breakers allow, and records each result as it comes. Whatever happens to a piece of work, each of its tasks ends with
+//! exactly one record.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::task::{Id, JoinSet, block_in_place};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet, block_in_place};
+use tokio::time::Instant;
 
-use super::unit::{Context, NotDone, Unit};
+use super::account::Unaccounted;
+use super::breaker::{Answer, Breakers, Change, Elapsed, Permit, Sign, signs};
+use super::budget::{Budget, Place, Queue, Slot};
+use super::unit::{Context, Done, NotDone, Repeat, Unit};
 use crate::base::progress::Progress;
+use crate::cluster::client::Cluster;
 use crate::ledger::{Ledger, LedgerError};
 use crate::model::coverage::Coverage;
 use crate::model::outcome::Status;
 use crate::model::profile::Profile;
-use crate::model::provenance::{Approach, Engine, Provenance};
+use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
-use crate::model::record::{CheckedTask, ExpectedTask, RunEnd, RunId, RunStart, TaskRecord, Trigger};
-use crate::model::target::Target;
+use crate::model::record::{CheckedTask, Event, RunEnd, RunId, RunStart, TaskRecord};
+use crate::stage::plan::Policy;
+
+/// How long the API server is asked whether it is there again. It costs one small answer.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// Before a piece of work is tried again it waits so long, and by chance up to twice: what failed together is not to come
+/// back together.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Whether a run should go on. Cheap to clone; the sender is held by whoever listens for signals.
 pub type Stop = watch::Receiver<Stopping>;
@@ -63,7 +79,7 @@ pub(crate) fn begin(start: &RunStart, units: &[Unit], ledger: &mut Ledger) -> Re
 /// Nothing of the run goes on when this returns.
 ///
 /// # Cancel safety
-/// Dropped half-way, the run stays unfinished in the ledger, and [`close_interrupted`] accounts for it later.
+/// Dropped half-way, the run stays unfinished in the ledger, and [`super::account::close_interrupted`] accounts for it later.
 pub(crate) async fn dispatch(
     run: RunId,
     units: Vec<Unit>,
@@ -72,95 +88,275 @@ pub(crate) async fn dispatch(
     stop: Stop,
     progress: &Progress,
 ) -> Result<RunSummary, LedgerError> {
-    let (parallel, total) = (context.policy.parallel, units.iter().map(|u| u.tasks.len()).sum());
-    let work = units.into_iter().map(|unit| {
-        let (tasks, context) = (unit.unaccounted(), Arc::clone(&context));
-        (tasks, async move { unit.perform(&context, run).await })
-    });
-    Dispatcher::new(run, total, ledger, progress).finish(work, parallel, stop).await
+    let policy = &context.policy;
+    let cluster = context.session.as_ref().and_then(|session| session.as_ref().ok()).map(|s| s.cluster.clone());
+    let mut dispatcher = Dispatcher::new(run, policy, cluster.map(api_server), ledger, progress);
+    for unit in units {
+        let (place, tasks) = (unit.place(&context), unit.unaccounted());
+        let (unit, context) = (Arc::new(unit), Arc::clone(&context));
+        let work = move || -> Attempt {
+            let (unit, context) = (Arc::clone(&unit), Arc::clone(&context));
+            Box::pin(async move { unit.perform(&context, run).await })
+        };
+        dispatcher.add(place, tasks, Box::new(work));
+    }
+    dispatcher.finish(stop).await
+}
+
+/// Asks the API server for something that it must read from its store.
+fn api_server(cluster: Cluster) -> Probe {
+    Box::new(move || {
+        let cluster = cluster.impatient(PROBE);
+        Box::pin(async move {
+            match cluster.identity().await {
+                Err(error) if error.is_silence() => Sign::Fails(Reason::ApiUnreachable),
+                // Whatever it says, it says something.
+                Ok(_) | Err(_) => Sign::Works,
+            }
+        })
+    })
+}
+
+/// One attempt at a piece of work.
+type Attempt = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// Finds out whether the API server is there.
+type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Sign> + Send>> + Send>;
+
+/// What is to be done, and what must be recorded of it.
+struct Piece {
+    tasks: Vec<Unaccounted>,
+    work: Box<dyn Fn() -> Attempt + Send>,
+    /// What the first attempt came to, where there may be a second.
+    earlier: Option<(Vec<CheckedTask>, NotDone)>,
+}
+
+/// What ended.
+enum Ended {
+    Piece(Done),
+    Probe(Sign),
 }
 
 /// Keeps account of one run.
 struct Dispatcher<'a> {
     ledger: &'a mut Ledger,
     progress: &'a Progress,
+    policy: &'a Policy,
     summary: RunSummary,
     total: usize,
+    began: Instant,
+    /// What is tried again waits so long at least.
+    again: Duration,
+    queue: Queue<Piece>,
+    breakers: Breakers,
+    probe: Option<Probe>,
+    probing: Option<AbortHandle>,
+    going: HashMap<Id, (Slot, Permit, Piece)>,
 }
 
 impl<'a> Dispatcher<'a> {
-    fn new(run: RunId, total: usize, ledger: &'a mut Ledger, progress: &'a Progress) -> Self {
+    fn new(
+        run: RunId,
+        policy: &'a Policy,
+        probe: Option<Probe>,
+        ledger: &'a mut Ledger,
+        progress: &'a Progress,
+    ) -> Self {
         let summary = RunSummary { run, end: RunEnd::Completed, coverage: Coverage::default(), tasks: Vec::new() };
-        Self { ledger, progress, summary, total }
+        let in_all = NonZeroUsize::new(policy.parallel).unwrap_or(NonZeroUsize::MIN);
+        let budget = Budget { in_all, per_node: policy.per_node, per_workload: policy.per_workload };
+        Self {
+            ledger,
+            progress,
+            policy,
+            summary,
+            total: 0,
+            began: Instant::now(),
+            again: AGAIN,
+            queue: Queue::new(budget),
+            breakers: Breakers::new(policy.breakers),
+            probe,
+            probing: None,
+            going: HashMap::new(),
+        }
     }
 
-    async fn finish<F>(
-        mut self,
-        work: impl Iterator<Item = (Vec<Unaccounted>, F)>,
-        parallel: usize,
-        stop: Stop,
-    ) -> Result<RunSummary, LedgerError>
-    where
-        F: Future<Output = Vec<CheckedTask>> + Send + 'static,
-    {
+    fn add(&mut self, place: Place, tasks: Vec<Unaccounted>, work: Box<dyn Fn() -> Attempt + Send>) {
+        self.total += tasks.len();
+        self.queue.push(place, Piece { tasks, work, earlier: None }, Duration::ZERO);
+    }
+
+    async fn finish(mut self, stop: Stop) -> Result<RunSummary, LedgerError> {
         let mut running = JoinSet::new();
-        let outcome = self.work_off(work, parallel, stop, &mut running).await;
+        let outcome = self.work_off(stop, &mut running).await;
         // After an error some still run. They are over, and have let go of all that the run shares, before it is cleaned up.
         running.shutdown().await;
         outcome.map(|()| self.summary)
     }
 
-    async fn work_off<F>(
-        &mut self,
-        mut waiting: impl Iterator<Item = (Vec<Unaccounted>, F)>,
-        parallel: usize,
-        mut stop: Stop,
-        running: &mut JoinSet<Vec<CheckedTask>>,
-    ) -> Result<(), LedgerError>
-    where
-        F: Future<Output = Vec<CheckedTask>> + Send + 'static,
-    {
-        let mut owned: HashMap<Id, Vec<Unaccounted>> = HashMap::new();
+    async fn work_off(&mut self, stop: Stop, running: &mut JoinSet<Ended>) -> Result<(), LedgerError> {
+        let (mut draining, mut aborting) = (stop.clone(), stop.clone());
         loop {
-            while running.len() < parallel && *stop.borrow() == Stopping::No {
-                let Some((tasks, work)) = waiting.next() else { break };
-                owned.insert(running.spawn(work).id(), tasks);
+            let urgency = *stop.borrow();
+            let mut wake = None;
+            match urgency {
+                Stopping::No => {
+                    // One moment for all three: what is found to wait is woken.
+                    let now = self.began.elapsed();
+                    self.give_up(now)?;
+                    self.start(now, running);
+                    wake = self.breakers.next_change(now).into_iter().chain(self.queue.next_due(now)).min();
+                }
+                Stopping::Drain | Stopping::Abort => {
+                    if let Some(probe) = &self.probing {
+                        probe.abort();
+                    }
+                }
+            }
+            if running.is_empty() && (wake.is_none() || self.queue.is_empty()) {
+                break;
             }
             let ended = tokio::select! {
-                ended = running.join_next_with_id() => ended,
-                () = until(&mut stop, Stopping::Abort) => {
+                ended = running.join_next_with_id(), if !running.is_empty() => ended,
+                () = tokio::time::sleep_until(self.began + wake.unwrap_or_default()), if wake.is_some() => continue,
+                () = until(&mut draining, Stopping::Drain), if urgency == Stopping::No => continue,
+                () = until(&mut aborting, Stopping::Abort) => {
                     running.abort_all();
                     running.join_next_with_id().await
                 }
             };
-            let Some(ended) = ended else { break };
-            let (id, results, reason, detail) = match ended {
-                Ok((id, results)) => (id, results, Reason::InternalError, "the task ended without a result".to_owned()),
-                Err(error) if error.is_cancelled() => {
-                    (error.id(), Vec::new(), Reason::RunnerInterrupted, "the run was told to stop at once".to_owned())
-                }
-                Err(error) => (error.id(), Vec::new(), Reason::InternalError, format!("the task panicked: {error}")),
-            };
-            let mut missing = owned.remove(&id).unwrap_or_default();
-            for task in &results {
-                missing.retain(|expected| !expected.is_answered_by(task.record()));
-                self.keep(task)?;
-            }
-            for task in missing {
-                self.keep(&task.not_done(self.summary.run, reason, &detail))?;
+            if let Some(ended) = ended {
+                self.ended(ended, urgency)?;
             }
         }
-        for (tasks, _) in waiting {
-            self.summary.end = RunEnd::Drained;
-            for task in tasks {
-                let detail = "the run was told to stop before this was started";
-                self.keep(&task.not_done(self.summary.run, Reason::RunnerInterrupted, detail))?;
-            }
+        let stopped = *stop.borrow() != Stopping::No;
+        for (piece, ()) in self.queue.give_up(|_| Some(())) {
+            let (reason, detail) = match stopped {
+                true => (Reason::RunnerInterrupted, "the run was told to stop before this was started"),
+                false => (Reason::InternalError, "nothing was left that it could wait for"),
+            };
+            self.summary.end = if stopped { RunEnd::Drained } else { self.summary.end };
+            self.not_started(piece, reason, detail)?;
         }
         if *stop.borrow() == Stopping::Abort {
             self.summary.end = RunEnd::Drained;
         }
         block_in_place(|| self.ledger.end_run(self.summary.run, self.summary.end, Timestamp::now()))
+    }
+
+    /// Records what can't be started any more.
+    fn give_up(&mut self, now: Elapsed) -> Result<(), LedgerError> {
+        if let Some(why) = in_blackout(self.policy) {
+            for (piece, ()) in self.queue.give_up(|_| Some(())) {
+                self.not_started(piece, why.reason, &why.detail)?;
+            }
+        }
+        let breakers = &self.breakers;
+        if breakers.is_any_open() {
+            for (piece, why) in self.queue.give_up(|place| breakers.refusal(place, now)) {
+                self.not_started(piece, Reason::BreakerOpen, &why)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts all that may start now.
+    fn start(&mut self, now: Elapsed, running: &mut JoinSet<Ended>) {
+        if !self.queue.is_empty()
+            && let Some(probe) = &self.probe
+            && self.breakers.begin_cluster_probe(now)
+        {
+            let asking = probe();
+            self.probing = Some(running.spawn(async move { Ended::Probe(asking.await) }));
+        }
+        loop {
+            let breakers = &self.breakers;
+            let may = |place: &Place| matches!(breakers.ask(place, now), Answer::Pass | Answer::Probe);
+            let Some((slot, piece)) = self.queue.next(now, may) else { break };
+            let permit = self.breakers.begin(slot.place(), now);
+            let work = (piece.work)();
+            let id = running.spawn(async move { Ended::Piece(work.await) }).id();
+            self.going.insert(id, (slot, permit, piece));
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Ended), JoinError>, urgency: Stopping) -> Result<(), LedgerError> {
+        let now = self.began.elapsed();
+        let (id, done, reason, detail) = match ended {
+            Ok((_, Ended::Probe(sign))) => return self.probed(sign, now),
+            Ok((id, Ended::Piece(done))) => {
+                (id, Some(done), Reason::InternalError, "the task ended without a result".to_owned())
+            }
+            Err(error) if error.is_cancelled() => {
+                (error.id(), None, Reason::RunnerInterrupted, "the run was told to stop at once".to_owned())
+            }
+            Err(error) => (error.id(), None, Reason::InternalError, format!("the task panicked: {error}")),
+        };
+        // The probe has no entry: it was ended with the run, or it panicked.
+        let Some((slot, permit, mut piece)) = self.going.remove(&id) else { return self.probed(Sign::Nothing, now) };
+        let place = self.queue.ended(slot);
+        let outcome = done.as_ref().map_or(Err(reason), |d| d.outcome.as_ref().map(|_| ()).map_err(|why| why.reason));
+        let approach = done.as_ref().map_or(Approach::None, |d| d.approach);
+        for change in self.breakers.ended(permit, signs(approach, outcome), now) {
+            self.tell(&change)?;
+        }
+        let (results, repeat) = match done {
+            Some(Done { results, outcome: Err(why), repeat, .. }) => (results, (repeat == Repeat::Safe).then_some(why)),
+            Some(Done { results, .. }) => (results, None),
+            None => (Vec::new(), None),
+        };
+        match (repeat, piece.earlier.take()) {
+            (Some(why), None) if urgency == Stopping::No => {
+                piece.earlier = Some((results, why));
+                self.queue.push(place, piece, now + jittered(self.again, chance()));
+                Ok(())
+            }
+            (_, Some((_, before))) => {
+                let note =
+                    format!("this is the second attempt; the first ended by {}: {}", before.reason, before.detail);
+                let results = results.into_iter().map(|task| task.with_note(&note)).collect();
+                self.settle(piece.tasks, results, reason, &detail)
+            }
+            (_, None) => self.settle(piece.tasks, results, reason, &detail),
+        }
+    }
+
+    fn probed(&mut self, sign: Sign, now: Elapsed) -> Result<(), LedgerError> {
+        self.probing = None;
+        match self.breakers.cluster_probed(sign, now) {
+            Some(change) => self.tell(&change),
+            None => Ok(()),
+        }
+    }
+
+    /// Records a piece of work that is not begun, or not begun again.
+    fn not_started(&mut self, piece: Piece, reason: Reason, detail: &str) -> Result<(), LedgerError> {
+        let (results, detail) = match piece.earlier {
+            Some((results, _)) => {
+                let note = format!("it was not tried again: {reason}: {detail}");
+                (results.into_iter().map(|task| task.with_note(&note)).collect(), note)
+            }
+            None => (Vec::new(), detail.to_owned()),
+        };
+        self.settle(piece.tasks, results, reason, &detail)
+    }
+
+    /// Records the results of a piece of work, and of each task that has none, why.
+    fn settle(
+        &mut self,
+        mut missing: Vec<Unaccounted>,
+        results: Vec<CheckedTask>,
+        reason: Reason,
+        detail: &str,
+    ) -> Result<(), LedgerError> {
+        for task in &results {
+            missing.retain(|expected| !expected.is_answered_by(task.record()));
+            self.keep(task)?;
+        }
+        for task in missing {
+            self.keep(&task.not_done(self.summary.run, reason, detail))?;
+        }
+        Ok(())
     }
 
     fn keep(&mut self, task: &CheckedTask) -> Result<(), LedgerError> {
@@ -170,6 +366,18 @@ impl<'a> Dispatcher<'a> {
         self.summary.tasks.push(record.clone());
         self.progress.say(format!("[{}/{}] {}", self.summary.tasks.len(), self.total, line(record)));
         Ok(())
+    }
+
+    fn tell(&mut self, change: &Change) -> Result<(), LedgerError> {
+        self.progress.say(change.to_string());
+        let event = Event {
+            at: Timestamp::now(),
+            what: change.word().to_owned(),
+            subject: self.summary.run.to_string(),
+            due: None,
+            detail: change.to_string(),
+        };
+        block_in_place(|| self.ledger.event(&event))
     }
 }
 
@@ -194,6 +402,24 @@ pub(super) async fn unless_stopped<T>(
     }
 }
 
+/// Why nothing may be started now, if that is so.
+pub(super) fn in_blackout(policy: &Policy) -> Option<NotDone> {
+    let until = policy.blackout_until(Timestamp::now())?;
+    let detail = format!("nothing is started in a blackout, which lasts until {until} at least");
+    Some(NotDone::new(Reason::Blackout, detail))
+}
+
+/// Between `least` and twice of it.
+fn jittered(least: Duration, chance: u16) -> Duration {
+    least + least * u32::from(chance) / u32::from(u16::MAX)
+}
+
+fn chance() -> u16 {
+    let mut bytes = [0; 2];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random numbers");
+    u16::from_ne_bytes(bytes)
+}
+
 /// One line on a result: what counts first.
 fn line(record: &TaskRecord) -> String {
     let counts: Vec<String> = Status::ALL
@@ -207,114 +433,6 @@ fn line(record: &TaskRecord) -> String {
 fn distinct_profiles(units: &[Unit]) -> Vec<Profile> {
     let mut seen = std::collections::HashSet::new();
     units.iter().flat_map(|u| &u.tasks).filter(|t| seen.insert(t.profile.digest())).map(|t| t.profile.clone()).collect()
-}
-
-/// A task that has no result yet, with what is needed to say so.
-#[derive(Clone, Debug)]
-pub(crate) struct Unaccounted {
-    pub(crate) target: Target,
-    pub(crate) engine: String,
-    pub(crate) profile: Profile,
-}
-
-impl Unaccounted {
-    pub(crate) fn expected(&self) -> ExpectedTask {
-        ExpectedTask { target: self.target.clone(), engine: self.engine.clone(), profile: self.profile.reference() }
-    }
-
-    /// Whether this is the result that was expected.
-    fn is_answered_by(&self, record: &TaskRecord) -> bool {
-        self.target.key() == record.target.key()
-            && self.engine == record.provenance.engine.name
-            && self.profile.digest() == record.profile.digest
-    }
-
-    /// The record that nothing of this was evaluated.
-    pub(crate) fn not_done(self, run: RunId, reason: Reason, detail: &str) -> CheckedTask {
-        let now = Timestamp::now();
-        let provenance = Provenance {
-            gapscan: env!("CARGO_PKG_VERSION").to_owned(),
-            engine: Engine { name: self.engine, version: String::new(), image: None },
-            bundle: None,
-            content: Vec::new(),
-            approach: Approach::None,
-            identity: None,
-            network: None,
-            cleanup: None,
-            started: now,
-            finished: now,
-        };
-        CheckedTask::not_evaluated(run, self.target, self.profile, provenance, reason, detail, Vec::new())
-    }
-}
-
-/// Accounts for runs that died: every task that they did not finish is recorded as not evaluated, and they are ended as
-/// interrupted. Returns them.
-///
-/// # Errors
-/// When the ledger can't be read or written.
-pub fn close_interrupted(ledger: &mut Ledger, now: Timestamp) -> Result<Vec<RunId>, LedgerError> {
-    let mut closed = Vec::new();
-    for (start, missing) in ledger.unfinished_runs()? {
-        for task in missing {
-            let Some(profile) = ledger.profile(&task.profile.digest)? else { continue };
-            let lost = Unaccounted { target: task.target, engine: task.engine, profile };
-            let record = lost.not_done(start.run, Reason::RunnerInterrupted, "the runner ended before this was done");
-            ledger.record(&record)?;
-        }
-        ledger.end_run(start.run, RunEnd::Interrupted, now)?;
-        closed.push(start.run);
-    }
-    Ok(closed)
-}
-
-/// So many of the newest runs are asked whether they are over; what older ones left is old enough to be removed as such.
-const RECENT: usize = 100;
-
-/// The newest runs of this ledger that are over, however they ended and whoever accounted for them: what they left in a
-/// cluster is nobody's any more.
-///
-/// # Errors
-/// When the ledger can't be read.
-pub(crate) fn runs_over(ledger: &Ledger) -> Result<BTreeSet<RunId>, LedgerError> {
-    let runs = ledger.reader().runs(RECENT)?;
-    Ok(runs.into_iter().filter(|run| run.end.is_some()).map(|run| run.start.run).collect())
-}
-
-/// Records that a scan did not take place at all: everything that its last run did is expected of it again, and not
-/// evaluated. Where it never ran, nothing is known to be expected, and only the event that the caller records tells of it.
-///
-/// # Errors
-/// When the ledger can't be read or written.
-pub fn record_absent_run(
-    ledger: &mut Ledger,
-    trigger: Trigger,
-    last: &RunStart,
-    reason: Reason,
-    detail: &str,
-    now: Timestamp,
-) -> Result<RunId, LedgerError> {
-    let mut lost = Vec::with_capacity(last.expected.len());
-    for task in &last.expected {
-        if let Some(profile) = ledger.profile(&task.profile.digest)? {
-            lost.push(Unaccounted { target: task.target.clone(), engine: task.engine.clone(), profile });
-        }
-    }
-    let start = RunStart {
-        run: RunId::new(),
-        trigger,
-        started: now,
-        requested: last.requested.clone(),
-        classification: last.classification.clone(),
-        expected: lost.iter().map(Unaccounted::expected).collect(),
-    };
-    let profiles: Vec<Profile> = lost.iter().map(|l| l.profile.clone()).collect();
-    ledger.begin_run(&start, &profiles)?;
-    for task in lost {
-        ledger.record(&task.not_done(start.run, reason, detail))?;
-    }
-    ledger.end_run(start.run, RunEnd::Completed, now)?;
-    Ok(start.run)
 }
 
 #[cfg(test)]

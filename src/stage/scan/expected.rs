@@ -124,7 +124,7 @@ pub(super) fn plan_units(
     policy: &Policy,
 ) -> Result<Vec<Unit>, ScanError> {
     let mut units = Vec::new();
-    for Selected { target, facts, node, missed } in selected {
+    for Selected { target, facts, node, workload, rank, missed } in selected {
         let kind = target.kind();
         let closed = || node.as_ref()?.obstacle(&policy.node.tolerate);
         let missed = missed.or_else(|| closed().map(|(reason, detail)| NotDone::new(reason, detail)));
@@ -139,7 +139,7 @@ pub(super) fn plan_units(
                 Some(why) => Work::Impossible(why.clone()),
                 None => builtin_work(kind, facts.as_ref(), content, policy),
             };
-            units.push(Unit { target: target.clone(), work, tasks: builtin });
+            units.push(Unit { target: target.clone(), workload: workload.clone(), rank, work, tasks: builtin });
         }
         let external = content
             .external
@@ -154,7 +154,7 @@ pub(super) fn plan_units(
                     Err(why) => Work::Impossible(why),
                 },
             };
-            units.push(Unit { target: target.clone(), work, tasks: vec![task] });
+            units.push(Unit { target: target.clone(), workload: workload.clone(), rank, work, tasks: vec![task] });
         }
     }
     if units.is_empty() {

@@ -268,7 +268,14 @@ async fn collect(
     let mut layers = Vec::with_capacity(contents.len());
     for (descriptor, content) in image.manifest.layers.iter().zip(contents) {
         let cell = context.layers.cell(descriptor.digest, content);
-        let facts = cell.get_or_init(|| read(image, descriptor, content, context)).await;
+        let once = || async {
+            match read(image, descriptor, content, context).await {
+                // The registry may answer the next one who asks.
+                Err(why) if why.reason == Reason::RegistryUnreachable => Err(why),
+                settled => Ok(settled),
+            }
+        };
+        let facts = cell.get_or_try_init(once).await?;
         layers.push(Arc::clone(facts.as_ref().map_err(Clone::clone)?));
     }
     let facts = merge(&layers, &bytes, limits).map_err(|e| NotDone::because(e.reason(), &e))?;

@@ -4,11 +4,16 @@
 //! * [`content`](self): which engines and profiles there are, from the binary and from a verified bundle.
 //! * `select`: which targets are meant, and which profiles fit them.
 //! * `expected`: what is expected of each target, and how it is to be reached.
-//! * `dispatch`: owns the run; one record for each expected task, whatever happens.
+//! * `dispatch`: owns the run; one record for each expected task, whatever happens. What may start next is in `budget`, what
+//!   is left alone for a while in `breaker`.
+//! * `account`: the records of what was not evaluated at all.
 //! * `unit`: one target by one engine; beside it one file for each way to reach a target.
 //! * `pull`: what the cluster's nodes pull the images with.
 //! * `session`: what a run sets up in the cluster, proves, and removes again.
 
+pub mod account;
+mod breaker;
+mod budget;
 mod container;
 pub(crate) mod content;
 pub mod dispatch;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::account::{close_interrupted, runs_over};
 use super::content::Content;
-use super::dispatch::{RunSummary, Stop, begin, close_interrupted, dispatch, runs_over, unless_stopped};
+use super::dispatch::{RunSummary, Stop, begin, dispatch, in_blackout, unless_stopped};
 use super::error::ScanError;
 use super::expected::{check_names, check_parts, intent, plan_units, wants_jobs};
 use super::image::LayerCache;
@@ -83,7 +84,10 @@ pub async fn scan(
 
     begin(&start, &units, ledger)?;
 
+    let blackout = in_blackout(&policy);
     let session = match (&cluster, intent(&units)) {
+        // Nothing of it will be started, and so nothing is set up for it.
+        (Some(_), Some(_)) if blackout.is_some() => blackout.map(Err),
         (Some(Ok(cluster)), Some(intent)) => {
             let over = tokio::task::block_in_place(|| runs_over(ledger))?;
             sweep_leftovers(cluster, &over, ledger, progress).await?;

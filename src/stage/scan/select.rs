@@ -1,5 +1,6 @@
 //! From what is asked for to the targets that are meant, each reachable or with the reason why not.
 
+use super::budget::Rank;
 use super::unit::NotDone;
 use crate::base::limits::Limits;
 use crate::cluster::access::auto::ContainerFacts;
@@ -18,17 +19,21 @@ pub(crate) struct Selected {
     pub(crate) facts: Option<ContainerFacts>,
     /// Of a node, what decides whether it can be reached.
     pub(crate) node: Option<NodeFacts>,
+    /// Of a container that runs, what controls its pod.
+    pub(crate) workload: Option<String>,
+    /// Whether it was named.
+    pub(crate) rank: Rank,
     /// Why it can't be reached, where that is known already.
     pub(crate) missed: Option<NotDone>,
 }
 
 impl Selected {
     fn found(target: Target) -> Self {
-        Self { target, facts: None, node: None, missed: None }
+        Self { target, facts: None, node: None, workload: None, rank: Rank::Selected, missed: None }
     }
 
     fn missed(target: Target, why: NotDone) -> Self {
-        Self { target, facts: None, node: None, missed: Some(why) }
+        Self { missed: Some(why), ..Self::found(target) }
     }
 }
 
@@ -69,7 +74,25 @@ pub(crate) async fn select(
     }
     let mut seen = std::collections::HashSet::new();
     selected.retain(|s| seen.insert(s.target.key()));
+    for one in &mut selected {
+        one.rank = rank(&one.target, selection);
+    }
     selected
+}
+
+/// Whether the target was named, or is one of many that a selector stands for.
+fn rank(target: &Target, selection: &Selection) -> Rank {
+    let is_it = |spec: &TargetSpec| match (spec, target) {
+        (TargetSpec::Host, Target::Host { .. }) | (TargetSpec::Cluster, Target::Cluster { .. }) => true,
+        (TargetSpec::Image(named), Target::Image { reference, .. }) => named == reference,
+        (TargetSpec::Node(named), Target::Node { name, .. }) => named == name,
+        (
+            TargetSpec::Pod { namespace, pod, container },
+            Target::Container { namespace: ns, pod: p, container: c, .. },
+        ) => namespace == ns && pod == p && container.as_ref().is_none_or(|named| named == c),
+        _ => false,
+    };
+    if selection.targets.iter().any(is_it) { Rank::Named } else { Rank::Selected }
 }
 
 /// Each part of what is asked for is looked up by itself: what one of them finds must not stand for another that finds
@@ -132,12 +155,13 @@ async fn in_cluster(
 }
 
 fn take(found: targets::Selection, selected: &mut Vec<Selected>) {
-    selected.extend(found.found.into_iter().map(|f| Selected {
-        target: f.target,
+    let one = |f: targets::Found| Selected {
         facts: f.facts,
         node: f.node,
-        missed: None,
-    }));
+        workload: f.workload,
+        ..Selected::found(f.target)
+    };
+    selected.extend(found.found.into_iter().map(one));
     selected
         .extend(found.missed.into_iter().map(|(t, reason, detail)| Selected::missed(t, NotDone::new(reason, detail))));
 }

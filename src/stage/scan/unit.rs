@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::account::Unaccounted;
+use super::budget::{Part, Place, Rank};
 use super::container::Ways;
 use super::content::External;
-use super::dispatch::Unaccounted;
 use super::image::LayerCache;
 use super::pull::Pulling;
 use super::run::Explanation;
@@ -74,8 +75,31 @@ impl NotDone {
 /// One target by one engine.
 pub(crate) struct Unit {
     pub(crate) target: Target,
+    /// Of a container, what controls its pod.
+    pub(crate) workload: Option<String>,
+    pub(crate) rank: Rank,
     pub(crate) work: Work,
     pub(crate) tasks: Vec<Task>,
+}
+
+/// What one attempt at a unit came to.
+pub(crate) struct Done {
+    /// One result for each of its tasks.
+    pub(crate) results: Vec<CheckedTask>,
+    /// The way that led to it.
+    pub(crate) approach: Approach,
+    /// Whether the target was judged at all.
+    pub(crate) outcome: Result<(), NotDone>,
+    pub(crate) repeat: Repeat,
+}
+
+/// Whether another attempt may do better and can't do harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Nothing was begun at the target, and what failed may pass.
+    Safe,
+    /// It is done, or it can't be known what a second attempt would meet.
+    Never,
 }
 
 /// One profile that the target is judged by.
@@ -211,22 +235,55 @@ impl Unit {
         }
     }
 
+    /// Where it belongs in the order of the run. Without a session it tries nothing in the cluster.
+    pub(crate) fn place(&self, context: &Context) -> Place {
+        let lane = match &self.target {
+            Target::Container { namespace, .. } => format!("ns/{namespace}"),
+            other => other.kind().word().to_owned(),
+        };
+        let open = matches!(context.session, Some(Ok(_)));
+        Place { rank: self.rank, lane, target: self.target.key(), cluster: self.part().filter(|_| open) }
+    }
+
+    /// What it needs of the cluster beside the API server, where it needs it.
+    fn part(&self) -> Option<Part> {
+        match &self.work {
+            Work::Container(ways) if ways.only_image() => None,
+            Work::Container(_) => {
+                let Target::Container { node, .. } = &self.target else { return Some(Part::default()) };
+                Some(Part { node: node.clone(), workload: self.workload.clone() })
+            }
+            Work::Node(_) => Some(Part { node: self.node(), workload: None }),
+            Work::External(_) => Some(Part { node: self.node(), workload: None }),
+            Work::Objects => Some(Part::default()),
+            Work::Host | Work::Image | Work::Impossible(_) => None,
+        }
+    }
+
+    /// The node that the target is, if it is one: a Job can run there only.
+    fn node(&self) -> Option<String> {
+        match &self.target {
+            Target::Node { name, .. } => Some(name.clone()),
+            _ => None,
+        }
+    }
+
     /// Reaches the target and judges it: exactly one result for each task.
     ///
     /// # Cancel safety
     /// Dropped half-way it may leave objects in the cluster; [`super::session::close`] removes all that has the run's label.
-    pub(crate) async fn perform(self, context: &Context, run: RunId) -> Vec<CheckedTask> {
+    pub(crate) async fn perform(&self, context: &Context, run: RunId) -> Done {
         let started = Timestamp::now();
-        let Self { target, work, tasks } = self;
-        let approach = work.approach(&target);
+        let Self { target, work, tasks, .. } = self;
+        let approach = work.approach(target);
         let working = async {
-            match &work {
-                Work::Host => host::reach(&target, &tasks, context).await,
-                Work::Image => image::reach(&target, &tasks, context).await,
-                Work::Container(ways) => container::reach(&target, ways, &tasks, context).await,
-                Work::Node(image) => node::reach(&target, image, &tasks, context).await,
-                Work::Objects => objects::reach(&target, &tasks, context).await,
-                Work::External(external) => external::reach(&target, &tasks, external, context).await,
+            match work {
+                Work::Host => host::reach(target, tasks, context).await,
+                Work::Image => image::reach(target, tasks, context).await,
+                Work::Container(ways) => container::reach(target, ways, tasks, context).await,
+                Work::Node(image) => node::reach(target, image, tasks, context).await,
+                Work::Objects => objects::reach(target, tasks, context).await,
+                Work::External(external) => external::reach(target, tasks, external, context).await,
                 Work::Impossible(why) => Reached::nothing(target.clone(), Approach::None, why.clone()),
             }
         };
@@ -235,10 +292,19 @@ impl Unit {
             Ok(reached) => reached,
             Err(_) => {
                 let why = NotDone::new(Reason::Timeout, format!("it was not done after {} s", deadline.as_secs()));
-                Reached::nothing(target, approach, why)
+                Reached::nothing(target.clone(), approach, why)
             }
         };
-        reached.into_tasks(run, tasks, started, context)
+        let could_try = match (self.part(), &context.session) {
+            (Some(_), session) => matches!(session, Some(Ok(_))),
+            (None, _) => !matches!(work, Work::Impossible(_)),
+        };
+        Done {
+            approach: reached.approach,
+            outcome: reached.verdict.as_ref().map(|_| ()).map_err(Clone::clone),
+            repeat: if could_try && reached.may_be_repeated() { Repeat::Safe } else { Repeat::Never },
+            results: reached.into_tasks(run, tasks, started, context),
+        }
     }
 }
 
@@ -267,7 +333,15 @@ impl Work {
 }
 
 impl Reached {
-    fn into_tasks(self, run: RunId, tasks: Vec<Task>, started: Timestamp, context: &Context) -> Vec<CheckedTask> {
+    /// Whether it failed before anything was begun at the target, for something that may pass by itself. A target that was
+    /// replaced is not the one that was asked for, and is never tried under its name.
+    fn may_be_repeated(&self) -> bool {
+        let untouched = self.identity.is_none() && self.cleanup.as_ref().is_none_or(|made| made.created.is_empty());
+        let passing = |why: &NotDone| matches!(why.reason, Reason::ApiUnreachable | Reason::RegistryUnreachable);
+        untouched && self.verdict.as_ref().is_err_and(passing)
+    }
+
+    fn into_tasks(self, run: RunId, tasks: &[Task], started: Timestamp, context: &Context) -> Vec<CheckedTask> {
         let Self { target, approach, identity, network, cleanup, evidence, notes, engine, content, verdict } = self;
         let provenance = |task: &Task| Provenance {
             gapscan: env!("CARGO_PKG_VERSION").to_owned(),
@@ -291,9 +365,9 @@ impl Reached {
         };
         let mut verdicts = verdicts.into_iter();
         tasks
-            .into_iter()
+            .iter()
             .map(|task| {
-                let provenance = provenance(&task);
+                let provenance = provenance(task);
                 let refuse = |why: &NotDone, provenance, evidence: &Vec<Evidence>| {
                     CheckedTask::not_evaluated(
                         run,

@@ -1,10 +1,17 @@
 //! Whatever becomes of a piece of work, each of its tasks ends with exactly one record.
 
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
+use crate::base::quantity::Span;
 use crate::ledger::LedgerReader;
+use crate::model::record::Trigger;
+use crate::model::target::Target;
+use crate::stage::plan::BreakerPolicy;
+use crate::stage::scan::account::{close_interrupted, runs_over};
+use crate::stage::scan::budget::{Part, Rank};
 use crate::stage::scan::content::Content;
 
 type Work = Pin<Box<dyn Future<Output = Vec<CheckedTask>> + Send>>;
@@ -58,20 +65,79 @@ fn done(task: &Unaccounted, run: RunId) -> Work {
     Box::pin(async move { vec![done] })
 }
 
+/// Work that is tried only once.
+fn once(work: Work) -> Box<dyn Fn() -> Attempt + Send> {
+    let work = Mutex::new(Some(work));
+    Box::new(move || {
+        let work = work.lock().expect("nobody panicked with it").take().expect("it is tried only once");
+        Box::pin(async move {
+            Done { results: work.await, approach: Approach::None, outcome: Ok(()), repeat: Repeat::Never }
+        })
+    })
+}
+
+/// Work in a cluster that fails so often for this reason, and then succeeds.
+fn failing(
+    task: &Unaccounted,
+    run: RunId,
+    times: usize,
+    (reason, repeat): (Reason, Repeat),
+) -> Box<dyn Fn() -> Attempt + Send> {
+    let (task, attempts) = (task.clone(), AtomicUsize::new(0));
+    Box::new(move || {
+        let fails = attempts.fetch_add(1, Ordering::SeqCst) < times;
+        // A record needs some reason; that of a success is told apart by it.
+        let said = if fails { reason } else { Reason::NoShell };
+        let results = vec![task.clone().not_done(run, said, "as it came")];
+        let outcome = if fails { Err(NotDone::new(reason, "as it came")) } else { Ok(()) };
+        Box::pin(async move { Done { results, approach: Approach::Exec, outcome, repeat } })
+    })
+}
+
+fn place(task: &Unaccounted) -> Place {
+    let target = task.target.key();
+    Place { rank: Rank::Selected, lane: "shop".to_owned(), target, cluster: Some(Part::default()) }
+}
+
+async fn run_all(
+    ledger: &mut Ledger,
+    run: RunId,
+    policy: &Policy,
+    probe: Option<Probe>,
+    work: Vec<(Unaccounted, Box<dyn Fn() -> Attempt + Send>)>,
+    stop: Stop,
+) -> Result<RunSummary, LedgerError> {
+    let progress = Progress::quiet();
+    let mut dispatcher = Dispatcher::new(run, policy, probe, ledger, &progress);
+    dispatcher.again = Duration::ZERO;
+    for (task, work) in work {
+        dispatcher.add(place(&task), vec![task], work);
+    }
+    dispatcher.finish(stop).await
+}
+
+fn one_at_a_time() -> Policy {
+    Policy { parallel: 1, ..Policy::default() }
+}
+
+/// A policy whose breakers are tried again at once, and for so long.
+fn patient(seconds: u64) -> Policy {
+    let breakers =
+        BreakerPolicy { pause: Span::seconds(0), patience: Span::seconds(seconds), ..BreakerPolicy::default() };
+    Policy { breakers, ..one_at_a_time() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn work_that_panics_or_gives_nothing_is_recorded_and_the_rest_is_finished() {
     let Bench { _folder, mut ledger, start, tasks } = bench(3);
-    let work: Vec<(Vec<Unaccounted>, Work)> = vec![
-        (vec![tasks[0].clone()], Box::pin(async { panic!("a bug") })),
-        (vec![tasks[1].clone()], Box::pin(async { Vec::new() })),
-        (vec![tasks[2].clone()], done(&tasks[2], start.run)),
+    let work: Vec<(Unaccounted, Work)> = vec![
+        (tasks[0].clone(), Box::pin(async { panic!("a bug") })),
+        (tasks[1].clone(), Box::pin(async { Vec::new() })),
+        (tasks[2].clone(), done(&tasks[2], start.run)),
     ];
     let (_tell, stop) = watch::channel(Stopping::No);
-    let progress = Progress::quiet();
-    let summary = Dispatcher::new(start.run, work.len(), &mut ledger, &progress)
-        .finish(work.into_iter(), 1, stop)
-        .await
-        .expect("it is recorded");
+    let work = work.into_iter().map(|(task, work)| (task, once(work))).collect();
+    let summary = run_all(&mut ledger, start.run, &one_at_a_time(), None, work, stop).await.expect("it is recorded");
     let key = |at: usize| tasks[at].target.key();
     assert_eq!(
         reasons(&summary),
@@ -87,22 +153,20 @@ async fn told_to_stop_at_once_what_runs_and_what_waits_is_recorded() {
     let (tell, stop) = watch::channel(Stopping::No);
     let tell = Arc::new(tell);
     let teller = Arc::clone(&tell);
-    let work: Vec<(Vec<Unaccounted>, Work)> = vec![
+    let work: Vec<(Unaccounted, Work)> = vec![
         (
-            vec![tasks[0].clone()],
+            tasks[0].clone(),
             Box::pin(async move {
                 teller.send(Stopping::Abort).expect("somebody listens");
                 std::future::pending().await
             }),
         ),
-        (vec![tasks[1].clone()], Box::pin(std::future::pending())),
-        (vec![tasks[2].clone()], done(&tasks[2], start.run)),
+        (tasks[1].clone(), Box::pin(std::future::pending())),
+        (tasks[2].clone(), done(&tasks[2], start.run)),
     ];
-    let progress = Progress::quiet();
-    let summary = Dispatcher::new(start.run, work.len(), &mut ledger, &progress)
-        .finish(work.into_iter(), 2, stop)
-        .await
-        .expect("it is recorded");
+    let work = work.into_iter().map(|(task, work)| (task, once(work))).collect();
+    let two = Policy { parallel: 2, ..Policy::default() };
+    let summary = run_all(&mut ledger, start.run, &two, None, work, stop).await.expect("it is recorded");
     assert_eq!(
         reasons(&summary).into_iter().map(|(_, reason)| reason).collect::<Vec<_>>(),
         [Reason::RunnerInterrupted; 3]
@@ -121,24 +185,113 @@ async fn when_the_ledger_refuses_nothing_goes_on_behind_it() {
     let Bench { _folder, mut ledger, start, tasks } = bench(2);
     let alive = Arc::new(AtomicBool::new(true));
     let guard = Alive(Arc::clone(&alive));
-    let work: Vec<(Vec<Unaccounted>, Work)> = vec![
+    let work: Vec<(Unaccounted, Work)> = vec![
         (
-            vec![tasks[0].clone()],
+            tasks[0].clone(),
             Box::pin(async move {
                 let _guard = guard;
                 std::future::pending().await
             }),
         ),
         // A result of a run that the ledger does not know.
-        (vec![tasks[1].clone()], done(&tasks[1], RunId::new())),
+        (tasks[1].clone(), done(&tasks[1], RunId::new())),
     ];
     let (_tell, stop) = watch::channel(Stopping::No);
-    let progress = Progress::quiet();
-    Dispatcher::new(start.run, work.len(), &mut ledger, &progress)
-        .finish(work.into_iter(), 2, stop)
-        .await
-        .expect_err("it can't be recorded");
+    let work = work.into_iter().map(|(task, work)| (task, once(work))).collect();
+    let two = Policy { parallel: 2, ..Policy::default() };
+    run_all(&mut ledger, start.run, &two, None, work, stop).await.expect_err("it can't be recorded");
     assert!(!alive.load(Ordering::SeqCst), "the other is over before the run is cleaned up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_surely_did_nothing_is_tried_once_more_and_the_record_says_so() {
+    let Bench { _folder, mut ledger, start, tasks } = bench(3);
+    let (_tell, stop) = watch::channel(Stopping::No);
+    let silent = |repeat| (Reason::ApiUnreachable, repeat);
+    let work = vec![
+        (tasks[0].clone(), failing(&tasks[0], start.run, 1, silent(Repeat::Safe))),
+        (tasks[1].clone(), failing(&tasks[1], start.run, 1, silent(Repeat::Never))),
+        // Never a third time.
+        (tasks[2].clone(), failing(&tasks[2], start.run, 2, silent(Repeat::Safe))),
+    ];
+    let policy = Policy { breakers: BreakerPolicy { cluster: many(), ..BreakerPolicy::default() }, ..one_at_a_time() };
+    let summary = run_all(&mut ledger, start.run, &policy, None, work, stop).await.expect("it is recorded");
+    let key = |at: usize| tasks[at].target.key();
+    assert_eq!(
+        reasons(&summary),
+        [(key(0), Reason::NoShell), (key(1), Reason::ApiUnreachable), (key(2), Reason::ApiUnreachable)]
+    );
+    for task in &summary.tasks {
+        let twice = task.target.key() != key(1);
+        assert_eq!(task.notes.iter().any(|n| n.contains("second attempt")), twice, "{:?}", task.notes);
+    }
+}
+
+fn many() -> NonZeroUsize {
+    NonZeroUsize::new(100).expect("it is not zero")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_api_server_is_silent_what_waits_is_kept_for_when_it_is_back() {
+    let Bench { _folder, mut ledger, start, tasks } = bench(8);
+    let (_tell, stop) = watch::channel(Stopping::No);
+    let silent = (Reason::ApiUnreachable, Repeat::Never);
+    let work = tasks.iter().enumerate().map(|(at, task)| {
+        let times = if at < 3 { 1 } else { 0 };
+        (task.clone(), failing(task, start.run, times, silent))
+    });
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let probe: Probe = Box::new(move || {
+        let back = count.fetch_add(1, Ordering::SeqCst) == 2;
+        let sign = if back { Sign::Works } else { Sign::Fails(Reason::ApiUnreachable) };
+        Box::pin(async move { sign })
+    });
+    let summary = run_all(&mut ledger, start.run, &patient(3600), Some(probe), work.collect(), stop)
+        .await
+        .expect("it is recorded");
+    let lost = reasons(&summary).into_iter().filter(|(_, reason)| *reason == Reason::ApiUnreachable).count();
+    assert_eq!((lost, summary.tasks.len(), asked.load(Ordering::SeqCst)), (3, 8, 3));
+    let events = ledger.reader().events().expect("events");
+    let words: Vec<&str> = events.iter().map(|e| e.what.as_str()).collect();
+    assert_eq!(words, ["breaker-opened", "breaker-closed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_patience_ends_what_waits_is_recorded() {
+    let Bench { _folder, mut ledger, start, tasks } = bench(6);
+    let (_tell, stop) = watch::channel(Stopping::No);
+    let silent = (Reason::ApiUnreachable, Repeat::Safe);
+    let work = tasks.iter().map(|task| (task.clone(), failing(task, start.run, 9, silent))).collect();
+    let probe: Probe = Box::new(|| Box::pin(async { Sign::Fails(Reason::ApiUnreachable) }));
+    let summary = run_all(&mut ledger, start.run, &patient(0), Some(probe), work, stop).await.expect("it is recorded");
+    let mut found: Vec<Reason> = reasons(&summary).into_iter().map(|(_, reason)| reason).collect();
+    found.sort();
+    // The three that had been tried keep what they came to.
+    let [api, open] = [Reason::ApiUnreachable, Reason::BreakerOpen];
+    assert_eq!(found, [api, api, api, open, open, open]);
+    assert_eq!(summary.end, RunEnd::Completed);
+    assert!(ledger.unfinished_runs().expect("a list").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_blackout_nothing_is_started() {
+    let Bench { _folder, mut ledger, start, tasks } = bench(2);
+    let (_tell, stop) = watch::channel(Stopping::No);
+    let always = r#"{"cron": "* * * * * *", "timeZone": "UTC", "duration": "1h"}"#;
+    let always = serde_json::from_str(always).expect("a good blackout");
+    let policy = Policy { blackout: vec![always], ..Policy::default() };
+    let panic = || -> Work { Box::pin(async { panic!("it was started") }) };
+    let work = tasks.iter().map(|task| (task.clone(), once(panic()))).collect();
+    let summary = run_all(&mut ledger, start.run, &policy, None, work, stop).await.expect("it is recorded");
+    assert_eq!(reasons(&summary).into_iter().map(|(_, reason)| reason).collect::<Vec<_>>(), [Reason::Blackout; 2]);
+}
+
+#[test]
+fn what_failed_together_does_not_come_back_together() {
+    let least = Duration::from_secs(2);
+    assert_eq!((jittered(least, 0), jittered(least, u16::MAX)), (least, least * 2));
+    assert!(jittered(least, 1000) > least && jittered(least, 1000) < jittered(least, 30_000));
 }
 
 #[tokio::test]

@@ -238,6 +238,7 @@ async fn job_fails(scanner: &ScannerDocument, image: &str, wanted: Reason) {
 const INTRUDER: &str = "exec > /results/out
 cat /host/etc/shadow > /dev/null && echo read shadow
 test -d /host/proc/1 && echo saw process 1
+test -z \"$(ls /host/proc/sys/net)\" && echo found no network but its own
 for file in /host /host/tmp /host/run /host/dev/shm /host/proc/sys/kernel /host/sys/fs/cgroup; do
     (echo x > $file/gapscan-was-here) 2> /dev/null && echo wrote $file
     mkdir $file/gapscan-was-there 2> /dev/null && echo made $file
@@ -273,7 +274,7 @@ async fn a_job_on_a_node_reads_what_is_roots_and_changes_nothing() {
     let output = report.outcome.expect("it ran");
     let result = output.into_result(&scanner.exit_codes).expect("it succeeded").into_bytes().expect("it is read");
     let seen: Vec<&str> = std::str::from_utf8(&result).expect("text").lines().collect();
-    assert_eq!(seen, ["read shadow", "saw process 1", "end"]);
+    assert_eq!(seen, ["read shadow", "saw process 1", "found no network but its own", "end"]);
     assert_eq!(report.cleanup.remaining, [""; 0]);
     assert_eq!(report.notes, [""; 0], "all that is mounted below the node's root is read-only, too");
     let name = home.name().to_owned();

@@ -52,7 +52,7 @@ enum Command {
     Bundle(bundle::Args),
     Load(load::Args),
     Registry(registry::Args),
-    Scan(scan::Args),
+    Scan(Box<scan::Args>),
     Serve(serve::Args),
     Results(results::Args),
     History(history::Args),

@@ -10,6 +10,8 @@
 //! * the scanner talks to somebody: it has the pod's network, which the namespace's policies deny;
 //! * the Job comes to another node, or to one that was closed to it: the scheduler puts it on the node of this name only, and
 //!   respects taints. (A pod with `spec.nodeName` would bypass both the scheduler and taints.)
+//! * a scanner judges the pod's network for the node's: `/proc/sys/net` speaks of the network of whoever reads it, wherever it
+//!   is mounted. It is hidden, and a rule on it finds nothing.
 
 mod toleration;
 
@@ -119,15 +121,25 @@ impl NodePlace {
     }
 }
 
-/// The node's file system as a volume.
-pub(crate) fn volume(name: &str) -> Value {
-    json!({ "name": name, "hostPath": { "path": "/", "type": "Directory" } })
+/// The node's file system as a volume, and an empty one to hide part of it.
+pub(crate) fn volumes() -> [Value; 2] {
+    [
+        json!({ "name": FILES, "hostPath": { "path": "/", "type": "Directory" } }),
+        json!({ "name": NOTHING, "emptyDir": { "sizeLimit": "1Mi" } }),
+    ]
 }
 
-/// That volume, mounted so that nothing can be written through it. What is mounted on the node later does not appear.
-pub(crate) fn mount(name: &str, path: &str) -> Value {
-    json!({ "name": name, "mountPath": path, "readOnly": true, "recursiveReadOnly": "IfPossible" })
+/// The node's files, mounted so that nothing can be written through them. What is mounted on the node later does not appear.
+pub(crate) fn mounts(path: &str) -> [Value; 2] {
+    [
+        json!({ "name": FILES, "mountPath": path, "readOnly": true, "recursiveReadOnly": "IfPossible" }),
+        json!({ "name": NOTHING, "mountPath": format!("{path}/proc/sys/net"), "readOnly": true }),
+    ]
 }
+
+/// The names of the volumes.
+const FILES: &str = "target";
+const NOTHING: &str = "nothing";
 
 /// The scanner's security context: root who may read everything and change nothing.
 pub(crate) fn security() -> Value {

@@ -64,26 +64,26 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
     for (name, value) in &program.approach.env {
         env.push(json!({ "name": name, "value": substitute(value, &request.parameters)? }));
     }
-    let (target, target_mount, security) = match &request.target {
+    let (target, target_mounts, security) = match &request.target {
         JobTarget::Image(image) => (
-            image_volume("target", image),
-            json!({ "name": "target", "mountPath": mount, "readOnly": true }),
+            vec![image_volume("target", image)],
+            vec![json!({ "name": "target", "mountPath": mount, "readOnly": true })],
             pod::security(),
         ),
-        JobTarget::Node(_) => (node::volume("target"), node::mount("target", mount), node::security()),
+        JobTarget::Node(_) => (node::volumes().into(), node::mounts(mount).into(), node::security()),
     };
     let mut volumes = vec![
         json!({ "name": "agent", "emptyDir": { "sizeLimit": "256Mi" } }),
         json!({ "name": "results", "emptyDir": { "sizeLimit": size(request.result_limit) } }),
         json!({ "name": "tmp", "emptyDir": { "sizeLimit": "4Gi" } }),
-        target,
     ];
+    volumes.extend(target);
     let mut mounts = vec![
         json!({ "name": "agent", "mountPath": "/agent", "readOnly": true }),
         json!({ "name": "results", "mountPath": RESULTS }),
         json!({ "name": "tmp", "mountPath": "/tmp" }),
-        target_mount,
     ];
+    mounts.extend(target_mounts);
     for (index, image) in request.mounts.iter().enumerate() {
         let name = format!("content-{index}");
         volumes.push(image_volume(&name, &image.reference));

@@ -86,6 +86,8 @@ fn a_job_on_a_node_reads_all_of_it_and_gets_nothing_else() {
     let mounted =
         json!({ "name": "target", "mountPath": "/target", "readOnly": true, "recursiveReadOnly": "IfPossible" });
     assert_eq!(target, Some(&mounted));
+    let hidden = container["volumeMounts"].as_array().expect("mounts").iter().find(|m| m["name"] == "nothing");
+    assert_eq!(hidden.expect("it is hidden")["mountPath"], "/target/proc/sys/net");
     let host_paths: Vec<&Value> =
         pod["volumes"].as_array().expect("volumes").iter().filter(|v| v.get("hostPath").is_some()).collect();
     assert_eq!(host_paths, [&json!({ "name": "target", "hostPath": { "path": "/", "type": "Directory" } })]);

@@ -52,6 +52,7 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
             let (home, network) = node::home(session).await?;
             let place = node::place(name, &context.policy);
             reached.network = Some(network);
+            reached.notes.push(node::NETWORK_HIDDEN.to_owned());
             (home, place)
         }
         Target::Image { reference, .. } => {

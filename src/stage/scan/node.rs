@@ -24,6 +24,10 @@ pub(super) const COLLECT: Duration = Duration::from_secs(600);
 const MEMORY: &str = "512Mi";
 const CPU: &str = "500m";
 
+/// What has to be said where a scanner judges a node, of which gapscan does not know what its rules ask for.
+pub(super) const NETWORK_HIDDEN: &str = "the parameters of the node's network (/proc/sys/net) are hidden from the scanner, \
+     because a pod would see its own there: rules on them find nothing";
+
 /// How a node would be reached, in words.
 pub(super) fn explain(what: &str, policy: &Policy) -> String {
     let tolerated: Vec<String> = policy.node.tolerate.iter().map(ToString::to_string).collect();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use gapscan::base::limits::Limits;
 use gapscan::cluster::access::exec::{Caps, ExecOutput, exec};
 use gapscan::cluster::canary::prove;
-use gapscan::cluster::identity::ScanIdentity;
+use gapscan::cluster::identity::{Rights, ScanIdentity};
 use gapscan::cluster::job::{ImageMount, JobReport, JobRequest, run_job};
 use gapscan::cluster::objects::{ResourceKey, collect};
 use gapscan::cluster::sweep::sweep;
@@ -47,7 +47,13 @@ fn kubectl(args: &[&str]) -> String {
 
 async fn containers(cluster: &Cluster, labels: &str) -> Vec<Target> {
     let selector = Selector { labels: Some(labels.to_owned()), namespace: Some("shop".to_owned()), all: false };
-    resolve(cluster, &[], &selector, &Limits::default()).await.expect("pods are listed").found
+    resolve(cluster, &[], &selector, &Limits::default())
+        .await
+        .expect("pods are listed")
+        .found
+        .into_iter()
+        .map(|found| found.target)
+        .collect()
 }
 
 fn names(target: &Target) -> (&str, &str) {
@@ -62,7 +68,7 @@ async fn scan(cluster: &Cluster, target: &Target, argv: &[&str]) -> Result<ExecO
     let home = ScanNamespace::create(cluster, RunId::new()).await.expect("a namespace");
     let (namespace, pod) = names(target);
     let began = Instant::now();
-    let identity = ScanIdentity::create(cluster, &home, 1, namespace, pod).await.expect("an identity");
+    let identity = ScanIdentity::create(cluster, &home, 1, (namespace, pod), Rights::Exec).await.expect("an identity");
     let made = began.elapsed();
     let output = exec(identity.cluster(), target, argv, None, CAPS, Duration::from_secs(60)).await;
     let done = began.elapsed();
@@ -95,7 +101,7 @@ async fn an_identity_reaches_its_pod_and_no_other() {
     let web = containers(&cluster, "app=web").await;
     let home = ScanNamespace::create(&cluster, RunId::new()).await.expect("a namespace");
     let (namespace, pod) = names(&web[0]);
-    let identity = ScanIdentity::create(&cluster, &home, 1, namespace, pod).await.expect("an identity");
+    let identity = ScanIdentity::create(&cluster, &home, 1, (namespace, pod), Rights::Exec).await.expect("an identity");
     let other = web.iter().find(|t| names(t).1 != pod).expect("there are two replicas");
     let run = |target: &Target| {
         let target = target.clone();
@@ -334,7 +340,7 @@ impl Sleeper {
         let spec = TargetSpec::Namespace(self.namespace.clone());
         let found = resolve(cluster, &[spec], &Selector::default(), &Limits::default()).await.expect("listed").found;
         assert_eq!(found.len(), 1, "{found:?}");
-        found.into_iter().next().expect("one")
+        found.into_iter().next().expect("one").target
     }
 }
 
@@ -483,7 +489,7 @@ async fn a_frozen_api_server_is_survived_or_said() {
     let target = web.iter().find(|t| t.key().ends_with("/web")).expect("web runs");
     let home = ScanNamespace::create(&cluster, RunId::new()).await.expect("a namespace");
     let (namespace, pod) = names(target);
-    let identity = ScanIdentity::create(&cluster, &home, 1, namespace, pod).await.expect("an identity");
+    let identity = ScanIdentity::create(&cluster, &home, 1, (namespace, pod), Rights::Exec).await.expect("an identity");
     let frozen = api_server.freeze();
     let thaw = tokio::task::spawn_blocking(move || {
         std::thread::sleep(Duration::from_secs(18));
@@ -541,7 +547,7 @@ async fn what_a_crash_left_is_swept() {
     let other = ScanNamespace::create(&cluster, living).await.expect("a namespace");
     let web = containers(&cluster, "app=web").await;
     let (namespace, pod) = names(&web[0]);
-    drop(ScanIdentity::create(&cluster, &home, 1, namespace, pod).await.expect("an identity"));
+    drop(ScanIdentity::create(&cluster, &home, 1, (namespace, pod), Rights::Exec).await.expect("an identity"));
     // Other runs may be going on in this cluster: only what is known to be dead goes, for nothing is a day old.
     let day = Duration::from_secs(24 * 3600);
     let swept = sweep(&cluster, &BTreeSet::from([dead]), day, Timestamp::now()).await.expect("it sweeps");

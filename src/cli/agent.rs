@@ -9,9 +9,11 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Subcommand};
 
 use crate::base::exit::{ExitClass, Outcome};
+use crate::base::limits::Limits;
 use crate::cluster::agent::probe::Expected;
 use crate::cluster::agent::run::{ResultAt, RunRequest};
-use crate::cluster::agent::{collect, install, listen, probe, run};
+use crate::cluster::agent::{collect, hold, install, listen, parcel, probe, run};
+use crate::native::facts;
 
 /// Do what gapscan does inside a pod; nobody types this
 #[derive(Debug, ClapArgs)]
@@ -48,6 +50,24 @@ enum Command {
     Collect {
         #[command(flatten)]
         kept: Kept,
+    },
+    /// Do nothing until SIGTERM
+    Hold {
+        /// Seconds after which it ends by itself
+        #[arg(long)]
+        deadline: u64,
+        /// By which `facts --release` finds it
+        #[arg(long)]
+        word: String,
+    },
+    /// Collect facts about a system and write them to stdout with their length and digest
+    Facts {
+        /// Where its files are
+        #[arg(long)]
+        root: PathBuf,
+        /// End what holds with this word afterwards
+        #[arg(long, value_name = "WORD")]
+        release: Option<String>,
     },
     /// Take connections and close them
     Listen {
@@ -114,6 +134,23 @@ impl Args {
                 collect::collect(&kept.spool, &kept.result(), kept.limit, &mut out)?;
                 // Nothing can be told to a runner that went away.
                 let _ = out.flush();
+            }
+            Command::Hold { deadline, word: _ } => hold::hold(Duration::from_secs(deadline)).await?,
+            Command::Facts { root, release } => {
+                let mut facts = facts::host::collect(&root, &Limits::default());
+                // Beside a target its processes are seen, and among them who looks: they are none of the target's.
+                if let Some(word) = &release {
+                    let mut own = hold::holders(word);
+                    own.push(std::process::id());
+                    facts.leave_out_processes(&own);
+                }
+                let bytes =
+                    serde_json::to_vec(&facts).expect("facts are strings, numbers, lists and maps with text keys");
+                // Nothing can be told to a runner that went away.
+                let _ = parcel::send(&bytes, &mut std::io::stdout().lock());
+                if let Some(word) = release {
+                    hold::release(&word);
+                }
             }
             Command::Listen { port } => listen::listen(port).await?,
             Command::Probe { open, blocked, deadline, report } => {

@@ -3,6 +3,7 @@
 mod access;
 mod agent;
 mod bundle;
+mod explanation;
 mod export;
 mod history;
 mod ledger;

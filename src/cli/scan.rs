@@ -7,13 +7,14 @@ use jiff::Timestamp;
 
 use super::access::{AccessArgs, REGISTRY};
 use super::table::Format;
-use super::{signal, summary};
+use super::{explanation, signal, summary};
 use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::Span;
 use crate::base::text::printable;
 use crate::ledger::Ledger;
+use crate::model::access::Way;
 use crate::model::control::Severity;
 use crate::model::outcome::Status;
 use crate::model::record::Trigger;
@@ -21,7 +22,7 @@ use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetSpec;
 use crate::registry::Reference;
 use crate::stage::plan::{Access, ClusterAccess, Plan, Policy, Selection, Unenforced};
-use crate::stage::scan::{RunSummary, ScanError, ScanRequest, Stopping, scan};
+use crate::stage::scan::{RunSummary, ScanError, ScanRequest, Stopping, explain, scan};
 use crate::trust::remembered::OnLoss;
 
 /// Scan targets once, now, and record every result in the ledger
@@ -35,7 +36,7 @@ pub(crate) struct Args {
     /// All scans of this plan, once, with what the plan says; --ledger counts where it names none
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = [
         "targets", "all", "selector", "engine", "profile", "bundle", "registry", "root", "state", "ca", "username",
-        "token_host", "plain_http", "unenforced_network", "database_max_age", "parallel",
+        "token_host", "plain_http", "unenforced_network", "approach", "database_max_age", "parallel",
     ])]
     file: Option<PathBuf>,
     /// The objects of the cluster, every container, and every image that runs
@@ -59,12 +60,19 @@ pub(crate) struct Args {
     /// What happens where network policies are not proven to be enforced
     #[arg(long, value_enum, value_name = "ACTION", help_heading = "Cluster", default_value_t = Unenforced::Refuse)]
     unenforced_network: Unenforced,
+    /// The ways in which a container may be reached, those that are tried first in front: exec, debug, image
+    #[arg(long, value_enum, value_name = "WAYS", value_delimiter = ',', help_heading = "Cluster",
+          default_values_t = Policy::default().approaches)]
+    approach: Vec<Way>,
     /// How old a database may be where the bundle does not say
     #[arg(long, value_name = "SPAN", default_value_t = Policy::default().database_max_age)]
     database_max_age: Span,
     /// How many targets are scanned at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     parallel: u8,
+    /// Say how each target would be reached, and why so; nothing is scanned
+    #[arg(long)]
+    explain: bool,
     /// End with exit code 1 if a control of this severity or above failed
     #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = FailOn::Any)]
     fail_on: FailOn,
@@ -112,6 +120,13 @@ impl Args {
         let stop = signal::stop_on_signals(progress.clone())?;
         let (access, requests) = self.requests()?;
         let mut ledger = Ledger::open(&access.ledger, Timestamp::now())?;
+        if self.explain {
+            let mut explanations = Vec::new();
+            for request in requests {
+                explanations.extend(explain(request, &mut ledger).await?);
+            }
+            return explanation::print(&explanations, self.output);
+        }
         let mut worst = ExitClass::Success;
         let mut summaries = Vec::new();
         let mut failure: Option<Failure> = None;
@@ -174,6 +189,7 @@ impl Args {
             }
             let policy = Policy {
                 unenforced_network: self.unenforced_network,
+                approaches: self.approach.clone(),
                 database_max_age: self.database_max_age,
                 parallel: usize::from(self.parallel),
                 ..Policy::default()

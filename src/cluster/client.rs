@@ -234,7 +234,10 @@ impl Cluster {
         let malformed = |source: http::Error| (ClusterError::malformed(&call.what, source), None);
         let mut request = http::Request::builder().method(call.method.clone()).uri(&call.path);
         if call.body.is_some() {
-            request = request.header(http::header::CONTENT_TYPE, "application/json");
+            // A strategic merge patch adds to lists by their keys, so that one which arrives twice changes nothing twice.
+            let patch = call.method == http::Method::PATCH;
+            let body = if patch { "application/strategic-merge-patch+json" } else { "application/json" };
+            request = request.header(http::header::CONTENT_TYPE, body);
         }
         let request = request.body(Body::from(call.body.clone().unwrap_or_default())).map_err(malformed)?;
         let response = self.client.send(request).await.map_err(|source| (unreachable(&call.what, source), None))?;

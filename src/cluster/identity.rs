@@ -31,7 +31,29 @@ struct Account {
     tokens: Vec<Token>,
 }
 
-/// An identity that may read one pod and run commands in it, for ten minutes.
+/// What an identity may do with its pod, besides reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Run commands in its containers.
+    Exec,
+    /// Add an ephemeral container, and run commands in the pod's containers, which that one is then among.
+    Debug,
+}
+
+impl Rights {
+    /// The rules of the Role, for this pod alone.
+    fn rules(self, pod: &str) -> Value {
+        let rule = |resource: &str, verbs: &[&str]| json!({ "apiGroups": [""], "resources": [resource], "resourceNames": [pod], "verbs": verbs });
+        // WebSocket exec is a GET, and from Kubernetes 1.35 `create` is checked too.
+        let mut rules = vec![rule("pods", &["get"]), rule("pods/exec", &["get", "create"])];
+        if self == Self::Debug {
+            rules.push(rule("pods/ephemeralcontainers", &["patch"]));
+        }
+        Value::Array(rules)
+    }
+}
+
+/// An identity that may read one pod and do what [`Rights`] says in it, for ten minutes.
 #[derive(Debug)]
 pub struct ScanIdentity {
     account: Account,
@@ -62,10 +84,10 @@ impl ScanIdentity {
         cluster: &Cluster,
         home: &ScanNamespace,
         scan: u32,
-        namespace: &str,
-        pod: &str,
+        (namespace, pod): (&str, &str),
+        rights: Rights,
     ) -> Result<Self, ClusterError> {
-        Self::create_for(cluster, home, scan, (namespace, pod), SHORTEST).await
+        Self::create_for(cluster, home, scan, (namespace, pod), rights, SHORTEST).await
     }
 
     /// The same with a longer life. The API server may grant a shorter one.
@@ -74,19 +96,15 @@ impl ScanIdentity {
         home: &ScanNamespace,
         scan: u32,
         (namespace, pod): (&str, &str),
+        rights: Rights,
         life: Duration,
     ) -> Result<Self, ClusterError> {
         let name = format!("gapscan-{}-{scan}", home.run().short());
-        // WebSocket exec is a GET, and from Kubernetes 1.35 `create` is checked too.
-        let rules = json!([
-            { "apiGroups": [""], "resources": ["pods"], "resourceNames": [pod], "verbs": ["get"] },
-            { "apiGroups": [""], "resources": ["pods/exec"], "resourceNames": [pod], "verbs": ["get", "create"] },
-        ]);
         let mut inventory = Inventory::new(home.mark(Some(scan)));
         let made = async {
             let account = Account::create(cluster, home, &name, life, &mut inventory).await?;
             let role = ObjectRef::namespaced(Kind::Role, namespace, &name);
-            inventory.create(cluster, role, json!({ "rules": rules })).await?;
+            inventory.create(cluster, role, json!({ "rules": rights.rules(pod) })).await?;
             let binding = binding("Role", &name, home.name());
             inventory.create(cluster, ObjectRef::namespaced(Kind::RoleBinding, namespace, &name), binding).await?;
             let path = pod_path(namespace, pod);

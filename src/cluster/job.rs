@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::agent::protocol::{ExitStatus, Unreadable};
 use super::client::{Cluster, poll_until};
 use super::error::ClusterError;
-use super::identity::ScanIdentity;
+use super::identity::{Rights, ScanIdentity};
 use super::namespace::ScanNamespace;
 use super::object::{self, Inventory, Kind, ObjectRef};
 use super::objects::list;
@@ -176,7 +176,15 @@ async fn scan(
     let pod = started(cluster, home, request).await?;
     let name = pod.metadata.name.clone().unwrap_or_default();
     let identity = identity.insert(
-        ScanIdentity::create_for(cluster, home, request.scan, (home.name(), &name), fetch::patience(request)).await?,
+        ScanIdentity::create_for(
+            cluster,
+            home,
+            request.scan,
+            (home.name(), &name),
+            Rights::Exec,
+            fetch::patience(request),
+        )
+        .await?,
     );
     fetch::fetch(cluster, identity, request, &pod).await
 }

@@ -108,6 +108,30 @@ fn reported(pod: &Pod, container: &str, memory: &str) -> Stage {
     Stage::Starting(waits.unwrap_or_else(|| super::targets::describe(pod, None)))
 }
 
+/// How far one container is.
+#[derive(Debug)]
+pub(crate) enum ContainerStage {
+    /// It may still start; this is what it waits for.
+    Waiting(String),
+    /// It runs.
+    Running,
+    /// It has ended, or will never start.
+    Ended(ClusterError),
+}
+
+/// How far a container is that is to run until it is told to end.
+pub(crate) fn container_stage(status: &ContainerStatus) -> ContainerStage {
+    match state(status, "") {
+        State::Running => ContainerStage::Running,
+        State::Waiting(why) => ContainerStage::Waiting(why),
+        State::Failed(error) => ContainerStage::Ended(error),
+        State::Done => {
+            let message = format!("container `{}` ended by itself", status.name);
+            ContainerStage::Ended(ClusterError::ScannerFailed { message })
+        }
+    }
+}
+
 enum State {
     Running,
     Waiting(String),

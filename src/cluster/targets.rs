@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Node, Pod};
 
+use super::access::auto::ContainerFacts;
 use super::client::Cluster;
 use super::error::ClusterError;
 use super::object::{Kind, MANAGED_BY, MANAGED_BY_VALUE, RUN};
@@ -25,11 +26,26 @@ pub struct Selector {
     pub all: bool,
 }
 
+/// A target that is there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The target.
+    pub target: Target,
+    /// Of a container, what decides how it can be reached.
+    pub facts: Option<ContainerFacts>,
+}
+
+impl Found {
+    fn plain(target: Target) -> Self {
+        Self { target, facts: None }
+    }
+}
+
 /// What was asked for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {
     /// What runs and can be reached, without duplicates, ordered by key.
-    pub found: Vec<Target>,
+    pub found: Vec<Found>,
     /// What was asked for and can't be scanned, with the reason: it is to be recorded as not evaluated.
     pub missed: Vec<(Target, Reason, String)>,
 }
@@ -73,7 +89,8 @@ pub async fn resolve(
             TargetSpec::Host | TargetSpec::Image(_) => {}
             TargetSpec::Cluster => {
                 let identity = cluster.identity().await?;
-                selection.found.push(Target::Cluster { name: identity.name, uid: Some(identity.uid) });
+                let target = Target::Cluster { name: identity.name, uid: Some(identity.uid) };
+                selection.found.push(Found::plain(target));
             }
             TargetSpec::Node(name) => node(cluster, name, &mut selection).await?,
             TargetSpec::Pod { namespace, pod, container } => {
@@ -89,7 +106,7 @@ pub async fn resolve(
         let pods = pods(cluster, selector.namespace.as_deref(), selector.labels.as_deref(), limits).await?;
         pods.iter().filter(|pod| !is_finished(pod)).for_each(|pod| take(pod, None, &mut selection));
     }
-    selection.found.sort_by_key(Target::key);
+    selection.found.sort_by_key(|found| found.target.key());
     selection.found.dedup();
     selection.missed.sort_by_key(|(target, ..)| target.key());
     selection.missed.dedup();
@@ -125,7 +142,10 @@ async fn pods(
 async fn node(cluster: &Cluster, name: &str, selection: &mut Selection) -> Result<(), ClusterError> {
     let what = format!("read node `{name}`");
     match cluster.get::<Node>(&what, format!("/api/v1/nodes/{name}")).await {
-        Ok(node) => selection.found.push(Target::Node { name: name.to_owned(), uid: node.metadata.uid }),
+        Ok(node) => {
+            let target = Target::Node { name: name.to_owned(), uid: node.metadata.uid };
+            selection.found.push(Found::plain(target));
+        }
         Err(ClusterError::Missing { .. }) => {
             let target = Target::Node { name: name.to_owned(), uid: None };
             selection.missed.push((target, Reason::TargetNotFound, "there is no such node".to_owned()));
@@ -200,7 +220,7 @@ fn take(pod: &Pod, only: Option<&str>, selection: &mut Selection) {
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         };
         if running {
-            selection.found.push(target);
+            selection.found.push(Found { target, facts: ContainerFacts::of(pod, &container.name) });
         } else if must_run || only.is_some() {
             let detail = describe(pod, status.and_then(|status| status.state.as_ref()));
             selection.missed.push((target, Reason::TargetNotRunning, detail));
@@ -265,7 +285,7 @@ fn image_digest(image_id: &str) -> Option<Digest> {
 }
 
 /// `HOST/REPOSITORY@sha256:…` from an image id, without the prefix that dockershim wrote.
-fn image_reference(image_id: &str) -> Option<(String, Digest)> {
+pub(crate) fn image_reference(image_id: &str) -> Option<(String, Digest)> {
     let reference = image_id.split_once("://").map_or(image_id, |(_, rest)| rest);
     let digest = image_digest(reference)?;
     let (name, _) = reference.rsplit_once('@')?;
@@ -280,15 +300,15 @@ fn images_of(pods: &[Pod]) -> RunningImages {
         take(pod, None, &mut selection);
         let statuses = statuses(pod);
         for target in &selection.found {
-            let Target::Container { container, .. } = target else { continue };
+            let Target::Container { container, .. } = &target.target else { continue };
             let id = statuses.get(container.as_str()).map(|status| status.image_id.as_str()).unwrap_or_default();
             match image_reference(id) {
                 Some((reference, digest)) => images
                     .entry(reference.clone())
                     .or_insert_with(|| RunningImage { reference, digest, used_by: Vec::new() })
                     .used_by
-                    .push(target.key()),
-                None => unnamed.push((target.key(), brief(id))),
+                    .push(target.target.key()),
+                None => unnamed.push((target.target.key(), brief(id))),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What gapscan talks about: targets, controls, outcomes, findings, coverage, provenance. No I/O happens here.
 
+pub mod access;
 pub mod catalog;
 pub mod control;
 pub mod coverage;

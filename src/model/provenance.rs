@@ -83,6 +83,12 @@ pub struct ContentRef {
 pub enum Approach {
     /// By exec into the container.
     Exec,
+    /// By an ephemeral container beside the container.
+    Debug,
+    /// By a scanner in a copy of the pod.
+    Sidecar,
+    /// By a Job on the node, with the node's files mounted read-only.
+    Node,
     /// From the image in the registry.
     Image,
     /// By a scanner pod with the image mounted as a volume.
@@ -93,6 +99,23 @@ pub enum Approach {
     Local,
     /// It was not reached at all.
     None,
+}
+
+impl Approach {
+    /// The word for it in records.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Debug => "debug",
+            Self::Sidecar => "sidecar",
+            Self::Node => "node",
+            Self::Image => "image",
+            Self::ImageVolume => "image-volume",
+            Self::Objects => "objects",
+            Self::Local => "local",
+            Self::None => "none",
+        }
+    }
 }
 
 /// What the canary saw.

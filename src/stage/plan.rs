@@ -12,6 +12,7 @@ use crate::base::exit::{Classify, ExitClass};
 use crate::base::limits::Limits;
 use crate::base::quantity::Span;
 use crate::base::text::brief;
+use crate::model::access::Way;
 use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetSpec;
 use crate::registry::{Authority, Prefix, Reference};
@@ -116,6 +117,8 @@ pub struct RegistryAccess {
 pub struct Policy {
     /// What happens where NetworkPolicies are not proven to be enforced.
     pub unenforced_network: Unenforced,
+    /// The ways in which a container may be reached, those that are tried first in front.
+    pub approaches: Vec<Way>,
     /// How old a database may be where the bundle does not say it. A database without a date is always too old.
     pub database_max_age: Span,
     /// How many targets are scanned at once.
@@ -128,6 +131,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             unenforced_network: Unenforced::Refuse,
+            approaches: vec![Way::Exec, Way::Debug, Way::Image],
             database_max_age: Span::days(30),
             parallel: 4,
             deadline: Span::seconds(15 * 60),
@@ -291,6 +295,13 @@ impl Plan {
         }
         if document.scans.is_empty() {
             problems.push("it has no scan".to_owned());
+        }
+        let ways = &document.policy.approaches;
+        if ways.is_empty() {
+            problems.push("policy.approaches allows none; name some of exec, debug, sidecar and image".to_owned());
+        }
+        if let Some(way) = ways.iter().enumerate().find(|(at, way)| ways[..*at].contains(way)) {
+            problems.push(format!("policy.approaches names {} twice", way.1));
         }
         if document.policy.parallel == 0 {
             problems.push("policy.parallel must be at least 1".to_owned());

@@ -61,8 +61,8 @@ pub struct ExecOutput {
 
 /// A container's incarnation: if any of this differs, it is not the same any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Incarnation {
-    uid: String,
+pub(super) struct Incarnation {
+    pub(super) uid: String,
     container_id: String,
     restarts: i32,
     terminating: bool,
@@ -78,7 +78,7 @@ pub(crate) struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         format!("pod/{}/{}/{}", self.namespace, self.pod, self.container)
     }
 }
@@ -170,13 +170,23 @@ async fn cause(cluster: &Cluster, place: &Place<'_>, before: &Incarnation, error
     }
 }
 
+/// Which container of this name runs now.
+pub(super) async fn incarnation_of(cluster: &Cluster, place: &Place<'_>) -> Result<Incarnation, ClusterError> {
+    look(cluster, place).await
+}
+
+impl Incarnation {
+    /// Whether the other is the same container, started once.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.uid == other.uid && self.restarts == other.restarts && self.container_id == other.container_id
+    }
+}
+
 /// Looks once more at a target that ran before.
 async fn again(cluster: &Cluster, place: &Place<'_>, before: &Incarnation) -> Result<Incarnation, ClusterError> {
     let changed = |detail: String| Err(ClusterError::TargetChanged { target: place.key(), detail });
     match look(cluster, place).await {
-        Ok(after) if before.restarts != after.restarts || before.container_id != after.container_id => {
-            changed("the container was restarted".to_owned())
-        }
+        Ok(after) if !before.is_same(&after) => changed("the container was restarted".to_owned()),
         Err(ClusterError::TargetNotRunning { detail, .. }) => changed(format!("the container stopped: {detail}")),
         outcome => outcome,
     }

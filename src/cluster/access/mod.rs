@@ -1,3 +1,5 @@
 //! Ways to reach a target.
 
+pub mod auto;
+pub mod debug;
 pub mod exec;

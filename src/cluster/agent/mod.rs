@@ -3,8 +3,10 @@
 
 pub mod collect;
 pub mod error;
+pub mod hold;
 pub mod install;
 pub mod listen;
+pub mod parcel;
 pub mod probe;
 pub mod protocol;
 pub mod run;

@@ -38,9 +38,9 @@ fn sample() -> Pod {
 fn what_runs_is_found_and_what_should_run_is_missed() {
     let mut selection = Selection::default();
     take(&sample(), None, &mut selection);
-    let found: Vec<String> = selection.found.iter().map(Target::key).collect();
+    let found: Vec<String> = selection.found.iter().map(|found| found.target.key()).collect();
     assert_eq!(found, ["pod/shop/web-1/web", "pod/shop/web-1/mesh"], "an init container that is done is no target");
-    let Target::Container { uid, digest, node, image, .. } = &selection.found[0] else { panic!("a container") };
+    let Target::Container { uid, digest, node, image, .. } = &selection.found[0].target else { panic!("a container") };
     assert_eq!((uid.as_deref(), node.as_deref(), image.as_deref()), (Some("u-1"), Some("lab"), Some("r/web:1")));
     assert_eq!(digest.expect("a digest").to_string(), DIGEST);
     let [(target, reason, detail)] = &selection.missed[..] else { panic!("one is missed") };

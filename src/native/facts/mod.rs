@@ -136,6 +136,15 @@ pub struct SystemFacts {
     pub missing: BTreeMap<String, Missing>,
 }
 
+impl SystemFacts {
+    /// Takes these out of the processes: whoever looks is no part of what is looked at.
+    pub fn leave_out_processes(&mut self, pids: &[u32]) {
+        if let Some(processes) = &mut self.processes {
+            processes.retain(|process| !pids.contains(&process.pid));
+        }
+    }
+}
+
 /// Why a fact is absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -213,6 +213,9 @@ fn target_facts(target: &Target) -> Vec<(&'static str, String)> {
 fn approach_words(approach: Approach) -> &'static str {
     match approach {
         Approach::Exec => "by exec into the container",
+        Approach::Debug => "by an ephemeral container beside the container",
+        Approach::Sidecar => "by a scanner in a copy of the pod",
+        Approach::Node => "by a Job on the node, with the node's files mounted read-only",
         Approach::Image => "from the image in the registry",
         Approach::ImageVolume => "by a scanner pod with the image mounted as a volume",
         Approach::Objects => "through the API server",

@@ -1,85 +1,85 @@
-//! Reaching a running container: one exec of the collector, as an identity that is made for this and removed again.
+//! Reaching a container: in the first of the chosen ways that leads to it.
 
-use std::time::Duration;
+mod debug;
+mod exec;
 
+use super::image;
 use super::session::Session;
-use super::unit::{Context, NotDone, Reached, Task, facts_evidence, judge_system};
-use crate::cluster::access::exec::{Caps, exec};
-use crate::cluster::identity::ScanIdentity;
-use crate::model::evidence::Evidence;
-use crate::model::provenance::Approach;
+use super::unit::{Context, NotDone, Reached, Task};
+use crate::cluster::access::auto::{Choice, ContainerFacts};
+use crate::model::access::Way;
+use crate::model::provenance::{Approach, NetworkProof};
 use crate::model::reason::Reason;
 use crate::model::target::Target;
-use crate::native::facts;
-use crate::native::facts::container::Nonce;
 
-/// How long the collector may take. It reads files and walks one file system; a container that needs longer is stuck.
-const COLLECT: Duration = Duration::from_secs(180);
+/// How a container is reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Ways {
+    pub(crate) facts: ContainerFacts,
+    pub(crate) choice: Choice,
+    /// gapscan's own image as the nodes pull it, for the ways that start something.
+    pub(crate) own_image: Option<String>,
+}
 
-/// Bytes of the collector's standard error that are kept: it says why a tool failed.
-const STDERR: usize = 64 * 1024;
+impl Ways {
+    /// Whether nothing is run in the cluster for it.
+    pub(crate) fn only_image(&self) -> bool {
+        self.choice.ways.iter().all(|chosen| chosen.way == Way::Image)
+    }
+}
 
-pub(crate) async fn reach(target: &Target, tasks: &[Task], context: &Context) -> Reached {
-    let nothing = |why| Reached::nothing(target.clone(), Approach::Exec, why);
-    let Target::Container { namespace, pod, .. } = target else {
-        return nothing(NotDone::new(Reason::TargetUnsupported, "only a container can be reached by exec"));
-    };
-    let session = match &context.session {
-        Some(Ok(session)) => session,
-        Some(Err(why)) => return nothing(why.clone()),
-        None => return nothing(NotDone::new(Reason::InternalError, "no cluster was connected for this")),
-    };
-    let network = match session.may_run() {
-        Ok(network) => network,
-        Err(why) => return nothing(why),
-    };
-    let scan = session.next_scan();
-    let identity = match ScanIdentity::create(&session.cluster, &session.home, scan, namespace, pod).await {
-        Ok(identity) => identity,
-        Err(error) => return Reached { network: Some(network), ..nothing(NotDone::because(error.reason(), &error)) },
-    };
-    let name = identity.username().to_owned();
-    let collected = collect(&identity, target, context).await;
-    let cleanup = remove(identity, session).await;
-    let reached = Reached {
-        identity: Some(name),
-        network: Some(network),
-        cleanup: Some(cleanup),
-        ..nothing(NotDone::new(Reason::InternalError, "not collected"))
-    };
-    match collected {
-        Ok((facts, stderr)) => {
-            let verdict = Ok(judge_system(&facts, tasks, target, &context.limits));
-            let mut evidence = vec![facts_evidence(&facts)];
-            if !stderr.is_empty() {
-                evidence.push(Evidence::new("stderr", "text/plain", stderr));
+pub(crate) async fn reach(target: &Target, ways: &Ways, tasks: &[Task], context: &Context) -> Reached {
+    let mut earlier: Option<Reached> = None;
+    for chosen in &ways.choice.ways {
+        let mut reached = match chosen.way {
+            Way::Exec => exec::reach(target, tasks, context).await,
+            Way::Debug => debug::reach(target, ways, tasks, context).await,
+            Way::Image => of_image(target, ways, tasks, context).await,
+            Way::Sidecar => {
+                let why = NotDone::new(Reason::TargetUnsupported, "the builtin engine does not look at copies of pods");
+                Reached::nothing(target.clone(), Approach::Sidecar, why)
             }
-            Reached { evidence, verdict, ..reached }
+        };
+        if let Some(before) = earlier.take() {
+            reached = reached.after(before);
         }
-        Err(why) => Reached { verdict: Err(why), ..reached },
+        match &reached.verdict {
+            Err(why) if another_way_may_do(why.reason) => earlier = Some(reached),
+            _ => return reached,
+        }
+    }
+    earlier.unwrap_or_else(|| {
+        let why = NotDone::new(Reason::TargetUnsupported, ways.choice.refusals());
+        Reached::nothing(target.clone(), Approach::None, why)
+    })
+}
+
+/// Whether this way can't lead to the target, and another one might: not where the target is gone or the cluster is silent.
+fn another_way_may_do(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::NoShell
+            | Reason::AccessDenied
+            | Reason::TargetUnsupported
+            | Reason::ImagePullFailed
+            | Reason::ScannerNotStarted
+    )
+}
+
+/// What is set up in the cluster, where something may be run in it.
+fn session(context: &Context) -> Result<(&Session, NetworkProof), NotDone> {
+    match &context.session {
+        Some(Ok(session)) => Ok((session, session.may_run()?)),
+        Some(Err(why)) => Err(why.clone()),
+        None => Err(NotDone::new(Reason::InternalError, "no cluster was connected for this")),
     }
 }
 
-async fn remove(identity: ScanIdentity, session: &Session) -> crate::model::provenance::Cleanup {
-    identity.remove(&session.cluster, &session.home).await
-}
-
-async fn collect(
-    identity: &ScanIdentity,
-    target: &Target,
-    context: &Context,
-) -> Result<(facts::SystemFacts, Vec<u8>), NotDone> {
-    // The target's content was written before this was chosen, so that nothing in it can pretend to be the collector.
-    let nonce = Nonce::random();
-    let argv = facts::container::command(&nonce, &context.limits);
-    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-    let caps = Caps { stdout: usize::try_from(context.limits.collector_bytes).unwrap_or(usize::MAX), stderr: STDERR };
-    let output = exec(identity.cluster(), target, &argv, None, caps, COLLECT)
-        .await
-        .map_err(|error| NotDone::because(error.reason(), &error))?;
-    if let Some(code @ (126 | 127)) = output.code {
-        return Err(NotDone::new(Reason::NoShell, format!("the shell could not be started (exit code {code})")));
-    }
-    // Whether the output is whole shows in the output itself: the parser misses its end marker where it was cut.
-    Ok((facts::container::parse(&output.stdout, &nonce, &context.limits), output.stderr))
+/// The container by the image that it was started from.
+async fn of_image(target: &Target, ways: &Ways, tasks: &[Task], context: &Context) -> Reached {
+    let Some(reference) = &ways.facts.image else {
+        let why = NotDone::new(Reason::TargetUnsupported, "no registry can be asked for its image");
+        return Reached::nothing(target.clone(), Approach::Image, why);
+    };
+    image::reach_as(target, reference, tasks, context).await
 }

@@ -210,15 +210,23 @@ fn architecture() -> &'static str {
 }
 
 pub(crate) async fn reach(target: &Target, tasks: &[Task], context: &Context) -> Reached {
-    let nothing = |why| Reached::nothing(target.clone(), Approach::Image, why);
     let Target::Image { reference, .. } = target else {
-        return nothing(NotDone::new(Reason::TargetUnsupported, "it is no image"));
+        let why = NotDone::new(Reason::TargetUnsupported, "it is no image");
+        return Reached::nothing(target.clone(), Approach::Image, why);
     };
+    reach_as(target, reference, tasks, context).await
+}
+
+/// Judges the image of this reference in the name of `target`, which may be a container that runs it.
+pub(crate) async fn reach_as(target: &Target, reference: &str, tasks: &[Task], context: &Context) -> Reached {
     let image = match resolve(reference, context).await {
         Ok(image) => image,
-        Err(why) => return nothing(why),
+        Err(why) => return Reached::nothing(target.clone(), Approach::Image, why),
     };
-    let target = Target::Image { reference: reference.clone(), digest: Some(image.digest) };
+    let target = match target {
+        Target::Image { reference, .. } => Target::Image { reference: reference.clone(), digest: Some(image.digest) },
+        other => other.clone(),
+    };
     let manifest = Evidence::new("manifest", "application/vnd.oci.image.manifest.v1+json", image.bytes.clone());
     match collect(&image, context).await {
         Ok((facts, config)) => Reached {

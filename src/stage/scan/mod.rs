@@ -3,6 +3,7 @@
 //!
 //! * [`content`](self): which engines and profiles there are, from the binary and from a verified bundle.
 //! * `select`: which targets are meant, and which profiles fit them.
+//! * `expected`: what is expected of each target, and how it is to be reached.
 //! * `dispatch`: owns the run; one record for each expected task, whatever happens.
 //! * `unit`: one target by one engine; beside it one file for each way to reach a target.
 //! * `pull`: what the cluster's nodes pull the images with.
@@ -12,6 +13,7 @@ mod container;
 pub(crate) mod content;
 pub mod dispatch;
 mod error;
+mod expected;
 mod external;
 mod host;
 mod image;
@@ -24,7 +26,7 @@ mod unit;
 
 pub use dispatch::{RunSummary, Stop, Stopping};
 pub use error::ScanError;
-pub use run::{ScanRequest, scan};
+pub use run::{Explanation, ScanRequest, explain, scan};
 
 use crate::model::coverage::Coverage;
 use crate::model::outcome::Status;

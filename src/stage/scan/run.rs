@@ -1,6 +1,6 @@
 //! From a request to a run: what there is, what is meant, what is expected of each; then the dispatcher.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use super::content::Content;
 use super::dispatch::{RunSummary, Stop, begin, close_interrupted, dispatch, runs_over, unless_stopped};
 use super::error::ScanError;
+use super::expected::{check_names, check_parts, intent, plan_units, wants_jobs};
 use super::image::LayerCache;
 use super::pull::Pulling;
-use super::select::{Selected, needs_cluster, select};
+use super::select::{needs_cluster, select};
 use super::session::{self, ABANDONED, Intent, Session};
-use super::unit::{Context, NotDone, Task, Unit, Work};
+use super::unit::{Context, NotDone, Unit};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::cluster::client::Cluster;
@@ -21,8 +22,6 @@ use crate::cluster::sweep;
 use crate::ledger::Ledger;
 use crate::model::provenance::Cleanup;
 use crate::model::record::{Event, RunId, RunStart, Trigger};
-use crate::model::scanner::BUILTIN;
-use crate::model::target::{TargetKind, TargetSpec};
 use crate::stage::plan::{Access, Policy, Selection};
 use crate::stage::registries::Registries;
 use crate::stage::seen;
@@ -69,43 +68,10 @@ pub async fn scan(
     for run in tokio::task::block_in_place(|| close_interrupted(ledger, started))? {
         progress.say(format!("run {run} had died; what it did not do is recorded as not evaluated"));
     }
-    let ScanRequest { trigger, selection, access, policy, on_loss } = request;
-    let limits = Limits::default();
-    let registries = Registries::new(access.registries.clone(), limits.clone());
-    let pulling = Pulling::new(access.cluster.pull_config_file.as_deref(), &limits)?;
-    let content = match &access.bundle {
-        Some(source) => {
-            let state = source.state.clone().unwrap_or_else(|| access.default_state());
-            let remembered = tokio::task::block_in_place(|| seen::remembered(state, ledger.reader(), on_loss))?;
-            let content = Content::of_bundle(source, &remembered, &registries, &limits, started).await;
-            if let Err(error) = &content {
-                let event = Event {
-                    at: started,
-                    what: "bundle-refused".to_owned(),
-                    subject: source.name.clone(),
-                    due: None,
-                    detail: error.chain(),
-                };
-                tokio::task::block_in_place(|| ledger.event(&event))?;
-            }
-            content?
-        }
-        None => Content::shipped(),
-    };
-    check_names(&selection, &content)?;
-    check_parts(&selection, &content)?;
-
-    let run = RunId::new();
-    let cluster = match needs_cluster(&selection) || wants_jobs(&selection, &content) {
-        true => Some(connect(&access, &limits).await),
-        false => None,
-    };
-    let cluster = match cluster {
-        Some(Ok(cluster)) => Some(of_this_ledger(cluster, ledger).await?),
-        other => other,
-    };
-    let selected = select(&selection, cluster.as_ref(), &limits).await;
-    let units = plan_units(selected, &selection, &content)?;
+    let trigger = request.trigger.clone();
+    let pulling = Pulling::new(request.access.cluster.pull_config_file.as_deref(), &Limits::default())?;
+    let Prepared { run, units, selection, policy, limits, registries, content, cluster } =
+        prepare(request, ledger, started).await?;
     let start = RunStart {
         run,
         trigger,
@@ -174,6 +140,85 @@ pub async fn scan(
         record_cleanup(&cleanup, run, ledger, progress)?;
     }
     Ok(summary?)
+}
+
+/// What a scan would do with one target.
+#[derive(Clone, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// The target's key.
+    pub target: String,
+    /// The engine.
+    pub engine: String,
+    /// The profiles.
+    pub profiles: Vec<String>,
+    /// The ways to it, in the order in which they would be tried, each with what it means. For a target that can be reached
+    /// in one way only, that one.
+    pub ways: Vec<(String, String)>,
+    /// The ways that would not be taken, each with the reason; of a target that can't be reached, why.
+    pub refused: Vec<(String, String)>,
+}
+
+/// Says how each target would be reached, and why so. Nothing is scanned, and nothing is made in the cluster.
+///
+/// # Errors
+/// As [`scan`] before its run begins.
+pub async fn explain(request: ScanRequest, ledger: &mut Ledger) -> Result<Vec<Explanation>, ScanError> {
+    let prepared = prepare(request, ledger, Timestamp::now()).await?;
+    Ok(prepared.units.iter().map(Unit::explain).collect())
+}
+
+/// All that is known before a run begins.
+struct Prepared {
+    run: RunId,
+    units: Vec<Unit>,
+    selection: Selection,
+    policy: Policy,
+    limits: Limits,
+    registries: Registries,
+    content: Content,
+    cluster: Option<Result<Cluster, NotDone>>,
+}
+
+/// Finds out what there is to scan with, what is meant, and how each target would be reached. Nothing is made anywhere.
+async fn prepare(request: ScanRequest, ledger: &mut Ledger, started: Timestamp) -> Result<Prepared, ScanError> {
+    let ScanRequest { trigger: _, selection, access, policy, on_loss } = request;
+    let limits = Limits::default();
+    let registries = Registries::new(access.registries.clone(), limits.clone());
+    let content = match &access.bundle {
+        Some(source) => {
+            let state = source.state.clone().unwrap_or_else(|| access.default_state());
+            let remembered = tokio::task::block_in_place(|| seen::remembered(state, ledger.reader(), on_loss))?;
+            let content = Content::of_bundle(source, &remembered, &registries, &limits, started).await;
+            if let Err(error) = &content {
+                let event = Event {
+                    at: started,
+                    what: "bundle-refused".to_owned(),
+                    subject: source.name.clone(),
+                    due: None,
+                    detail: error.chain(),
+                };
+                tokio::task::block_in_place(|| ledger.event(&event))?;
+            }
+            content?
+        }
+        None => Content::shipped(),
+    };
+    check_names(&selection, &content)?;
+    check_parts(&selection, &content)?;
+
+    let run = RunId::new();
+    let cluster = match needs_cluster(&selection) || wants_jobs(&selection, &content) {
+        true => Some(connect(&access, &limits).await),
+        false => None,
+    };
+    let cluster = match cluster {
+        Some(Ok(cluster)) => Some(of_this_ledger(cluster, ledger).await?),
+        other => other,
+    };
+    let selected = select(&selection, cluster.as_ref(), &limits).await;
+    let units = plan_units(selected, &selection, &content, &policy)?;
+    Ok(Prepared { run, units, selection, policy, limits, registries, content, cluster })
 }
 
 fn record_cleanup(cleanup: &Cleanup, run: RunId, ledger: &mut Ledger, progress: &Progress) -> Result<(), ScanError> {
@@ -252,149 +297,6 @@ async fn sweep_leftovers(
         Event { at: Timestamp::now(), what: what.to_owned(), subject: cluster.context().to_owned(), due: None, detail };
     tokio::task::block_in_place(|| ledger.event(&event))?;
     Ok(())
-}
-
-/// Every engine and profile that is named must exist: one that does not would be a scan that silently did less.
-fn check_names(selection: &Selection, content: &Content) -> Result<(), ScanError> {
-    let engines: HashSet<&str> =
-        content.external.iter().map(|e| e.scanner.name.as_str()).chain([BUILTIN, "all"]).collect();
-    let profiles: HashSet<&str> = content
-        .external
-        .iter()
-        .map(|e| e.profile.name.as_str())
-        .chain(content.builtin.iter().map(|p| p.profile().name.as_str()))
-        .collect();
-    let unknown = |what: &str, name: &str, known: &HashSet<&str>| {
-        let mut known: Vec<&str> = known.iter().copied().collect();
-        known.sort_unstable();
-        let from = if content.bundle.is_some() { "" } else { " (no bundle was given)" };
-        ScanError::Request(format!("there is no {what} `{name}`; there are {}{from}", known.join(", ")))
-    };
-    if let Some(name) = selection.engines.iter().find(|e| !engines.contains(e.as_str())) {
-        return Err(unknown("engine", name, &engines));
-    }
-    match selection.profiles.iter().find(|p| !profiles.contains(p.as_str())) {
-        Some(name) => Err(unknown("profile", name, &profiles)),
-        None => Ok(()),
-    }
-}
-
-/// Every engine, profile and target that is named must have a part in the scan: one that fits nothing else would be passed
-/// over in silence.
-fn check_parts(selection: &Selection, content: &Content) -> Result<(), ScanError> {
-    let of_spec = |spec: &TargetSpec| match spec {
-        TargetSpec::Host => TargetKind::Host,
-        TargetSpec::Cluster => TargetKind::Cluster,
-        TargetSpec::Image(_) => TargetKind::Image,
-        TargetSpec::Node(_) => TargetKind::Node,
-        TargetSpec::Pod { .. } | TargetSpec::Namespace(_) => TargetKind::Container,
-    };
-    let named: Vec<(String, TargetKind)> = selection
-        .targets
-        .iter()
-        .map(|spec| (spec.to_string(), of_spec(spec)))
-        .chain(selection.selector.iter().map(|labels| (format!("-l {labels}"), TargetKind::Container)))
-        .collect();
-    let mut kinds: BTreeSet<TargetKind> = named.iter().map(|(_, kind)| *kind).collect();
-    if selection.all {
-        kinds.extend([TargetKind::Cluster, TargetKind::Container, TargetKind::Image]);
-    }
-    let builtin = content.builtin.iter().map(|p| (BUILTIN, p.profile().name.as_str(), &p.document().targets));
-    let external =
-        content.external.iter().map(|e| (e.scanner.name.as_str(), e.profile.name.as_str(), &e.document.targets));
-    let parts: Vec<_> = builtin
-        .chain(external)
-        .filter(|(engine, profile, targets)| {
-            wants(selection, engine, profile) && targets.iter().any(|kind| kinds.contains(kind))
-        })
-        .collect();
-    let chosen = match selection.profiles.is_empty() {
-        true => selection.engines.join(", "),
-        false => format!("{}: {}", selection.engines.join(", "), selection.profiles.join(", ")),
-    };
-    let refuse = |what: String| Err(ScanError::Request(format!("{what} has no part in this scan ({chosen})")));
-    if let Some((target, _)) = named.iter().find(|(_, kind)| !parts.iter().any(|(_, _, of)| of.contains(kind))) {
-        return refuse(format!("no profile of the chosen engines fits `{target}`, which"));
-    }
-    if let Some(engine) = selection.engines.iter().find(|e| *e != "all" && !parts.iter().any(|(of, _, _)| of == e)) {
-        return refuse(format!("engine `{engine}` has no chosen profile that fits a target, and so it"));
-    }
-    match selection.profiles.iter().find(|p| !parts.iter().any(|(_, of, _)| of == p)) {
-        Some(profile) => refuse(format!("profile `{profile}` is of no chosen engine or fits no target, and so it")),
-        None => Ok(()),
-    }
-}
-
-fn wants(selection: &Selection, engine: &str, profile: &str) -> bool {
-    let engine = selection.engines.iter().any(|e| e == engine || e == "all");
-    engine && (selection.profiles.is_empty() || selection.profiles.iter().any(|p| p == profile))
-}
-
-/// Whether a scanner's Job may have to run, which needs a cluster even for an image.
-fn wants_jobs(selection: &Selection, content: &Content) -> bool {
-    content.external.iter().any(|e| wants(selection, &e.scanner.name, &e.profile.name))
-}
-
-fn intent(units: &[Unit]) -> Option<Intent> {
-    let mut intent = None;
-    for unit in units {
-        match unit.work {
-            Work::Container | Work::External(_) => return Some(Intent::Run),
-            Work::Objects => intent = Some(Intent::ReadObjects),
-            Work::Host | Work::Image | Work::Impossible(_) => {}
-        }
-    }
-    intent
-}
-
-/// Every profile that fits a target's kind, for every target that is meant.
-fn plan_units(selected: Vec<Selected>, selection: &Selection, content: &Content) -> Result<Vec<Unit>, ScanError> {
-    let mut units = Vec::new();
-    for Selected { target, missed } in selected {
-        let kind = target.kind();
-        let builtin: Vec<Task> = content
-            .builtin
-            .iter()
-            .filter(|p| p.document().targets.contains(&kind) && wants(selection, BUILTIN, &p.profile().name))
-            .map(|p| Task { engine: BUILTIN.to_owned(), profile: p.profile().clone(), rules: Some(Arc::clone(p)) })
-            .collect();
-        if !builtin.is_empty() {
-            let work = match &missed {
-                Some(why) => Work::Impossible(why.clone()),
-                None => builtin_work(kind),
-            };
-            units.push(Unit { target: target.clone(), work, tasks: builtin });
-        }
-        let external = content
-            .external
-            .iter()
-            .filter(|e| e.document.targets.contains(&kind) && wants(selection, &e.scanner.name, &e.profile.name));
-        for external in external {
-            let task = Task { engine: external.scanner.name.clone(), profile: external.profile.clone(), rules: None };
-            let work = match &missed {
-                Some(why) => Work::Impossible(why.clone()),
-                None => Work::External(Arc::clone(external)),
-            };
-            units.push(Unit { target: target.clone(), work, tasks: vec![task] });
-        }
-    }
-    if units.is_empty() {
-        return Err(ScanError::Request("nothing is to be scanned: no profile fits what was asked for".to_owned()));
-    }
-    Ok(units)
-}
-
-fn builtin_work(kind: TargetKind) -> Work {
-    match kind {
-        TargetKind::Host => Work::Host,
-        TargetKind::Container => Work::Container,
-        TargetKind::Image => Work::Image,
-        TargetKind::Cluster => Work::Objects,
-        TargetKind::Node => Work::Impossible(NotDone::new(
-            crate::model::reason::Reason::TargetUnsupported,
-            "the builtin engine does not reach nodes yet; run `scan host` on the node",
-        )),
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::unit::NotDone;
 use crate::base::limits::Limits;
+use crate::cluster::access::auto::ContainerFacts;
 use crate::cluster::client::Cluster;
 use crate::cluster::error::ClusterError;
 use crate::cluster::targets::{self, RunningImages, Selector};
@@ -12,17 +13,19 @@ use crate::stage::plan::Selection;
 /// One target that is meant.
 pub(crate) struct Selected {
     pub(crate) target: Target,
+    /// Of a container that runs, what decides how it can be reached.
+    pub(crate) facts: Option<ContainerFacts>,
     /// Why it can't be reached, where that is known already.
     pub(crate) missed: Option<NotDone>,
 }
 
 impl Selected {
     fn found(target: Target) -> Self {
-        Self { target, missed: None }
+        Self { target, facts: None, missed: None }
     }
 
     fn missed(target: Target, why: NotDone) -> Self {
-        Self { target, missed: Some(why) }
+        Self { target, facts: None, missed: Some(why) }
     }
 }
 
@@ -117,7 +120,7 @@ async fn in_cluster(
 }
 
 fn take(found: targets::Selection, selected: &mut Vec<Selected>) {
-    selected.extend(found.found.into_iter().map(Selected::found));
+    selected.extend(found.found.into_iter().map(|f| Selected { target: f.target, facts: f.facts, missed: None }));
     selected
         .extend(found.missed.into_iter().map(|(t, reason, detail)| Selected::missed(t, NotDone::new(reason, detail))));
 }

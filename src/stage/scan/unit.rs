@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::container::Ways;
 use super::content::External;
 use super::dispatch::Unaccounted;
 use super::image::LayerCache;
 use super::pull::Pulling;
+use super::run::Explanation;
 use super::session::Session;
 use super::{container, external, host, image, objects};
 use crate::base::limits::Limits;
+use crate::cluster::access::auto::Chosen;
 use crate::model::evidence::Evidence;
 use crate::model::finding::Finding;
 use crate::model::profile::Profile;
@@ -74,8 +77,8 @@ pub(crate) enum Work {
     Host,
     /// The layers of an image.
     Image,
-    /// An exec into a container.
-    Container,
+    /// A container, in the ways that were chosen.
+    Container(Box<Ways>),
     /// The API objects.
     Objects,
     /// A scanner's Job.
@@ -117,6 +120,32 @@ impl Reached {
     }
 }
 
+impl Reached {
+    /// The same after another way had been tried, which is told of in the record.
+    pub(crate) fn after(mut self, earlier: Self) -> Self {
+        let mut notes = earlier.notes;
+        if let Err(why) = &earlier.verdict {
+            notes.push(format!("by {}: {} ({})", earlier.approach.word(), why.reason, why.detail));
+        }
+        notes.append(&mut self.notes);
+        self.notes = notes;
+        self.cleanup = match (earlier.cleanup, self.cleanup) {
+            (Some(mut all), Some(own)) => {
+                all.created.extend(own.created);
+                all.remaining.extend(own.remaining);
+                Some(all)
+            }
+            (one, other) => one.or(other),
+        };
+        self.identity = match (earlier.identity, self.identity) {
+            (Some(one), Some(other)) => Some(format!("{one}, {other}")),
+            (one, other) => one.or(other),
+        };
+        self.network = self.network.or(earlier.network);
+        self
+    }
+}
+
 impl Unit {
     /// What has to be said of the unit's tasks if it never ends.
     pub(crate) fn unaccounted(&self) -> Vec<Unaccounted> {
@@ -133,6 +162,35 @@ impl Unit {
         self.unaccounted().into_iter().map(|t| t.expected())
     }
 
+    /// How the target would be reached, and why so.
+    pub(crate) fn explain(&self) -> Explanation {
+        let plain = |approach: Approach, why: &str| vec![(approach.word().to_owned(), why.to_owned())];
+        let pairs = |list: &[Chosen]| list.iter().map(|c| (c.way.to_string(), c.why.clone())).collect();
+        let (ways, refused) = match &self.work {
+            Work::Host => (plain(Approach::Local, "it is this machine"), Vec::new()),
+            Work::Image => {
+                (plain(Approach::Image, "one streaming pass over each layer, from its registry"), Vec::new())
+            }
+            Work::Objects => {
+                (plain(Approach::Objects, "through the API server, as an identity for this alone"), Vec::new())
+            }
+            Work::External(_) => {
+                (plain(Approach::ImageVolume, "a Job of the scanner, with the image mounted as a volume"), Vec::new())
+            }
+            Work::Container(ways) => (pairs(&ways.choice.ways), pairs(&ways.choice.refused)),
+            Work::Impossible(why) => {
+                (Vec::new(), vec![(Approach::None.word().to_owned(), format!("{}: {}", why.reason, why.detail))])
+            }
+        };
+        Explanation {
+            target: self.target.key(),
+            engine: self.tasks.first().map(|task| task.engine.clone()).unwrap_or_default(),
+            profiles: self.tasks.iter().map(|task| task.profile.name.clone()).collect(),
+            ways,
+            refused,
+        }
+    }
+
     /// Reaches the target and judges it: exactly one result for each task.
     ///
     /// # Cancel safety
@@ -145,7 +203,7 @@ impl Unit {
             match &work {
                 Work::Host => host::reach(&target, &tasks, context).await,
                 Work::Image => image::reach(&target, &tasks, context).await,
-                Work::Container => container::reach(&target, &tasks, context).await,
+                Work::Container(ways) => container::reach(&target, ways, &tasks, context).await,
                 Work::Objects => objects::reach(&target, &tasks, context).await,
                 Work::External(external) => external::reach(&target, &tasks, external, context).await,
                 Work::Impossible(why) => Reached::nothing(target.clone(), Approach::None, why.clone()),
@@ -168,7 +226,7 @@ impl Work {
         match self {
             Self::Host => Approach::Local,
             Self::Image => Approach::Image,
-            Self::Container => Approach::Exec,
+            Self::Container(ways) => ways.choice.ways.first().map_or(Approach::None, |chosen| chosen.way.approach()),
             Self::Objects => Approach::Objects,
             Self::External(_) => Approach::ImageVolume,
             Self::Impossible(_) => Approach::None,
@@ -180,7 +238,7 @@ impl Work {
         let own = context.policy.deadline.duration();
         match self {
             Self::External(external) => external.scanner.deadline.duration() + own,
-            Self::Host | Self::Image | Self::Container | Self::Objects | Self::Impossible(_) => own,
+            Self::Host | Self::Image | Self::Container(_) | Self::Objects | Self::Impossible(_) => own,
         }
     }
 }

@@ -49,10 +49,14 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// By the mounts that this process sees. Without knowledge of them only the root's own device is walked.
+    /// By the mounts that this process sees, or the process whose root (`/proc/PID/root`) it is. Without knowledge of them only the root's own device is walked.
     pub(super) fn for_root(root: &Path, limits: &Limits) -> Self {
-        let mounts = std::fs::read("/proc/self/mountinfo").ok().and_then(|raw| proc::mountinfo(&raw, limits).ok());
-        let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+        // The root of another process is in that one's mount namespace, of which this process' own mounts know nothing.
+        let (seen_by, root) = match process_of(root) {
+            Some(process) => (process.join("mountinfo"), Path::new("/").to_owned()),
+            None => ("/proc/self/mountinfo".into(), root.canonicalize().unwrap_or_else(|_| root.to_owned())),
+        };
+        let mounts = std::fs::read(seen_by).ok().and_then(|raw| proc::mountinfo(&raw, limits).ok());
         Self::new(root.as_os_str().as_bytes(), &mounts.unwrap_or_default())
     }
 
@@ -92,6 +96,12 @@ impl Plan {
     fn enters(&self, path: &[u8], other_device: bool) -> bool {
         !self.stores.contains(path) && self.mounts.get(path).copied().unwrap_or(!other_device)
     }
+}
+
+/// `/proc/PID`, where this is the root of a process.
+fn process_of(root: &Path) -> Option<&Path> {
+    let process = root.strip_prefix("/proc").ok()?.to_str()?.strip_suffix("/root")?;
+    process.bytes().all(|b| b.is_ascii_digit()).then(|| root.parent()).flatten()
 }
 
 /// The rest of a path below a folder, with its leading slash; empty for the folder itself.

@@ -1,4 +1,6 @@
 use super::*;
+use crate::model::target::TargetKind;
+use crate::stage::scan::unit::Work;
 
 fn asked(targets: &[&str]) -> Selection {
     Selection { targets: targets.iter().map(|t| t.parse().expect(t)).collect(), ..Selection::default() }
@@ -73,7 +75,7 @@ fn what_the_cluster_does_not_show_is_expected_all_the_same() {
     let why = NotDone::new(crate::model::reason::Reason::ApiUnreachable, "no answer");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let selected = runtime.block_on(select(&selection, Some(&Err(why)), &Limits::default()));
-    let units = plan_units(selected, &selection, &content).expect("units");
+    let units = plan_units(selected, &selection, &content, &Policy::default()).expect("units");
     for kind in [TargetKind::Host, TargetKind::Cluster, TargetKind::Container, TargetKind::Image] {
         let unit = units.iter().find(|u| u.target.kind() == kind).expect("each kind is expected");
         assert_eq!(matches!(unit.work, Work::Impossible(_)), kind != TargetKind::Host, "{}", unit.target);

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod export;
+pub mod install;
 pub mod load;
 pub mod lock;
 pub mod plan;

@@ -8,5 +8,6 @@ mod enclave;
 mod faults;
 mod flow;
 mod hostile;
+mod install;
 mod lab;
 mod pull;

@@ -12,8 +12,6 @@ use super::runner::RUNNER;
 use super::{Manifest, Settings};
 use crate::cluster::object::{Kind, MANAGED_BY, MANAGED_BY_VALUE, ObjectRef, RUN};
 
-/// The ConfigMap with the digests.
-const IMAGES: &str = "images";
 /// The label by which Pod Security admission enforces a standard.
 const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 
@@ -26,13 +24,6 @@ pub(super) fn policies(settings: &Settings) -> Vec<Manifest> {
         spec["validationActions"] = json!(["Deny"]);
         make(wide(Kind::ValidatingAdmissionPolicyBinding, name), json!({ "spec": spec }))
     };
-    let digests: Vec<String> = settings.digests.iter().map(ToString::to_string).collect();
-    let data = json!({ "bundle": settings.bundle, "digests": digests.join("\n") });
-    let parameters = json!({
-        "name": IMAGES, "namespace": settings.namespace,
-        // Without the list nothing may run.
-        "parameterNotFoundAction": "Deny",
-    });
     let of_runs = |more: Option<(&str, &str)>| {
         let mut terms = vec![
             json!({ "key": MANAGED_BY, "operator": "In", "values": [MANAGED_BY_VALUE] }),
@@ -45,9 +36,8 @@ pub(super) fn policies(settings: &Settings) -> Vec<Manifest> {
         json!({ "namespaceSelector": { "matchExpressions": terms } })
     };
     vec![
-        make(ObjectRef::namespaced(Kind::ConfigMap, &settings.namespace, IMAGES), json!({ "data": data })),
-        policy(IMAGES, images()),
-        binding(IMAGES, json!({ "paramRef": parameters, "matchResources": of_runs(None) })),
+        policy("images", images(settings)),
+        binding("images", json!({ "matchResources": of_runs(None) })),
         policy("restricted", Rules::restricted()),
         binding("restricted", json!({ "matchResources": of_runs(Some(("NotIn", "privileged"))) })),
         policy("nodes", Rules::on_nodes()),
@@ -87,13 +77,15 @@ fn containers() -> Vec<Value> {
     ]
 }
 
-fn images() -> Value {
+/// The digests are in the policy itself. As its parameters in a ConfigMap they would be lost to API servers that once saw the
+/// last policy with such parameters go (kubernetes/kubernetes#130887): they stop to watch ConfigMaps then, and find none again.
+fn images(settings: &Settings) -> Value {
     let mut spec = of_pods();
-    spec["paramKind"] = json!({ "apiVersion": "v1", "kind": "ConfigMap" });
+    let digests: Vec<String> = settings.digests.iter().map(|digest| format!("'{digest}'")).collect();
     let mut variables = containers();
     let named = "map(c, has(c.image) ? c.image : '')";
     variables.extend([
-        json!({ "name": "digests", "expression": "params.data['digests'].split('\\n')" }),
+        json!({ "name": "digests", "expression": format!("[{}]", digests.join(", ")) }),
         json!({ "name": "named", "expression":
             format!("variables.main.{named} + variables.init.{named} + variables.ephemeral.{named}") }),
         json!({ "name": "foreign", "expression": "variables.named.filter(i, \
@@ -105,8 +97,11 @@ fn images() -> Value {
     spec["validations"] = json!([
         {
             "expression": "variables.foreign.size() == 0",
-            "messageExpression": "'only images of the loaded bundle ' + params.data['bundle'] + ', by digest, may run in \
-                                  a namespace of a scan, and not ' + variables.foreign.join(', ')",
+            "messageExpression": format!(
+                "'only images of the loaded bundle {}, by digest, may run in a namespace of a scan, and not ' + \
+                 variables.foreign.join(', ')",
+                settings.bundle
+            ),
             "message": "only images of the loaded bundle, by digest, may run in a namespace of a scan",
         },
         {

@@ -36,7 +36,7 @@ pub struct Settings {
     pub namespace: String,
     /// gapscan's own image, as `HOST/REPOSITORY@sha256:…`.
     pub image: String,
-    /// The bundle and its version, for people.
+    /// The bundle's name and version, for people.
     pub bundle: String,
     /// The digests of the images that containers of scans may run.
     pub digests: BTreeSet<Digest>,

@@ -191,6 +191,7 @@ fn what_is_printed_is_applied_and_serves_and_goes() {
     let path = one.file("printed.yaml");
     fs::write(&path, &printed).expect("written");
 
+    let mark = lab.audit_length();
     let first = one.install(&[]).exits(0);
     assert!(first.stdout.lines().all(|line| line.starts_with("created ")), "{}", first.stdout);
     let shown = lab.kubectl(&["get", "-f", &path, "-o", "json"]);
@@ -239,8 +240,22 @@ fn what_is_printed_is_applied_and_serves_and_goes() {
     let rest = lab.inside(&["uninstall", "--delete-data"]).exits(0);
     assert!(rest.stdout.contains("removed namespace/gapscan"), "{}", rest.stdout);
     assert_eq!(one.left(), Vec::<String>::new());
-    assert_eq!(one.list("namespaces", "gapscan.dev/run").len(), 0, "and nothing of its runs");
+    let made = namespaces_made(&lab.audit(mark));
+    assert!(!made.is_empty(), "it ran");
+    let there = one.list("namespaces", "gapscan.dev/run");
+    let there = there.iter().filter_map(|namespace| namespace["metadata"]["name"].as_str());
+    assert_eq!(there.filter(|name| made.contains(*name)).count(), 0, "and nothing of its runs");
     lab.inside(&["uninstall", "--delete-data"]).exits(0);
+}
+
+/// The namespaces that the runner made.
+fn namespaces_made(log: &[Value]) -> BTreeSet<String> {
+    log.iter()
+        .filter(|line| line["user"]["username"] == format!("system:serviceaccount:{NAMESPACE}:runner"))
+        .filter(|line| line["verb"] == "create" && line["objectRef"]["resource"] == "namespaces")
+        .filter(|line| line["responseStatus"]["code"] == 201)
+        .filter_map(|line| line["objectRef"]["name"].as_str().map(str::to_owned))
+        .collect()
 }
 
 type Right = (String, String, String);

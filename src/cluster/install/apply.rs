@@ -78,9 +78,8 @@ pub async fn apply(cluster: &Cluster, namespace: &str, manifests: &[Manifest]) -
 
 async fn one(cluster: &Cluster, manifest: &Manifest) -> Result<Change, ClusterError> {
     let object = &manifest.object;
-    let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().map(str::to_owned);
     let before = match cluster.get::<Value>(&format!("read {object}"), object.path()).await {
-        Ok(there) => version(&there),
+        Ok(there) => Some(there),
         Err(ClusterError::Missing { .. }) => None,
         Err(error) => return Err(error),
     };
@@ -91,12 +90,31 @@ async fn one(cluster: &Cluster, manifest: &Manifest) -> Result<Change, ClusterEr
         // JSON is YAML.
         body: Some(manifest.body.to_string().into_bytes()),
     };
-    let after = version(&cluster.call::<Value>(call).await?);
+    let after: Value = cluster.call(call).await?;
     Ok(match before {
         None => Change::Created,
-        before if before == after => Change::Unchanged,
+        Some(before) if is_same(object.kind, &before, &after) => Change::Unchanged,
         Some(_) => Change::Changed,
     })
+}
+
+/// Whether nothing of the object was changed, but for who is noted to have set what: the API server may put these notes in
+/// another order.
+fn is_same(kind: Kind, before: &Value, after: &Value) -> bool {
+    if before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"] {
+        return true;
+    }
+    let content = |object: &Value| {
+        let mut content = object.clone();
+        for (part, fields) in [("/metadata", &["managedFields", "resourceVersion"][..]), ("", &["status"])] {
+            if let Some(map) = content.pointer_mut(part).and_then(Value::as_object_mut) {
+                fields.iter().for_each(|field| drop(map.remove(*field)));
+            }
+        }
+        content
+    };
+    // What is in a secret is not known here.
+    kind != Kind::Secret && content(before) == content(after)
 }
 
 /// Waits until the runner of this namespace, as it was applied last, is ready.
@@ -154,4 +172,24 @@ pub(super) async fn pods(cluster: &Cluster, namespace: &str) -> Result<Vec<Pod>,
     let path = Kind::Pod.collection(Some(namespace));
     let query = [("labelSelector", selector.as_str())];
     Ok(list::<Pod>(cluster, "find the runner's pod", &path, &query, 100).await?.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn notes_about_who_set_what_are_no_change_and_content_is() {
+        let object = |version: &str, time: &str, data: &str| {
+            json!({ "metadata": { "resourceVersion": version, "managedFields": [{ "time": time }] }, "data": data,
+                    "status": time })
+        };
+        let before = object("1", "a", "x");
+        assert!(is_same(Kind::ConfigMap, &before, &object("2", "b", "x")));
+        assert!(!is_same(Kind::ConfigMap, &before, &object("2", "a", "y")));
+        assert!(!is_same(Kind::Secret, &before, &object("2", "a", "x")), "its content is not seen");
+        assert!(is_same(Kind::Secret, &before, &before));
+    }
 }

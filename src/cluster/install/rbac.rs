@@ -42,7 +42,7 @@ pub struct Permission {
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Without what the profiles read.
-const OWN: [(Scope, &str, &str, &[&'static str]); 15] = [
+const OWN: [(Scope, &str, &str, &[&str]); 15] = [
     (Scope::Cluster, "", "namespaces", &["create", "delete", "get", "list"]),
     (Scope::Cluster, "", "nodes", &["get"]),
     (Scope::Cluster, "", "pods", &["create", "delete", "get", "list"]),

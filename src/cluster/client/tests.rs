@@ -151,5 +151,7 @@ fn of_secrets_only_metadata_is_asked_for() {
     for path in ["/api/v1/namespaces/a/pods", "/apis/x.example/v1/secrets", "/api/v1/pods?labelSelector=/secrets/"] {
         assert!(!super::is_of_secrets(path), "{path}");
     }
-    assert!(super::is_list("/api/v1/namespaces/a/secrets?limit=1") && !super::is_list("/api/v1/namespaces/a/secrets/b"));
+    assert!(
+        super::is_list("/api/v1/namespaces/a/secrets?limit=1") && !super::is_list("/api/v1/namespaces/a/secrets/b")
+    );
 }

@@ -148,7 +148,7 @@ impl ConnectArgs {
 }
 
 /// A bundle is named without its version: the newest that was loaded is used, and none older than one seen before.
-fn bundle_name(text: &str) -> Result<String, String> {
+pub(super) fn bundle_name(text: &str) -> Result<String, String> {
     if crate::bundle::name::is_name(text) {
         return Ok(text.to_owned());
     }

@@ -6,6 +6,7 @@ mod bundle;
 mod explanation;
 mod export;
 mod history;
+mod install;
 mod ledger;
 mod load;
 mod registry;
@@ -17,6 +18,7 @@ mod source;
 mod summary;
 mod table;
 mod trust;
+mod uninstall;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -58,6 +60,8 @@ enum Command {
     History(history::Args),
     Export(export::Export),
     Ledger(ledger::Args),
+    Install(install::Args),
+    Uninstall(uninstall::Args),
     #[command(hide = true)]
     Agent(agent::Args),
 }
@@ -132,5 +136,7 @@ async fn run(command: Command) -> Outcome {
         Command::Results(args) => args.run(),
         Command::History(args) => args.run(),
         Command::Ledger(args) => args.run(),
+        Command::Install(args) => args.run().await,
+        Command::Uninstall(args) => args.run().await,
     }
 }

@@ -172,7 +172,10 @@ fn judge(prober: &ProbeReport, stranger: &ProbeReport, servers: &BTreeSet<Socket
 }
 
 /// The API server's own addresses: most networks match policies after the service's address was translated to them.
-async fn api_servers(cluster: &Cluster) -> Result<BTreeSet<SocketAddr>, ClusterError> {
+///
+/// # Errors
+/// When the cluster denies to list them, or can't be reached, or there are none.
+pub async fn api_servers(cluster: &Cluster) -> Result<BTreeSet<SocketAddr>, ClusterError> {
     let what = "read the API server's addresses";
     let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
     let query = [("labelSelector", "kubernetes.io/service-name=kubernetes")];

@@ -33,6 +33,12 @@ const ANSWER_BYTES: usize = 256 << 20;
 /// As the audit log names the program.
 const USER_AGENT: &str = concat!("gapscan/", env!("CARGO_PKG_VERSION"));
 
+/// What is asked for of secrets, whatever is done with them: their content never comes back (Kubernetes API concepts,
+/// "Receiving resources as metadata").
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+/// The same for a list of them.
+const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+
 /// How long the first request may be repeated: a wrong address should be told soon.
 const FIRST_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -234,10 +240,18 @@ impl Cluster {
         let malformed = |source: http::Error| (ClusterError::malformed(&call.what, source), None);
         let mut request = http::Request::builder().method(call.method.clone()).uri(&call.path);
         if call.body.is_some() {
-            // A strategic merge patch adds to lists by their keys, so that one which arrives twice changes nothing twice.
-            let patch = call.method == http::Method::PATCH;
-            let body = if patch { "application/strategic-merge-patch+json" } else { "application/json" };
+            let body = match call.method {
+                // Whoever applies names itself. Like the other kind of patch, one that arrives twice changes nothing twice.
+                http::Method::PATCH if call.path.contains("?fieldManager=") => "application/apply-patch+yaml",
+                // A strategic merge patch adds to lists by their keys.
+                http::Method::PATCH => "application/strategic-merge-patch+json",
+                _ => "application/json",
+            };
             request = request.header(http::header::CONTENT_TYPE, body);
+        }
+        if is_of_secrets(&call.path) {
+            let accept = if call.method == http::Method::GET && is_list(&call.path) { METADATA_LIST } else { METADATA };
+            request = request.header(http::header::ACCEPT, accept);
         }
         let request = request.body(Body::from(call.body.clone().unwrap_or_default())).map_err(malformed)?;
         let response = self.client.send(request).await.map_err(|source| (unreachable(&call.what, source), None))?;
@@ -305,6 +319,17 @@ pub(crate) fn unreachable(what: &str, source: kube::Error) -> ClusterError {
         kube::Error::Api(status) => ClusterError::from_status(what, status.code, status.message),
         source => ClusterError::Unreachable { what: what.to_owned(), source: Box::new(source) },
     }
+}
+
+/// Whether a path names secrets of the core group.
+fn is_of_secrets(path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or(path);
+    path.starts_with("/api/v1/") && path.split('/').any(|part| part == "secrets")
+}
+
+/// Whether a path that names secrets names all of a namespace or of the cluster.
+fn is_list(path: &str) -> bool {
+    path.split('?').next().unwrap_or(path).ends_with("/secrets")
 }
 
 async fn read_body(what: &str, mut body: Body) -> Result<Vec<u8>, ClusterError> {

@@ -61,7 +61,7 @@ pub struct ScanIdentity {
     pod: (String, String),
 }
 
-/// An identity that may get and list some resources in the whole cluster.
+/// An identity that may list some resources in the whole cluster.
 #[derive(Debug)]
 pub(crate) struct RunReader<'a> {
     account: Account,
@@ -156,7 +156,7 @@ impl<'a> RunReader<'a> {
         let name = format!("gapscan-{}-reader", home.run().short());
         let rules: Vec<Value> = resources
             .iter()
-            .map(|key| json!({ "apiGroups": [key.group], "resources": [key.resource], "verbs": ["get", "list"] }))
+            .map(|key| json!({ "apiGroups": [key.group], "resources": [key.resource], "verbs": ["list"] }))
             .collect();
         // All rights come with one binding, so the first of them stands for the others.
         let sample = resources.first().map_or_else(|| "/api/v1/pods".to_owned(), ResourceKey::path) + "?limit=1";

@@ -39,6 +39,11 @@ pub(crate) enum Kind {
     NetworkPolicy,
     Pod,
     Job,
+    StatefulSet,
+    ConfigMap,
+    PersistentVolumeClaim,
+    ValidatingAdmissionPolicy,
+    ValidatingAdmissionPolicyBinding,
     /// One is made and removed, and never read: to read those of a scan, gapscan would need the right to read all.
     Secret,
 }
@@ -55,18 +60,32 @@ impl Kind {
             Self::NetworkPolicy => "NetworkPolicy",
             Self::Pod => "Pod",
             Self::Job => "Job",
+            Self::StatefulSet => "StatefulSet",
+            Self::ConfigMap => "ConfigMap",
+            Self::PersistentVolumeClaim => "PersistentVolumeClaim",
+            Self::ValidatingAdmissionPolicy => "ValidatingAdmissionPolicy",
+            Self::ValidatingAdmissionPolicyBinding => "ValidatingAdmissionPolicyBinding",
             Self::Secret => "Secret",
         }
     }
 
     fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace | Self::ServiceAccount | Self::Pod | Self::Secret => "v1",
+            Self::Namespace
+            | Self::ServiceAccount
+            | Self::Pod
+            | Self::Secret
+            | Self::ConfigMap
+            | Self::PersistentVolumeClaim => "v1",
             Self::Role | Self::RoleBinding | Self::ClusterRole | Self::ClusterRoleBinding => {
                 "rbac.authorization.k8s.io/v1"
             }
             Self::NetworkPolicy => "networking.k8s.io/v1",
             Self::Job => "batch/v1",
+            Self::StatefulSet => "apps/v1",
+            Self::ValidatingAdmissionPolicy | Self::ValidatingAdmissionPolicyBinding => {
+                "admissionregistration.k8s.io/v1"
+            }
         }
     }
 
@@ -81,7 +100,33 @@ impl Kind {
             Self::NetworkPolicy => "networkpolicies",
             Self::Pod => "pods",
             Self::Job => "jobs",
+            Self::StatefulSet => "statefulsets",
+            Self::ConfigMap => "configmaps",
+            Self::PersistentVolumeClaim => "persistentvolumeclaims",
+            Self::ValidatingAdmissionPolicy => "validatingadmissionpolicies",
+            Self::ValidatingAdmissionPolicyBinding => "validatingadmissionpolicybindings",
             Self::Secret => "secrets",
+        }
+    }
+
+    /// Whether objects of the kind lie in namespaces.
+    pub(crate) fn is_namespaced(self) -> bool {
+        match self {
+            Self::Namespace
+            | Self::ClusterRole
+            | Self::ClusterRoleBinding
+            | Self::ValidatingAdmissionPolicy
+            | Self::ValidatingAdmissionPolicyBinding => false,
+            Self::ServiceAccount
+            | Self::Role
+            | Self::RoleBinding
+            | Self::NetworkPolicy
+            | Self::Pod
+            | Self::Job
+            | Self::StatefulSet
+            | Self::ConfigMap
+            | Self::PersistentVolumeClaim
+            | Self::Secret => true,
         }
     }
 
@@ -219,13 +264,19 @@ impl Inventory {
     }
 }
 
-fn complete(object: &ObjectRef, mark: &Mark, mut manifest: Value) -> Value {
+/// The manifest with `apiVersion`, `kind` and the object's name filled in.
+pub(super) fn named(object: &ObjectRef, mut manifest: Value) -> Value {
     manifest["apiVersion"] = json!(object.kind.api_version());
     manifest["kind"] = json!(object.kind.word());
     manifest["metadata"]["name"] = json!(object.name);
     if let Some(namespace) = &object.namespace {
         manifest["metadata"]["namespace"] = json!(namespace);
     }
+    manifest
+}
+
+fn complete(object: &ObjectRef, mark: &Mark, manifest: Value) -> Value {
+    let mut manifest = named(object, manifest);
     for (label, value) in mark.labels() {
         manifest["metadata"]["labels"][&label] = json!(value);
         // What a Job makes is marked like the Job.

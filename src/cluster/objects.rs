@@ -97,7 +97,7 @@ pub struct Objects {
 }
 
 /// Reads all objects of these resources, in all namespaces, as an identity that is made for it in the run's namespace and
-/// may get and list exactly these; it is removed afterwards, and seen to be gone. One resource that can't be read does not
+/// may list exactly these; it is removed afterwards, and seen to be gone. One resource that can't be read does not
 /// keep the others from being read.
 ///
 /// # Errors

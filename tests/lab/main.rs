@@ -8,6 +8,7 @@ mod enclave;
 mod faults;
 mod flow;
 mod hostile;
+mod install;
 mod lab;
 mod node;
 mod pull;

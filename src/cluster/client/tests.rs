@@ -142,3 +142,16 @@ async fn what_can_not_be_seen_to_be_gone_remains() {
     inventory.create(&cluster, role, json!({ "rules": [] })).await.expect("it is made");
     assert_eq!(inventory.remove(&cluster).await.remaining, ["role/shop/x"]);
 }
+
+#[test]
+fn of_secrets_only_metadata_is_asked_for() {
+    for path in ["/api/v1/secrets?limit=1", "/api/v1/namespaces/a/secrets", "/api/v1/namespaces/a/secrets/b?x=1"] {
+        assert!(super::is_of_secrets(path), "{path}");
+    }
+    for path in ["/api/v1/namespaces/a/pods", "/apis/x.example/v1/secrets", "/api/v1/pods?labelSelector=/secrets/"] {
+        assert!(!super::is_of_secrets(path), "{path}");
+    }
+    assert!(
+        super::is_list("/api/v1/namespaces/a/secrets?limit=1") && !super::is_list("/api/v1/namespaces/a/secrets/b")
+    );
+}

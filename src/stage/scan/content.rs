@@ -36,6 +36,8 @@ pub(crate) struct Content {
     pub(crate) classification: Option<String>,
     /// gapscan's own image as the nodes pull it.
     pub(crate) own_image: Option<String>,
+    /// The digests of all images of the bundle.
+    pub(crate) images: Vec<Digest>,
 }
 
 /// A profile that a scanner evaluates, with all that it needs, each by digest.
@@ -67,7 +69,7 @@ impl Content {
     /// The content without a bundle.
     pub(crate) fn shipped() -> Self {
         let builtin = rules::shipped().into_iter().map(Arc::new).collect();
-        Self { builtin, external: Vec::new(), bundle: None, classification: None, own_image: None }
+        Self { builtin, external: Vec::new(), bundle: None, classification: None, own_image: None, images: Vec::new() }
     }
 
     /// The content of a loaded bundle, with the built-in profiles that it has no other version of.
@@ -102,6 +104,7 @@ impl Content {
         let classification = catalog.classification.clone();
         let mut content = Self { bundle: Some(bundle), classification, ..Self::shipped() };
         let own = catalog.images.iter().find(|i| i.name == GAPSCAN_IMAGE);
+        content.images = catalog.images.iter().map(|image| image.digest).collect();
         content.own_image =
             own.map(|item| shelf.reference(item)).transpose().map_err(|e| failed(e.class(), e.remedy(), e.into()))?;
         for entry in &catalog.profiles {

@@ -1,0 +1,127 @@
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::*;
+use crate::cluster::object::Kind;
+
+fn settings() -> Settings {
+    let address = |text: &str| text.parse().expect("an address");
+    Settings {
+        namespace: "gapscan".to_owned(),
+        image: format!("registry.example:5000/gapscan/images/gapscan@{}", Digest::of("gapscan")),
+        bundle: "enclave 7".to_owned(),
+        digests: BTreeSet::from([Digest::of("gapscan"), Digest::of("grype")]),
+        resources: BTreeSet::from(["apps/v1/deployments".parse().expect("a resource")]),
+        plan: "kind: Plan\n".to_owned(),
+        root: "{}".to_owned(),
+        ca: Some("CA".to_owned()),
+        credentials: BTreeMap::from([("password".to_owned(), Zeroizing::new(b"s3cr3t".to_vec()))]),
+        pull_config: Some(Zeroizing::new(b"{\"auths\":{}}".to_vec())),
+        storage: Storage { class: Some("fast".to_owned()), size: "10Gi".to_owned() },
+        servers: BTreeSet::from([address("192.0.2.1:6443"), address("[2001:db8::1]:6443")]),
+        registries: vec![Host {
+            name: Some("registry.example".to_owned()),
+            addresses: BTreeSet::from(["192.0.2.9".parse().expect("an address")]),
+            port: 5000,
+        }],
+    }
+}
+
+/// The manifest as Kubernetes reads it.
+fn read<T: DeserializeOwned + Serialize>(body: &Value) -> Value {
+    let read: T = serde_json::from_value(body.clone()).expect("Kubernetes reads it");
+    serde_json::to_value(read).expect("JSON")
+}
+
+#[test]
+fn every_field_is_one_that_kubernetes_knows() {
+    for manifest in manifests(&settings()) {
+        let body = manifest.body();
+        let again = match manifest.object.kind {
+            Kind::Namespace => read::<Namespace>(body),
+            Kind::ServiceAccount => read::<ServiceAccount>(body),
+            Kind::ClusterRole => read::<ClusterRole>(body),
+            Kind::ClusterRoleBinding => read::<ClusterRoleBinding>(body),
+            Kind::Role => read::<Role>(body),
+            Kind::RoleBinding => read::<RoleBinding>(body),
+            Kind::NetworkPolicy => read::<NetworkPolicy>(body),
+            Kind::ConfigMap => read::<ConfigMap>(body),
+            Kind::Secret => read::<Secret>(body),
+            Kind::PersistentVolumeClaim => read::<PersistentVolumeClaim>(body),
+            Kind::StatefulSet => read::<StatefulSet>(body),
+            Kind::ValidatingAdmissionPolicy => read::<ValidatingAdmissionPolicy>(body),
+            Kind::ValidatingAdmissionPolicyBinding => read::<ValidatingAdmissionPolicyBinding>(body),
+            Kind::Pod | Kind::Job => panic!("an installation makes none by itself"),
+        };
+        assert_eq!(&again, body);
+        assert_eq!(body["metadata"]["labels"][MANAGED_BY], "gapscan");
+        assert_eq!(body["metadata"]["labels"][INSTANCE], "gapscan");
+        assert_eq!(body["metadata"]["name"], manifest.object.name.as_str());
+    }
+}
+
+fn found(settings: &Settings, kind: Kind, name: &str) -> Value {
+    let all = manifests(settings);
+    let found = all.into_iter().find(|m| m.object.kind == kind && m.object.name == name);
+    found.expect("it is made").body
+}
+
+#[test]
+fn the_runner_reaches_the_api_server_and_the_registries_and_nothing_else() {
+    let policy = found(&settings(), Kind::NetworkPolicy, "runner");
+    let egress = policy["spec"]["egress"].as_array().expect("rules");
+    let ports: Vec<&Value> = egress.iter().map(|rule| &rule["ports"][0]["port"]).collect();
+    assert_eq!(ports, [&json!(5000), &json!(6443)]);
+    assert_eq!(egress[0]["to"], json!([{ "ipBlock": { "cidr": "192.0.2.9/32" } }]));
+    assert_eq!(egress[1]["to"].as_array().map(Vec::len), Some(2));
+    assert_eq!(policy["spec"]["policyTypes"], json!(["Egress"]));
+    let spec = &found(&settings(), Kind::StatefulSet, "runner")["spec"]["template"]["spec"];
+    assert_eq!(spec["hostAliases"], json!([{ "ip": "192.0.2.9", "hostnames": ["registry.example"] }]));
+}
+
+#[test]
+fn the_runner_is_restricted_and_its_root_is_read_only() {
+    let set = found(&settings(), Kind::StatefulSet, "runner");
+    let spec = &set["spec"]["template"]["spec"];
+    let container = &spec["containers"][0];
+    assert_eq!(container["securityContext"], crate::cluster::pod::security());
+    assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    assert!(spec.get("hostNetwork").is_none() && spec.get("hostPID").is_none());
+    let selector = set["spec"]["selector"]["matchLabels"].as_object().expect("labels");
+    assert!(selector.iter().all(|(name, value)| set["spec"]["template"]["metadata"]["labels"][name] == *value));
+}
+
+#[test]
+fn another_content_is_another_pod() {
+    let content = |settings: &Settings| {
+        let set = found(settings, Kind::StatefulSet, "runner");
+        set["spec"]["template"]["metadata"]["annotations"]["gapscan.dev/content"].clone()
+    };
+    let before = content(&settings());
+    assert_eq!(before, content(&settings()));
+    let other = Settings { plan: "kind: Plan # other\n".to_owned(), ..settings() };
+    assert_ne!(before, content(&other));
+    let credentials = BTreeMap::from([("password".to_owned(), Zeroizing::new(b"other".to_vec()))]);
+    assert_ne!(before, content(&Settings { credentials, ..settings() }));
+}
+
+#[test]
+fn nobody_is_made_mightier_than_the_table_says() {
+    let all = permissions(&settings().resources);
+    let verbs = all.iter().flat_map(|p| p.verbs.iter()).copied().collect::<BTreeSet<_>>();
+    assert_eq!(verbs, BTreeSet::from(["create", "delete", "get", "list", "patch"]));
+    for word in ["escalate", "bind", "impersonate", "*"] {
+        assert!(!verbs.contains(word));
+        assert!(all.iter().all(|p| p.resource != word && p.group != word));
+    }
+    let secrets = all.iter().find(|p| p.resource == "secrets").expect("they are made");
+    assert_eq!(secrets.verbs, ["create", "delete"]);
+    let read = all.iter().find(|p| p.resource == "deployments").expect("the profiles read them");
+    assert_eq!((read.group.as_str(), &read.verbs[..]), ("apps", &["list"][..]));
+}

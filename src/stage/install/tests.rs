@@ -1,0 +1,95 @@
+use super::*;
+use crate::cluster::install::{Scope, permissions};
+
+fn request() -> InstallRequest {
+    InstallRequest {
+        namespace: "gapscan".to_owned(),
+        bundle: BundleSource {
+            name: "enclave".to_owned(),
+            registry: "registry.example:5000/gapscan".to_owned(),
+            root: PathBuf::from("trust/root.json"),
+            state: None,
+        },
+        registry: RegistryAccess {
+            ca_file: Some(PathBuf::from("some/ca.pem")),
+            username: Some("kim".to_owned()),
+            password_file: Some(PathBuf::from("some/password")),
+            ..RegistryAccess::default()
+        },
+        cluster: ClusterAccess::default(),
+        plan: None,
+        storage: Storage { class: None, size: "10Gi".to_owned() },
+    }
+}
+
+fn plan(text: &str) -> PlanDocument {
+    document::parse(Path::new("plan.yaml"), text).expect("a plan")
+}
+
+#[test]
+fn a_plan_is_fitted_to_the_runners_container() {
+    let mut document = plan(PLAN);
+    assert_eq!(fit(&mut document, &request(), "registry.example:5000"), Vec::<String>::new());
+    let bundle = document.bundle.clone().expect("it has one");
+    assert_eq!((bundle.name.as_str(), bundle.root), ("enclave", PathBuf::from("root.json")));
+    let access = &document.registries["registry.example:5000"];
+    assert_eq!(access.ca_file.as_deref(), Some(Path::new("ca.crt")));
+    assert_eq!(access.password_file.as_deref(), Some(Path::new("/etc/gapscan-registry/password")));
+    assert_eq!(access.username.as_deref(), Some("kim"));
+    let written = document::to_yaml(&document).expect("YAML");
+    assert_eq!(plan(&written), document);
+}
+
+#[test]
+fn a_plan_for_another_place_is_refused_with_all_that_does_not_fit() {
+    let mut document = plan(
+        "apiVersion: gapscan/v1\nkind: Plan\nname: a\nledger: /data/ledger\n\
+         bundle: {name: other, registry: 'registry.example:5000/gapscan', root: root.json}\n\
+         cluster: {kubeconfig: k}\n\
+         registries: {'elsewhere.example': {caFile: ca.pem}}\n\
+         scans: [{name: a, targets: [cluster]}]\n",
+    );
+    let problems = fit(&mut document, &request(), "registry.example:5000").join("; ");
+    for part in ["ledger", "cluster is reached", "`other`", "`elsewhere.example`"] {
+        assert!(problems.contains(part), "{part}: {problems}");
+    }
+}
+
+/// The rows of the tables in `docs/permissions.md`: where, group, resource, verbs.
+fn documented() -> Vec<(Scope, String, String, Vec<String>)> {
+    let page = include_str!("../../../docs/permissions.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [path, verbs, scope, why, ..] = cells[..] else { panic!("a row has four cells: {row}") };
+        assert!(!why.is_empty(), "{row} says why");
+        let (group, resource) = path.trim_matches('`').split_once(' ').expect("a group and a resource");
+        let scope = match scope {
+            "everywhere" => Scope::Cluster,
+            "`default`" => Scope::Default,
+            other => panic!("nowhere: {other}"),
+        };
+        let group = if group == "core" { "" } else { group };
+        (scope, group.to_owned(), resource.to_owned(), verbs.split(", ").map(str::to_owned).collect())
+    })
+    .collect()
+}
+
+#[test]
+fn the_page_about_permissions_says_what_is_granted() {
+    let granted: BTreeSet<_> = permissions(&resources(&Content::shipped()))
+        .into_iter()
+        .map(|p| (p.scope, p.group, p.resource, p.verbs.into_iter().map(str::to_owned).collect::<Vec<_>>()))
+        .collect();
+    let rows = documented();
+    assert_eq!(rows.len(), granted.len(), "each is there once");
+    assert_eq!(rows.into_iter().collect::<BTreeSet<_>>(), granted);
+}
+
+#[tokio::test]
+async fn an_address_needs_no_look_up_and_loopback_is_refused() {
+    let host = look_up("192.0.2.9:5000").await.expect("an address");
+    assert_eq!((host.name, host.port), (None, 5000));
+    assert!(look_up("localhost:5000").await.is_err());
+    assert!(look_up("127.0.0.1:5000").await.is_err());
+}

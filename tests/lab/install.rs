@@ -1,0 +1,518 @@
+//! gapscan installed in the cluster: what is printed is what is applied; the runner scans by schedule; its account may do what
+//! its scans need and nothing more; the API server refuses what is no part of a scan; nothing is left in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::enclave::{BUNDLE, Enclave, enclave};
+use crate::lab::{Lab, Ran, lab, wait_until};
+
+const NAMESPACE: &str = "gapscan";
+const CLASS: &str = "gapscan-lab";
+
+/// Everything that an installation may have made.
+const KINDS: &str = "namespaces,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,configmaps,secrets,\
+                     networkpolicies,persistentvolumeclaims,statefulsets,pods,validatingadmissionpolicies,\
+                     validatingadmissionpolicybindings";
+
+/// An installation that is removed with its volume, however the test ends.
+struct Installation {
+    lab: &'static Lab,
+    enclave: &'static Enclave,
+    name: &'static str,
+}
+
+impl Installation {
+    fn new(lab: &'static Lab, name: &'static str, schedule: &str) -> Self {
+        let one = Self { lab, enclave: enclave(lab), name };
+        let plan = format!(
+            "apiVersion: gapscan/v1\nkind: Plan\nname: {name}\nscans:\n\
+             - {{name: web, selector: 'app=web', schedule: {{cron: '{schedule}', timeZone: UTC}}}}\n"
+        );
+        fs::write(one.file("plan.yaml"), plan).expect("the plan is written");
+        one.volume();
+        one
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.enclave.file(&format!("install-{}.{name}", self.name))
+    }
+
+    /// The lab has nobody who makes volumes: one is given by hand.
+    fn volume(&self) {
+        let folder = self.file("volume");
+        fs::create_dir_all(&folder).expect("a folder");
+        let node = json!({ "matchExpressions": [
+            { "key": "kubernetes.io/hostname", "operator": "In", "values": [self.lab.var("LAB_NODE")] }] });
+        let volume = json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": self.volume_name() },
+            "spec": {
+                "capacity": { "storage": "1Gi" }, "accessModes": ["ReadWriteOnce"], "storageClassName": CLASS,
+                "persistentVolumeReclaimPolicy": "Retain", "local": { "path": folder },
+                "nodeAffinity": { "required": { "nodeSelectorTerms": [node] } },
+            },
+        });
+        self.apply(&volume);
+    }
+
+    fn volume_name(&self) -> String {
+        format!("gapscan-lab-{}", self.name)
+    }
+
+    fn write(&self, name: &str, manifest: &Value) -> String {
+        let path = self.file(name);
+        fs::write(&path, manifest.to_string()).expect("the manifest is written");
+        path
+    }
+
+    fn apply(&self, manifest: &Value) {
+        let path = self.write("applied.json", manifest);
+        self.lab.kubectl(&["apply", "-f", &path]);
+    }
+
+    fn install(&self, more: &[&str]) -> Ran {
+        let (registry, ca) = (self.enclave.registry(self.lab), self.lab.ca().display().to_string());
+        let (root, state) = (self.enclave.file("trust/root.json"), self.enclave.file("state"));
+        let (plan, pull) = (self.file("plan.yaml"), self.pull_config());
+        let mut arguments = vec!["install", "--bundle", BUNDLE, "--registry", &registry, "--ca", &ca, "--root", &root];
+        arguments.extend(["--state", &state, "--plan", &plan, "--storage-class", CLASS, "--storage-size", "1Gi"]);
+        arguments.extend(["--pull-config", &pull]);
+        arguments.extend(more);
+        self.lab.inside(&arguments)
+    }
+
+    /// The lab's registry asks nobody; what is given to nodes is used all the same.
+    fn pull_config(&self) -> String {
+        let path = self.file("pull.json");
+        let config = json!({ "auths": { self.lab.var("REGISTRY"): { "auth": "a2ltOnMzY3IzdA==" } } });
+        fs::write(&path, config.to_string()).expect("written");
+        path
+    }
+
+    /// gapscan in the runner's pod.
+    fn in_pod(&self, arguments: &[&str]) -> Ran {
+        let mut command = self.lab.command("kubectl");
+        command.args(["exec", "-n", NAMESPACE, "runner-0", "--", "/gapscan"]).args(arguments);
+        let output = command.output().expect("kubectl runs");
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// A kubeconfig of the runner's account.
+    fn kubeconfig(&self) -> String {
+        let token = self.lab.kubectl(&["create", "token", "-n", NAMESPACE, "runner"]);
+        let admin = self.lab.kubectl(&["config", "view", "--raw", "-o", "json"]);
+        let admin: Value = serde_json::from_str(&admin).expect("JSON");
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "lab", "clusters": admin["clusters"],
+            "users": [{ "name": "runner", "user": { "token": token.trim() } }],
+            "contexts": [{ "name": "lab", "context": { "cluster": admin["clusters"][0]["name"], "user": "runner" } }],
+        });
+        self.write("kubeconfig.json", &config)
+    }
+
+    fn list(&self, kinds: &str, selector: &str) -> Vec<Value> {
+        let list = self.lab.kubectl(&["get", kinds, "-A", "-l", selector, "-o", "json"]);
+        let list: Value = serde_json::from_str(&list).expect("JSON");
+        list["items"].as_array().expect("a list").clone()
+    }
+
+    fn left(&self) -> Vec<String> {
+        let name = |object: &Value| format!("{}/{}", object["kind"], object["metadata"]["name"]);
+        let left = self.list(KINDS, &format!("app.kubernetes.io/instance={NAMESPACE}"));
+        left.iter().map(name).collect()
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        let gone = self.lab.inside(&["uninstall", "--delete-data"]);
+        let _ = self.lab.command("kubectl").args(["delete", "pv", &self.volume_name()]).output();
+        if !std::thread::panicking() {
+            gone.exits(0);
+        }
+    }
+}
+
+/// Waits for what takes the runner longer than a minute.
+#[track_caller]
+fn wait_long(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(240);
+    while !condition() {
+        assert!(Instant::now() < end, "{what} did not come about");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// The objects that kubectl prints, one after another or as a list.
+fn objects(text: &str) -> Vec<Value> {
+    let all = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    let all = all.map(|object| object.expect("JSON"));
+    all.flat_map(|object| match object["items"].as_array() {
+        Some(items) => items.clone(),
+        None => vec![object],
+    })
+    .collect()
+}
+
+/// Whether all of `wanted` is in `there`, which may have more.
+#[track_caller]
+fn assert_within(wanted: &Value, there: &Value, at: &str) {
+    match (wanted, there) {
+        (Value::Object(wanted), Value::Object(there)) => {
+            for (key, value) in wanted {
+                let found = there.get(key).unwrap_or_else(|| panic!("{at}.{key} is not there"));
+                assert_within(value, found, &format!("{at}.{key}"));
+            }
+        }
+        (Value::Array(wanted), Value::Array(there)) => {
+            assert_eq!(wanted.len(), there.len(), "{at}");
+            for (index, (wanted, there)) in wanted.iter().zip(there).enumerate() {
+                assert_within(wanted, there, &format!("{at}[{index}]"));
+            }
+        }
+        _ => assert_eq!(wanted, there, "{at}"),
+    }
+}
+
+#[test]
+fn what_is_printed_is_applied_and_serves_and_goes() {
+    let Some(lab) = lab() else { return };
+    let one = Installation::new(lab, "serves", "*/10 * * * * *");
+    let printed = one.install(&["--dry-run"]).exits(0).stdout;
+    assert_eq!(one.left(), Vec::<String>::new(), "a dry run changes nothing");
+    let path = one.file("printed.yaml");
+    fs::write(&path, &printed).expect("written");
+
+    let mark = lab.audit_length();
+    let first = one.install(&[]).exits(0);
+    assert!(first.stdout.lines().all(|line| line.starts_with("created ")), "{}", first.stdout);
+    let shown = lab.kubectl(&["get", "-f", &path, "-o", "json"]);
+    // kubectl reads what was printed, and shows it as JSON.
+    let read = lab.kubectl(&["create", "--dry-run=client", "-f", &path, "-o", "json"]);
+    let (wanted, there) = (objects(&read), objects(&shown));
+    assert_eq!([wanted.len(), there.len()], [first.stdout.lines().count(); 2]);
+    for (wanted, there) in wanted.iter().zip(&there) {
+        assert_within(wanted, there, &format!("{}/{}", wanted["kind"], wanted["metadata"]["name"]));
+    }
+
+    let again = one.install(&[]).exits(0);
+    assert!(again.stdout.lines().all(|line| line.starts_with("unchanged ")), "{}", again.stdout);
+    assert!(again.stderr.contains("nothing was changed"), "{}", again.stderr);
+
+    // What somebody else set is not overruled.
+    lab.kubectl(&["label", "--overwrite", "namespace", NAMESPACE, "pod-security.kubernetes.io/warn=baseline"]);
+    let refused = one.install(&[]).exits(5);
+    assert!(refused.stderr.contains("kubectl"), "the other manager is named: {}", refused.stderr);
+    lab.kubectl(&["label", "--overwrite", "namespace", NAMESPACE, "pod-security.kubernetes.io/warn=restricted"]);
+    one.install(&[]).exits(0);
+
+    // The policies hold while it scans.
+    wait_long("a run of the installed runner", || {
+        let history = one.in_pod(&["history", "-o", "json"]);
+        history.code == 0 && history.stdout.contains("\"completed\"")
+    });
+    let exported = one.in_pod(&["export", "--format", "jsonl"]).exits(0);
+    let lines: Vec<Value> =
+        exported.stdout.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
+    let seen = lines.iter().any(|l| {
+        l["outcome"] == "passed" && l["target"].as_str().is_some_and(|target| target.starts_with("pod/shop/web-"))
+    });
+    assert!(seen, "{}", exported.stdout);
+    let pod = lab.kubectl(&["get", "pod", "-n", NAMESPACE, "runner-0", "-o", "json"]);
+    let pod: Value = serde_json::from_str(&pod).expect("JSON");
+    assert_eq!(pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true);
+    assert!(pod["spec"]["containers"][0]["image"].as_str().is_some_and(|image| image.contains("@sha256:")));
+
+    let gone = lab.inside(&["uninstall"]).exits(0);
+    assert!(gone.stdout.contains("kept persistentvolumeclaim/gapscan/data"), "{}", gone.stdout);
+    let left: BTreeSet<String> = one.left().into_iter().collect();
+    let kept = ["\"Namespace\"/\"gapscan\"", "\"PersistentVolumeClaim\"/\"data\""];
+    assert_eq!(left, kept.map(str::to_owned).into());
+    assert!(Path::new(&one.file("volume")).join("ledger.sqlite").is_file(), "the ledger is kept");
+    let rest = lab.inside(&["uninstall", "--delete-data"]).exits(0);
+    assert!(rest.stdout.contains("removed namespace/gapscan"), "{}", rest.stdout);
+    assert_eq!(one.left(), Vec::<String>::new());
+    let made = namespaces_made(&lab.audit(mark));
+    assert!(!made.is_empty(), "it ran");
+    let there = one.list("namespaces", "gapscan.dev/run");
+    let there = there.iter().filter_map(|namespace| namespace["metadata"]["name"].as_str());
+    assert_eq!(there.filter(|name| made.contains(*name)).count(), 0, "and nothing of its runs");
+    lab.inside(&["uninstall", "--delete-data"]).exits(0);
+}
+
+/// The namespaces that the runner made.
+fn namespaces_made(log: &[Value]) -> BTreeSet<String> {
+    log.iter()
+        .filter(|line| line["user"]["username"] == format!("system:serviceaccount:{NAMESPACE}:runner"))
+        .filter(|line| line["verb"] == "create" && line["objectRef"]["resource"] == "namespaces")
+        .filter(|line| line["responseStatus"]["code"] == 201)
+        .filter_map(|line| line["objectRef"]["name"].as_str().map(str::to_owned))
+        .collect()
+}
+
+type Right = (String, String, String);
+
+/// Group, resource and verb of every rule of the runner's roles.
+fn granted(lab: &Lab) -> BTreeSet<Right> {
+    let mut granted = BTreeSet::new();
+    for arguments in [&["clusterrole", "gapscan-runner"][..], &["role", "-n", "default", "gapscan-runner"]] {
+        let role = lab.kubectl(&[&["get"], arguments, &["-o", "json"]].concat());
+        let role: Value = serde_json::from_str(&role).expect("JSON");
+        let texts = |rule: &Value, key: &str| -> Vec<String> {
+            let list = rule[key].as_array().expect("a list");
+            list.iter().map(|text| text.as_str().expect("text").to_owned()).collect()
+        };
+        for rule in role["rules"].as_array().expect("rules") {
+            for verb in texts(rule, "verbs") {
+                let (group, resource) = (texts(rule, "apiGroups").remove(0), texts(rule, "resources").remove(0));
+                granted.insert((group, resource, verb));
+            }
+        }
+    }
+    granted
+}
+
+/// What was asked for, by the runner and by the identities that it made, and whatever of the runner's was denied.
+fn used(log: &[Value]) -> (BTreeSet<Right>, Vec<&Value>) {
+    let (mut used, mut denied) = (BTreeSet::new(), Vec::new());
+    for line in log {
+        let user = line["user"]["username"].as_str().unwrap_or_default();
+        let is_runner = user == format!("system:serviceaccount:{NAMESPACE}:runner");
+        if !is_runner && !user.starts_with("system:serviceaccount:gapscan-") {
+            continue;
+        }
+        if is_runner && line["responseStatus"]["code"] == 403 {
+            denied.push(line);
+        }
+        let object = &line["objectRef"];
+        let Some(resource) = object["resource"].as_str() else { continue };
+        let resource = match object["subresource"].as_str() {
+            Some(sub) => format!("{resource}/{sub}"),
+            None => resource.to_owned(),
+        };
+        let group = object["apiGroup"].as_str().unwrap_or_default().to_owned();
+        used.insert((group, resource, line["verb"].as_str().unwrap_or_default().to_owned()));
+    }
+    (used, denied)
+}
+
+fn right(group: &str, resource: &str, verb: &str) -> Right {
+    (group.to_owned(), resource.to_owned(), verb.to_owned())
+}
+
+#[test]
+fn the_runner_may_do_what_scans_need_and_nothing_more() {
+    let Some(lab) = lab() else { return };
+    // Never due while the test runs.
+    let one = Installation::new(lab, "rights", "0 0 1 1 *");
+    let mark = lab.audit_length();
+    one.install(&[]).exits(0);
+    let kubeconfig = one.kubeconfig();
+    let pull = one.pull_config();
+    let as_runner = ["--kubeconfig", kubeconfig.as_str(), "--pull-config", pull.as_str()];
+    let scan = |ledger: &str, arguments: &[&str]| {
+        let arguments = [arguments, &as_runner].concat();
+        one.enclave.scan(lab, ledger, &arguments)
+    };
+    // Not everything can be evaluated in the lab, but everything is tried.
+    let all = scan("rights.sqlite", &["--all"]);
+    assert!([1, 3].contains(&all.code), "{}", all.stderr);
+    let image = format!("image/{}/lab/debian:1", lab.var("REGISTRY"));
+    let external = scan("rights.sqlite", &[image.as_str(), "--engine", "openscap"]);
+    assert!([0, 1, 3].contains(&external.code), "{}", external.stderr);
+    scan("rights.sqlite", &["node/lab"]);
+    let lines = one.enclave.lines(lab, "rights.sqlite");
+    assert!(lines.iter().any(|l| l["what"] == "cleanup-verified"), "that all is gone was verified");
+    for target in ["cluster", "pod/shop/web-", "pod/shop/api-0", "image/"] {
+        let judged = |l: &&Value| {
+            l["type"] == "finding"
+                && l["target"].as_str().is_some_and(|t| t.starts_with(target))
+                && ["passed", "failed"].contains(&l["outcome"].as_str().unwrap_or_default())
+        };
+        assert!(lines.iter().any(|l| judged(&l)), "{target} was scanned with the policies in place");
+    }
+
+    let log = lab.audit(mark);
+    let (used, denied) = used(&log);
+    assert!(denied.is_empty(), "{denied:#?}");
+    let granted = granted(lab);
+    // A WebSocket exec is one request, for which Kubernetes checks `create` too; the log has it as `get`.
+    let checked_beside = BTreeSet::from([right("", "pods/exec", "create")]);
+    let unused: Vec<&Right> = granted.difference(&used).filter(|right| !checked_beside.contains(*right)).collect();
+    assert!(unused.is_empty(), "granted and used by no scan: {unused:?}");
+    // Every account may ask who it is.
+    let open = BTreeSet::from([right("authentication.k8s.io", "selfsubjectreviews", "create")]);
+    let more: Vec<&Right> = used.difference(&granted).filter(|right| !open.contains(*right)).collect();
+    assert!(more.is_empty(), "used and not granted: {more:?}");
+
+    // What RBAC allows and the policies don't.
+    let refused = |arguments: &[&str], why: &str| {
+        let mut command = lab.command("kubectl");
+        let output = command.args(["--kubeconfig", &kubeconfig]).args(arguments).output().expect("kubectl runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(why), "{arguments:?}: {said}");
+    };
+    refused(&["create", "token", "default", "-n", "kube-system"], "only in the namespace of a run");
+    refused(&["create", "serviceaccount", "mine", "-n", "shop"], "carries the label of a run");
+    refused(&["create", "namespace", "mine"], "carries the label of a run");
+    refused(&["delete", "namespace", "vault"], "carries the label of a run");
+    refused(&["delete", "pod", "-n", "shop", "legacy"], "carries the label of a run");
+    refused(&["exec", "-n", "shop", "legacy", "--", "true"], "does not use it itself");
+    let labelled = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": { "name": "mine", "namespace": "shop", "labels": { "gapscan.dev/run": "x" } },
+    });
+    refused(&["create", "-f", &one.write("labelled.json", &labelled)], "only in the namespace of a run");
+    let wide = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": { "name": "mine", "namespace": "shop", "labels": { "gapscan.dev/run": "x" } },
+        "rules": [{ "apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get", "create"] }],
+    });
+    refused(&["create", "-f", &one.write("wide.json", &wide)], "names one object");
+}
+
+const TRIED: &str = "gapscan-tried";
+const TRIED_NODE: &str = "gapscan-tried-node";
+
+/// A pod as scans make them, of this image.
+fn pod(image: &str, mounted: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "tried", "namespace": TRIED },
+        "spec": {
+            "automountServiceAccountToken": false,
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": { "type": "RuntimeDefault" } },
+            "containers": [{
+                "name": "c", "image": image,
+                "securityContext": { "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                                     "capabilities": { "drop": ["ALL"] } },
+                "volumeMounts": [{ "name": "target", "mountPath": "/target" }],
+            }],
+            "volumes": [{ "name": "target", "image": { "reference": mounted } }],
+        },
+    })
+}
+
+#[test]
+fn only_restricted_pods_of_the_loaded_bundle_run_in_namespaces_of_scans() {
+    let Some(lab) = lab() else { return };
+    let one = Installation::new(lab, "admission", "0 0 1 1 *");
+    one.install(&[]).exits(0);
+    // Without Pod Security's labels, so that it is the policy that refuses.
+    let labels = json!({ "app.kubernetes.io/managed-by": "gapscan", "gapscan.dev/run": "tried" });
+    let mut of_nodes = labels.clone();
+    of_nodes["pod-security.kubernetes.io/enforce"] = json!("privileged");
+    for (name, labels) in [(TRIED, labels), (TRIED_NODE, of_nodes)] {
+        let metadata = json!({ "name": name, "labels": labels });
+        one.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata }));
+    }
+    for name in [TRIED, TRIED_NODE] {
+        wait_until("the account that a pod has where it names none", || {
+            let mut command = lab.command("kubectl");
+            command.args(["get", "serviceaccount", "-n", name, "default"]).output().is_ok_and(|o| o.status.success())
+        });
+    }
+    let runner = lab.kubectl(&["get", "statefulset", "-n", NAMESPACE, "runner", "-o", "json"]);
+    let runner: Value = serde_json::from_str(&runner).expect("JSON");
+    let own = runner["spec"]["template"]["spec"]["containers"][0]["image"].as_str().expect("text").to_owned();
+    let (repository, digest) = own.split_once('@').expect("a digest");
+    let other = format!("{repository}@sha256:{}", "0".repeat(64));
+    let tagged = format!("{repository}:{BUNDLE}");
+    let both = format!("{repository}:{BUNDLE}@{digest}");
+
+    let mut cases: BTreeMap<&str, (Value, Option<&str>)> = BTreeMap::from([
+        ("the bundle's own image", (pod(&own, &other), None)),
+        ("a tag beside the digest", (pod(&both, &other), None)),
+        ("another image", (pod(&other, &own), Some("only images of the loaded bundle"))),
+        ("a tag", (pod(&tagged, &own), Some("only images of the loaded bundle"))),
+        ("a mounted tag", (pod(&own, &tagged), Some("mounted in a namespace of a scan by their digests"))),
+    ]);
+    let mut change = |name: &'static str, path: &str, value: Value, why: &'static str| {
+        let mut changed = pod(&own, &other);
+        let (parent, key) = path.rsplit_once('/').expect("a path");
+        changed.pointer_mut(parent).expect("it is there")[key] = value;
+        cases.insert(name, (changed, Some(why)));
+    };
+    let container = "/spec/containers/0";
+    change("privileged", &format!("{container}/securityContext"), json!({ "privileged": true }), "privileged");
+    change("host network", "/spec/hostNetwork", json!(true), "shares the host's");
+    change("host process ids", "/spec/hostPID", json!(true), "shares the host's");
+    change(
+        "a capability",
+        &format!("{container}/securityContext/capabilities"),
+        json!({ "drop": ["ALL"], "add": ["NET_BIND_SERVICE"] }),
+        "drops all capabilities",
+    );
+    change(
+        "a writable root",
+        &format!("{container}/securityContext/readOnlyRootFilesystem"),
+        json!(false),
+        "read-only root",
+    );
+    change("root", "/spec/securityContext/runAsUser", json!(0), "runs as root");
+    change("root in the container", &format!("{container}/securityContext/runAsNonRoot"), json!(false), "runs as root");
+    change("no seccomp", "/spec/securityContext/seccompProfile", json!({ "type": "Unconfined" }), "seccomp");
+    change(
+        "the node's files",
+        "/spec/volumes",
+        json!([{ "name": "target", "hostPath": { "path": "/" } }]),
+        "what is the node's",
+    );
+    change(
+        "another image first",
+        "/spec/initContainers",
+        json!([{ "name": "i", "image": other, "securityContext": { "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] } } }]),
+        "only images of the loaded bundle",
+    );
+
+    // A pod that looks at a node.
+    let mut node = pod(&own, &other);
+    node["metadata"]["namespace"] = json!(TRIED_NODE);
+    node["spec"]["volumes"] = json!([{ "name": "target", "hostPath": { "path": "/" } }]);
+    let context = &mut node["spec"]["containers"][0]["securityContext"];
+    context["runAsUser"] = json!(0);
+    context["runAsNonRoot"] = json!(false);
+    context["capabilities"]["add"] = json!(["DAC_READ_SEARCH"]);
+    node["spec"]["containers"][0]["volumeMounts"][0]["readOnly"] = json!(true);
+    let mut writing = node.clone();
+    writing["spec"]["containers"][0]["volumeMounts"][0]["readOnly"] = json!(false);
+    let mut mighty = node.clone();
+    mighty["spec"]["containers"][0]["securityContext"]["capabilities"]["add"] = json!(["SYS_ADMIN"]);
+    let mut foreign = node.clone();
+    foreign["spec"]["containers"][0]["image"] = json!(other);
+    let mut networked = node.clone();
+    networked["spec"]["hostNetwork"] = json!(true);
+    cases.extend([
+        ("a node is looked at", (node, None)),
+        ("a node is written to", (writing, Some("mounted read-only"))),
+        ("a capability for a node", (mighty, Some("none that it does not need"))),
+        ("another image for a node", (foreign, Some("only images of the loaded bundle"))),
+        ("a node's network", (networked, Some("shares the host's"))),
+    ]);
+
+    let tried: Vec<(&str, bool, String, Option<&str>)> = cases
+        .into_iter()
+        .map(|(name, (manifest, why))| {
+            let path = one.write("tried.json", &manifest);
+            let output = lab.command("kubectl").args(["create", "--dry-run=server", "-f", &path]).output();
+            let output = output.expect("kubectl runs");
+            (name, output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned(), why)
+        })
+        .collect();
+    lab.kubectl(&["delete", "namespace", TRIED, TRIED_NODE, "--wait=false"]);
+    for (name, created, said, why) in tried {
+        match why {
+            None => assert!(created, "{name}: {said}"),
+            Some(why) => assert!(!created && said.contains(why), "{name}: {said}"),
+        }
+    }
+}

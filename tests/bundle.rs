@@ -159,8 +159,8 @@ fn a_bundle_is_locked_built_twice_the_same_verified_and_listed() {
     assert_eq!(listed["verified"], true);
     assert_eq!(listed["created"], "2026-01-01T00:00:00Z");
     assert_eq!(listed["catalog"]["classification"], "UNCLASSIFIED");
-    // Five of its own, and the one that asks whether the scanner could read everything.
-    assert_eq!(listed["catalog"]["profiles"][0]["controls"], 6);
+    // Five of its own, and those that ask whether the scanner could read everything, and kept to itself.
+    assert_eq!(listed["catalog"]["profiles"][0]["controls"], 7);
     assert_eq!(listed["catalog"]["dependencies"][0]["maxAge"], "1w");
     let names: Vec<&str> =
         listed["catalog"]["images"].as_array().expect("images").iter().filter_map(|i| i["name"].as_str()).collect();

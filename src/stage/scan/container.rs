@@ -81,5 +81,9 @@ async fn of_image(target: &Target, ways: &Ways, tasks: &[Task], context: &Contex
         let why = NotDone::new(Reason::TargetUnsupported, "no registry can be asked for its image");
         return Reached::nothing(target.clone(), Approach::Image, why);
     };
-    image::reach_as(target, reference, tasks, context).await
+    let mut reached = image::reach_as(target, reference, tasks, context).await;
+    let note =
+        "judged by the image that it was started from: what was changed in the running container since is not seen";
+    reached.notes.push(note.to_owned());
+    reached
 }

@@ -1,5 +1,8 @@
 //! NetworkPolicies: deny all, and the few allowances that one task needs. Pure: they say what, others apply it.
 
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
 use serde_json::{Value, json};
 
 /// No traffic in either direction, for every pod of the namespace.
@@ -15,6 +18,21 @@ pub(crate) fn egress(from: (&str, &str), to: &[(&str, &str)], port: u16) -> Valu
         "podSelector": selector(from),
         "policyTypes": ["Egress"],
         "egress": [{ "to": peers(to), "ports": [{ "protocol": "TCP", "port": port }] }],
+    } })
+}
+
+/// Egress from pods with one label to these addresses and ports by TCP, and to nothing else. An address is named as itself: what
+/// is behind a service's address has to be resolved before, since most networks match policies after it was translated.
+pub(crate) fn egress_to(from: (&str, &str), to: &BTreeSet<SocketAddr>) -> Value {
+    let block = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => format!("{ip}/32"),
+        IpAddr::V6(ip) => format!("{ip}/128"),
+    };
+    let rule = |at: &SocketAddr| json!({ "to": [{ "ipBlock": { "cidr": block(at.ip()) } }], "ports": [{ "protocol": "TCP", "port": at.port() }] });
+    json!({ "spec": {
+        "podSelector": selector(from),
+        "policyTypes": ["Egress"],
+        "egress": to.iter().map(rule).collect::<Vec<_>>(),
     } })
 }
 
@@ -42,12 +60,32 @@ mod tests {
 
     #[test]
     fn every_field_is_one_that_kubernetes_knows() {
-        for policy in [default_deny(), egress(("a", "1"), &[("b", "2")], 80), ingress(("a", "1"), &[("b", "2")], 80)] {
+        let servers = BTreeSet::from(["10.0.0.1:6443", "[fd00::1]:6443"].map(|at| at.parse().expect("an address")));
+        for policy in [
+            default_deny(),
+            egress(("a", "1"), &[("b", "2")], 80),
+            ingress(("a", "1"), &[("b", "2")], 80),
+            egress_to(("a", "1"), &servers),
+        ] {
             let read: NetworkPolicy = serde_json::from_value(policy.clone()).expect("a policy");
             let again = serde_json::to_value(read).expect("the same");
             assert_eq!(again["spec"], policy["spec"]);
         }
         // An empty `ingress` or `egress` list with its type named denies all; so does the absent list.
         assert!(default_deny()["spec"].get("egress").is_none());
+    }
+
+    #[test]
+    fn an_allowance_names_each_address_with_its_own_port() {
+        let to = BTreeSet::from(["10.0.0.1:6443", "[fd00::1]:8443"].map(|at| at.parse().expect("an address")));
+        let rules = egress_to(("a", "1"), &to)["spec"]["egress"].clone();
+        assert_eq!(
+            rules,
+            json!([
+                { "to": [{ "ipBlock": { "cidr": "10.0.0.1/32" } }], "ports": [{ "protocol": "TCP", "port": 6443 }] },
+                { "to": [{ "ipBlock": { "cidr": "fd00::1/128" } }], "ports": [{ "protocol": "TCP", "port": 8443 }] },
+            ])
+        );
+        assert_eq!(egress_to(("a", "1"), &BTreeSet::new())["spec"]["egress"], json!([]), "no address allows nothing");
     }
 }

@@ -98,9 +98,10 @@ impl Enclave {
         )
     }
 
-    /// The registry and prefix that the bundle was loaded into.
+    /// The registry and prefix that the bundle was loaded into. Several who share one lab have prefixes of their own.
     pub(crate) fn registry(&self, lab: &Lab) -> String {
-        format!("{}/gapscan", lab.var("REGISTRY"))
+        let prefix = std::env::var("GAPSCAN_TEST_PREFIX").unwrap_or_else(|_| "gapscan".to_owned());
+        format!("{}/{prefix}", lab.var("REGISTRY"))
     }
 
     pub(crate) fn file(&self, name: &str) -> String {

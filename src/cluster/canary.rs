@@ -179,7 +179,7 @@ pub async fn api_servers(cluster: &Cluster) -> Result<BTreeSet<SocketAddr>, Clus
     let what = "read the API server's addresses";
     let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
     let query = [("labelSelector", "kubernetes.io/service-name=kubernetes")];
-    let (_, slices) = list::<EndpointSlice>(cluster, what, path, &query, 100).await?;
+    let slices = list::<EndpointSlice>(cluster, what, path, &query, 100).await?;
     let mut addresses = BTreeSet::new();
     for slice in &slices {
         let ports = slice.ports.iter().flatten().filter_map(|port| u16::try_from(port.port?).ok());

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use hyper::http::Method;
+use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::client::{Call, Cluster, Token, poll_until};
@@ -59,6 +61,8 @@ pub struct ScanIdentity {
     account: Account,
     username: String,
     pod: (String, String),
+    /// The pod as it was when its rights were first known.
+    seen: Option<Pod>,
 }
 
 /// An identity that may list some resources in the whole cluster.
@@ -108,13 +112,19 @@ impl ScanIdentity {
             let binding = binding("Role", &name, home.name());
             inventory.create(cluster, ObjectRef::namespaced(Kind::RoleBinding, namespace, &name), binding).await?;
             let path = pod_path(namespace, pod);
-            wait_for_rights(&account, &path).await?;
-            Ok(account)
+            let seen = wait_for_rights(&account, &path).await?;
+            Ok((account, seen))
         }
         .await;
         let pod = (namespace.to_owned(), pod.to_owned());
-        let (account, username) = finish(cluster, home, name, inventory, made).await?;
-        Ok(Self { account, username, pod })
+        let (account, username, seen) = finish(cluster, home, name, inventory, made).await?;
+        Ok(Self { account, username, pod, seen })
+    }
+
+    /// The pod as this identity read it first, when it was made. Absent where the pod was not there, or the rights were not
+    /// known in time.
+    pub(crate) fn first_look(&mut self) -> Option<Pod> {
+        self.seen.take()
     }
 
     /// The cluster as this identity.
@@ -138,8 +148,8 @@ impl ScanIdentity {
         Ok(())
     }
 
-    /// Removes all of it and sees that it is gone: each object by a read that finds nothing, its rights by a read that is
-    /// denied. That the tokens are refused altogether is seen at the end of the run, by [`ScanNamespace::remove`]: the API
+    /// Removes all of it and sees that it is gone: each object by what the API server says to its removal, its rights by a
+    /// read that is denied. That the tokens are refused altogether is seen at the end of the run, by [`ScanNamespace::remove`]: the API
     /// server remembers a token for some seconds, and no scan should wait for that.
     pub async fn remove(self, cluster: &Cluster, home: &ScanNamespace) -> Cleanup {
         let path = pod_path(&self.pod.0, &self.pod.1);
@@ -167,11 +177,11 @@ impl<'a> RunReader<'a> {
             inventory.create(cluster, role, json!({ "rules": rules })).await?;
             let binding = binding("ClusterRole", &name, home.name());
             inventory.create(cluster, ObjectRef::cluster_wide(Kind::ClusterRoleBinding, &name), binding).await?;
-            wait_for_rights(&account, &sample).await?;
-            Ok(account)
+            wait_for_rights::<Value>(&account, &sample).await?;
+            Ok((account, ()))
         }
         .await;
-        let (account, username) = finish(cluster, home, name, inventory, made).await?;
+        let (account, username, ()) = finish(cluster, home, name, inventory, made).await?;
         Ok(Self { account, username, home, sample })
     }
 
@@ -230,19 +240,19 @@ impl Account {
     }
 }
 
-async fn finish(
+async fn finish<T>(
     cluster: &Cluster,
     home: &ScanNamespace,
     name: String,
     inventory: Inventory,
-    made: Result<Fresh, ClusterError>,
-) -> Result<(Account, String), ClusterError> {
+    made: Result<(Fresh, T), ClusterError>,
+) -> Result<(Account, String, T), ClusterError> {
     match made {
-        Ok(fresh) => {
+        Ok((fresh, seen)) => {
             let username = format!("system:serviceaccount:{}:{name}", home.name());
             let namespace = home.name().to_owned();
             let account = Account { namespace, name, inventory, cluster: fresh.cluster, tokens: vec![fresh.token] };
-            Ok((account, username))
+            Ok((account, username, seen))
         }
         Err(error) => {
             home.leave(inventory.remove(cluster).await.remaining);
@@ -262,12 +272,13 @@ fn pod_path(namespace: &str, pod: &str) -> String {
     ObjectRef::namespaced(Kind::Pod, namespace, pod).path()
 }
 
-/// Waits until the identity may read `path`. Denied for longer than propagation takes, it is left to whoever uses the
-/// identity to meet the denial and to report it.
-async fn wait_for_rights(account: &Fresh, path: &str) -> Result<(), ClusterError> {
+/// Waits until the identity may read `path`, and gives what is there. Denied for longer than propagation takes, it is left to
+/// whoever uses the identity to meet the denial and to report it.
+async fn wait_for_rights<T: DeserializeOwned>(account: &Fresh, path: &str) -> Result<Option<T>, ClusterError> {
     let known = poll_until(PROPAGATION, || async {
-        match account.cluster.get::<Value>("read as the scan's identity", path.to_owned()).await {
-            Ok(_) | Err(ClusterError::Missing { .. }) => Ok(Some(())),
+        match account.cluster.get::<T>("read as the scan's identity", path.to_owned()).await {
+            Ok(there) => Ok(Some(Some(there))),
+            Err(ClusterError::Missing { .. }) => Ok(Some(None)),
             Err(ClusterError::Denied { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -276,7 +287,7 @@ async fn wait_for_rights(account: &Fresh, path: &str) -> Result<(), ClusterError
     if known.is_none() {
         tracing::debug!(path, "rights were not granted in time");
     }
-    Ok(())
+    Ok(known.flatten())
 }
 
 /// A token for the account (TokenRequest, authentication.k8s.io/v1). It lives in memory only.

@@ -276,7 +276,7 @@ async fn pod_of(cluster: &Cluster, home: &ScanNamespace, scan: u32) -> Result<Op
     let selector = format!("batch.kubernetes.io/job-name={}", manifest::name(scan));
     let path = Kind::Pod.collection(Some(home.name()));
     let query = [("labelSelector", selector.as_str())];
-    let (_, pods) = list::<Pod>(cluster, "find the scanner's pod", &path, &query, 100).await?;
+    let pods = list::<Pod>(cluster, "find the scanner's pod", &path, &query, 100).await?;
     Ok(pods.into_iter().next())
 }
 

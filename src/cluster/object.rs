@@ -233,7 +233,8 @@ impl Inventory {
         outcome
     }
 
-    /// Removes all, last made first, and looks whether each is gone. Nothing stops it half-way.
+    /// Removes all, last made first, and looks whether each is gone, where the API server did not say so already. Nothing
+    /// stops it half-way.
     pub(crate) async fn remove(self, cluster: &Cluster) -> Cleanup {
         let mut remaining = Vec::new();
         let mut cluster = cluster.clone();
@@ -243,13 +244,20 @@ impl Inventory {
                 *cluster = cluster.impatient(SILENT);
             }
         };
+        let mut unsure = Vec::new();
         for (object, uid) in self.made.iter().rev() {
-            if let Err(error) = delete(&cluster, object, uid.as_deref()).await {
-                tracing::warn!(%object, error = %error, "can't remove");
-                hurry(&error, &mut cluster);
+            match ask_to_remove(&cluster, object, uid.as_deref()).await {
+                // That nobody gets a secret again is seen by asking twice, wherever it is done.
+                Ok(Removal::NotThere | Removal::Removed) if object.kind != Kind::Secret => {}
+                Ok(_) => unsure.push((object, uid)),
+                Err(error) => {
+                    tracing::warn!(%object, error = %error, "can't remove");
+                    hurry(&error, &mut cluster);
+                    unsure.push((object, uid));
+                }
             }
         }
-        for (object, uid) in self.made.iter().rev() {
+        for (object, uid) in unsure {
             match gone(&cluster, object, uid.as_deref(), GONE).await {
                 Ok(true) => {}
                 Ok(false) => remaining.push(object.to_string()),
@@ -333,14 +341,35 @@ pub(crate) async fn delete(cluster: &Cluster, object: &ObjectRef, uid: Option<&s
     ask_to_remove(cluster, object, uid).await.map(|_| ())
 }
 
-/// What was there when an object's removal was asked for.
+/// What the API server says to a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Before {
-    There,
-    Gone,
+enum Removal {
+    /// Nothing was there under this name and UID.
+    NotThere,
+    /// It is gone from the API server's store.
+    Removed,
+    /// It is to go, and something has to happen first: a finalizer, or the end of a pod.
+    Going,
 }
 
-async fn ask_to_remove(cluster: &Cluster, object: &ObjectRef, uid: Option<&str>) -> Result<Before, ClusterError> {
+impl Removal {
+    /// Reads the answer to a DELETE. What is gone at once is answered with a `Status` of success, or, for some kinds, with the
+    /// object as it was last; what waits for something is answered with the object, which has a `deletionTimestamp` from then
+    /// on (API conventions, "Verbs on Resources"; "Garbage collection" for finalizers).
+    fn of(answer: &Value) -> Self {
+        let is_status = answer["kind"] == "Status";
+        let succeeded = is_status && answer["status"] == "Success";
+        let metadata = &answer["metadata"];
+        let waits = |field: &str| metadata.get(field).is_some_and(|value| !value.is_null());
+        let whole = !is_status && metadata["uid"].is_string();
+        match succeeded || (whole && !waits("deletionTimestamp") && !waits("finalizers")) {
+            true => Self::Removed,
+            false => Self::Going,
+        }
+    }
+}
+
+async fn ask_to_remove(cluster: &Cluster, object: &ObjectRef, uid: Option<&str>) -> Result<Removal, ClusterError> {
     let mut options = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background" });
     if let Some(uid) = uid {
         options["preconditions"] = json!({ "uid": uid });
@@ -352,10 +381,10 @@ async fn ask_to_remove(cluster: &Cluster, object: &ObjectRef, uid: Option<&str>)
         body: Some(options.to_string().into_bytes()),
     };
     match cluster.call::<Value>(call).await {
-        Ok(_) => Ok(Before::There),
-        Err(ClusterError::Missing { .. }) => Ok(Before::Gone),
+        Ok(answer) => Ok(Removal::of(&answer)),
+        Err(ClusterError::Missing { .. }) => Ok(Removal::NotThere),
         // The precondition failed: another object has the name now, and ours is gone.
-        Err(ClusterError::Conflict { .. }) if uid.is_some() => Ok(Before::Gone),
+        Err(ClusterError::Conflict { .. }) if uid.is_some() => Ok(Removal::NotThere),
         Err(error) => Err(error),
     }
 }
@@ -369,7 +398,7 @@ pub(crate) async fn gone(
 ) -> Result<bool, ClusterError> {
     let seen = poll_until(deadline, || async {
         if object.kind == Kind::Secret {
-            return Ok((ask_to_remove(cluster, object, uid).await? == Before::Gone).then_some(()));
+            return Ok((ask_to_remove(cluster, object, uid).await? == Removal::NotThere).then_some(()));
         }
         match cluster.get::<Value>(&format!("read {object}"), object.path()).await {
             Err(ClusterError::Missing { .. }) => Ok(Some(())),
@@ -384,6 +413,30 @@ pub(crate) async fn gone(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_an_answer_that_says_so_means_that_an_object_is_gone() {
+        let object = |more: Value| {
+            let mut object = json!({ "kind": "ServiceAccount", "metadata": { "name": "a", "uid": "u" } });
+            for (key, value) in more.as_object().expect("fields") {
+                object["metadata"][key] = value.clone();
+            }
+            object
+        };
+        for gone in [json!({ "kind": "Status", "status": "Success", "details": { "uid": "u" } }), object(json!({}))] {
+            assert_eq!(Removal::of(&gone), Removal::Removed, "{gone}");
+        }
+        for unsure in [
+            json!({ "kind": "Status", "status": "Failure" }),
+            json!({ "kind": "Status" }),
+            json!({}),
+            json!({ "kind": "ServiceAccount" }),
+            object(json!({ "deletionTimestamp": "2026-01-01T00:00:00Z" })),
+            object(json!({ "finalizers": ["a/b"] })),
+        ] {
+            assert_eq!(Removal::of(&unsure), Removal::Going, "{unsure}");
+        }
+    }
 
     #[test]
     fn every_object_is_named_and_marked_and_so_is_what_it_makes() {

@@ -87,9 +87,9 @@ impl ResourceKey {
 
 /// What was read, and how.
 #[derive(Debug)]
-pub struct Objects {
-    /// For each resource its objects, each with `apiVersion` and `kind`; or why there are none.
-    pub by_resource: BTreeMap<ResourceKey, Result<Vec<Value>, (Reason, String)>>,
+pub struct Objects<T> {
+    /// For each resource what its objects came to; or why there are none.
+    pub by_resource: BTreeMap<ResourceKey, Result<Vec<T>, (Reason, String)>>,
     /// As whom they were read.
     pub identity: String,
     /// What became of that identity.
@@ -98,23 +98,25 @@ pub struct Objects {
 
 /// Reads all objects of these resources, in all namespaces, as an identity that is made for it in the run's namespace and
 /// may list exactly these; it is removed afterwards, and seen to be gone. One resource that can't be read does not
-/// keep the others from being read.
+/// keep the others from being read. Each object, with its `apiVersion` and `kind`, is given to `keep` while its page is there:
+/// what that makes of it is all that is held of a large cluster.
 ///
 /// # Errors
 /// When secrets are asked for, or the identity can't be made.
-pub async fn collect(
+pub async fn collect<T>(
     cluster: &Cluster,
     home: &ScanNamespace,
     resources: &[ResourceKey],
     limits: &Limits,
-) -> Result<Objects, ClusterError> {
+    keep: impl Fn(Value) -> T,
+) -> Result<Objects<T>, ClusterError> {
     if let Some(secret) = resources.iter().find(|key| key.is_secret()) {
         return Err(ClusterError::SecretsRefused(secret.to_string()));
     }
     let reader = RunReader::create(cluster, home, resources).await?;
     let mut by_resource = BTreeMap::new();
     for key in resources {
-        let outcome = list_raw(reader.cluster(), key, limits.fact_items).await;
+        let outcome = list_raw(reader.cluster(), key, limits.fact_items, &keep).await;
         by_resource.insert(key.clone(), outcome.map_err(|error| (error.reason(), error.to_string())));
     }
     let identity = reader.username().to_owned();
@@ -122,19 +124,23 @@ pub async fn collect(
     Ok(Objects { by_resource, identity, cleanup })
 }
 
-async fn list_raw(cluster: &Cluster, key: &ResourceKey, most: usize) -> Result<Vec<Value>, ClusterError> {
+async fn list_raw<T>(
+    cluster: &Cluster,
+    key: &ResourceKey,
+    most: usize,
+    keep: impl Fn(Value) -> T,
+) -> Result<Vec<T>, ClusterError> {
     let what = format!("list {key}");
-    let (head, mut items): (ListHead, Vec<Value>) = list(cluster, &what, &key.path(), &[], most).await?;
-    // Items of a list don't carry their kind; the list does.
-    let kind = head.kind.strip_suffix("List").unwrap_or(&head.kind).to_owned();
-    for item in &mut items {
+    list_as(cluster, &what, &key.path(), &[], most, |head, mut item: Value| {
         if !item.is_object() {
-            return Err(ClusterError::malformed(what, "an item of the list is no object"));
+            return Err(ClusterError::malformed(&what, "an item of the list is no object"));
         }
+        // Items of a list don't carry their kind; the list does.
         item["apiVersion"] = json!(head.api_version);
-        item["kind"] = json!(kind);
-    }
-    Ok(items)
+        item["kind"] = json!(head.kind.strip_suffix("List").unwrap_or(&head.kind));
+        Ok(Some(keep(item)))
+    })
+    .await
 }
 
 #[derive(Deserialize, Default)]
@@ -170,10 +176,22 @@ pub(crate) async fn list<T: DeserializeOwned>(
     path: &str,
     query: &[(&str, &str)],
     most: usize,
-) -> Result<(ListHead, Vec<T>), ClusterError> {
+) -> Result<Vec<T>, ClusterError> {
+    list_as(cluster, what, path, query, most, |_, item| Ok(Some(item))).await
+}
+
+/// The same with what `keep` makes of each object; of most objects only a part is wanted, and a page at a time is held.
+pub(crate) async fn list_as<T: DeserializeOwned, U>(
+    cluster: &Cluster,
+    what: &str,
+    path: &str,
+    query: &[(&str, &str)],
+    most: usize,
+    mut keep: impl FnMut(&ListHead, T) -> Result<Option<U>, ClusterError>,
+) -> Result<Vec<U>, ClusterError> {
     let mut restarts = 0;
     'again: loop {
-        let mut items = Vec::new();
+        let (mut kept, mut seen) = (Vec::new(), 0);
         let mut more = String::new();
         loop {
             let path = format!("{path}?{}", page_query(query, &more));
@@ -186,17 +204,21 @@ pub(crate) async fn list<T: DeserializeOwned>(
                 }
                 outcome => outcome?,
             };
-            items.extend(page.items.unwrap_or_default());
-            if items.len() > most {
+            let items = page.items.unwrap_or_default();
+            seen += items.len();
+            if seen > most {
                 return Err(ClusterError::Rejected {
                     what: what.to_owned(),
                     code: 200,
                     message: format!("there are more than {most} objects, which is the limit"),
                 });
             }
+            for item in items {
+                kept.extend(keep(&page.head, item)?);
+            }
             more = page.metadata.more;
             if more.is_empty() {
-                return Ok((page.head, items));
+                return Ok(kept);
             }
         }
     }

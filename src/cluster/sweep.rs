@@ -42,7 +42,7 @@ pub async fn sweep(
     let mut left = Vec::new();
     for kind in KINDS {
         let what = format!("look for what earlier runs left ({kind:?})");
-        let (_, found) = list::<Value>(cluster, &what, &kind.collection(None), &query, 100_000).await?;
+        let found = list::<Value>(cluster, &what, &kind.collection(None), &query, 100_000).await?;
         left.extend(found.iter().filter_map(|object| leftover(kind, object, dead, age, now)));
     }
     let mut swept = Swept::default();

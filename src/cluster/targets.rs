@@ -1,6 +1,6 @@
 //! From what a user asks for to the containers that really run, each with the identity that it has now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Node, Pod};
 
@@ -9,22 +9,20 @@ use super::access::node::NodeFacts;
 use super::client::Cluster;
 use super::error::ClusterError;
 use super::object::{Kind, MANAGED_BY, MANAGED_BY_VALUE, RUN};
-use super::objects::list;
+use super::objects::list_as;
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::base::text::brief;
 use crate::model::reason::Reason;
 use crate::model::target::{Target, TargetSpec};
 
-/// Which pods are asked for beside those that are named.
+/// Which pods are asked for beside those that are named: none where it has no labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
     /// A label selector in kubectl's notation, as `app=web,tier!=db`. With it alone, in all namespaces.
     pub labels: Option<String>,
     /// Only pods of this namespace.
     pub namespace: Option<String>,
-    /// Every pod of the cluster, or of the namespace.
-    pub all: bool,
 }
 
 /// A target that is there.
@@ -69,16 +67,16 @@ pub struct RunningImage {
     /// The digest of its manifest.
     pub digest: Digest,
     /// The containers that run it, as target keys.
-    pub used_by: Vec<String>,
+    pub used_by: BTreeSet<String>,
 }
 
 /// The images that run in the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunningImages {
-    /// Those that have a name by which a registry can be asked, ordered by reference.
-    pub images: Vec<RunningImage>,
+    /// Those that have a name by which a registry can be asked, by reference.
+    pub images: BTreeMap<String, RunningImage>,
     /// Containers whose image has none: target key and what the runtime reports.
-    pub unnamed: Vec<(String, String)>,
+    pub unnamed: BTreeSet<(String, String)>,
 }
 
 /// Finds the targets that are asked for. `host` and images are none of the cluster's and are passed over.
@@ -108,20 +106,32 @@ pub async fn resolve(
                 named_pod(cluster, namespace, pod, container.as_deref(), &mut selection).await?;
             }
             TargetSpec::Namespace(namespace) => {
-                let pods = pods(cluster, Some(namespace), None, limits).await?;
-                pods.iter().filter(|pod| !is_finished(pod)).for_each(|pod| take(pod, None, &mut selection));
+                each_pod(cluster, Some(namespace), None, limits, |pod| take(pod, None, &mut selection)).await?;
             }
         }
     }
-    if selector.all || selector.labels.is_some() {
-        let pods = pods(cluster, selector.namespace.as_deref(), selector.labels.as_deref(), limits).await?;
-        pods.iter().filter(|pod| !is_finished(pod)).for_each(|pod| take(pod, None, &mut selection));
+    if let Some(labels) = &selector.labels {
+        let namespace = selector.namespace.as_deref();
+        each_pod(cluster, namespace, Some(labels), limits, |pod| take(pod, None, &mut selection)).await?;
     }
-    selection.found.sort_by_key(|found| found.target.key());
-    selection.found.dedup();
-    selection.missed.sort_by_key(|(target, ..)| target.key());
-    selection.missed.dedup();
+    selection.in_order();
     Ok(selection)
+}
+
+/// All containers of the cluster, and the images that run in them, of one listing of its pods.
+///
+/// # Errors
+/// When the cluster denies to list, or can't be reached.
+pub async fn everything(cluster: &Cluster, limits: &Limits) -> Result<(Selection, RunningImages), ClusterError> {
+    let (mut selection, mut images) = (Selection::default(), RunningImages::default());
+    each_pod(cluster, None, None, limits, |pod| {
+        let before = selection.found.len();
+        take(pod, None, &mut selection);
+        images.take(pod, &selection.found[before..]);
+    })
+    .await?;
+    selection.in_order();
+    Ok((selection, images))
 }
 
 /// All nodes of the cluster.
@@ -129,34 +139,31 @@ pub async fn resolve(
 /// # Errors
 /// When the cluster denies to list, or can't be reached.
 pub async fn nodes(cluster: &Cluster, limits: &Limits) -> Result<Vec<Found>, ClusterError> {
-    let (_, nodes) = list::<Node>(cluster, "list the nodes", "/api/v1/nodes", &[], limits.fact_items).await?;
-    Ok(nodes.iter().map(Found::node).collect())
+    let keep = |_: &_, node: Node| Ok(Some(Found::node(&node)));
+    list_as(cluster, "list the nodes", "/api/v1/nodes", &[], limits.fact_items, keep).await
 }
 
-/// The images of all containers that run, gapscan's own left out.
-///
-/// # Errors
-/// When the cluster denies to list, or can't be reached.
-pub async fn running_images(cluster: &Cluster, limits: &Limits) -> Result<RunningImages, ClusterError> {
-    let pods = pods(cluster, None, None, limits).await?;
-    Ok(images_of(&pods))
-}
-
-async fn pods(
+/// Gives every pod that has not finished to `look`, except for gapscan's own. Should the list have to be begun again, `look`
+/// has seen some pods twice.
+async fn each_pod(
     cluster: &Cluster,
     namespace: Option<&str>,
     labels: Option<&str>,
     limits: &Limits,
-) -> Result<Vec<Pod>, ClusterError> {
+    mut look: impl FnMut(&Pod),
+) -> Result<(), ClusterError> {
     let what = match namespace {
         Some(namespace) => format!("list the pods of namespace `{namespace}`"),
         None => "list the pods of all namespaces".to_owned(),
     };
     let query: Vec<(&str, &str)> = labels.map(|labels| ("labelSelector", labels)).into_iter().collect();
-    let (_, mut pods) =
-        list::<Pod>(cluster, &what, &Kind::Pod.collection(namespace), &query, limits.fact_items).await?;
-    pods.retain(|pod| !is_own(pod));
-    Ok(pods)
+    let keep = |_: &_, pod: Pod| {
+        if !is_own(&pod) && !is_finished(&pod) {
+            look(&pod);
+        }
+        Ok(None::<()>)
+    };
+    list_as(cluster, &what, &Kind::Pod.collection(namespace), &query, limits.fact_items, keep).await.map(drop)
 }
 
 async fn node(cluster: &Cluster, name: &str, selection: &mut Selection) -> Result<(), ClusterError> {
@@ -321,27 +328,32 @@ pub(crate) fn image_reference(image_id: &str) -> Option<(String, Digest)> {
     name.contains('/').then(|| (reference.to_owned(), digest))
 }
 
-fn images_of(pods: &[Pod]) -> RunningImages {
-    let mut images: BTreeMap<String, RunningImage> = BTreeMap::new();
-    let mut unnamed = Vec::new();
-    for pod in pods {
-        let mut selection = Selection::default();
-        take(pod, None, &mut selection);
+impl Selection {
+    /// Ordered by key, each once: what was asked for twice, or was listed twice, is there once.
+    fn in_order(&mut self) {
+        self.found.sort_by_key(|found| found.target.key());
+        self.found.dedup();
+        self.missed.sort_by_key(|(target, ..)| target.key());
+        self.missed.dedup();
+    }
+}
+
+impl RunningImages {
+    /// Adds the images of a pod's containers that run.
+    fn take(&mut self, pod: &Pod, running: &[Found]) {
         let statuses = statuses(pod);
-        for target in &selection.found {
-            let Target::Container { container, .. } = &target.target else { continue };
+        for found in running {
+            let Target::Container { container, .. } = &found.target else { continue };
             let id = statuses.get(container.as_str()).map(|status| status.image_id.as_str()).unwrap_or_default();
-            match image_reference(id) {
-                Some((reference, digest)) => images
-                    .entry(reference.clone())
-                    .or_insert_with(|| RunningImage { reference, digest, used_by: Vec::new() })
-                    .used_by
-                    .push(target.target.key()),
-                None => unnamed.push((target.target.key(), brief(id))),
-            }
+            let key = found.target.key();
+            let Some((reference, digest)) = image_reference(id) else {
+                self.unnamed.insert((key, brief(id)));
+                continue;
+            };
+            let image = self.images.entry(reference.clone());
+            image.or_insert_with(|| RunningImage { reference, digest, used_by: BTreeSet::new() }).used_by.insert(key);
         }
     }
-    RunningImages { images: images.into_values().collect(), unnamed }
 }
 
 #[cfg(test)]

@@ -120,6 +120,30 @@ pub async fn exec(
     exec_at(cluster, &Place { namespace, pod, container, uid: uid.as_deref() }, argv, stdin, caps, deadline).await
 }
 
+/// The same in a target whose pod was just read as this identity, so that it need not be read again before.
+///
+/// # Errors
+/// As [`exec`].
+pub(crate) async fn exec_since(
+    cluster: &Cluster,
+    target: &Target,
+    seen: &Pod,
+    argv: &[&str],
+    caps: Caps,
+    deadline: Duration,
+) -> Result<ExecOutput, ClusterError> {
+    let Target::Container { namespace, pod, container, uid, .. } = target else {
+        return Err(ClusterError::TargetNotRunning { target: target.key(), detail: "it is no container".to_owned() });
+    };
+    let place = Place { namespace, pod, container, uid: uid.as_deref() };
+    let before = incarnation(seen, &place)?;
+    let mut stdout = Vec::new();
+    let mut sink = |bytes: &[u8]| stdout.extend_from_slice(bytes);
+    let end = exec_in(cluster, &place, &before, argv, None, caps, deadline, &mut sink).await?;
+    let ExecEnd { stderr, code, stdout_truncated } = end;
+    Ok(ExecOutput { stdout, stderr, code, stdout_truncated })
+}
+
 pub(crate) async fn exec_at(
     cluster: &Cluster,
     place: &Place<'_>,
@@ -148,27 +172,42 @@ pub(crate) async fn exec_into(
 ) -> Result<ExecEnd, ClusterError> {
     let began = Instant::now();
     let before = look(cluster, place).await?;
-    let place = &Place { uid: Some(&before.uid), ..*place };
     let left = deadline.saturating_sub(began.elapsed());
-    let ended = match tokio::time::timeout(left, run(cluster, place, argv, stdin, caps, sink)).await {
+    exec_in(cluster, place, &before, argv, stdin, caps, left, sink).await
+}
+
+/// The same in a container that was seen to run.
+#[expect(clippy::too_many_arguments, reason = "it is what all others of this file come to")]
+async fn exec_in(
+    cluster: &Cluster,
+    place: &Place<'_>,
+    before: &Incarnation,
+    argv: &[&str],
+    stdin: Option<&[u8]>,
+    caps: Caps,
+    deadline: Duration,
+    sink: &mut Sink<'_>,
+) -> Result<ExecEnd, ClusterError> {
+    let place = &Place { uid: Some(&before.uid), ..*place };
+    let ended = match tokio::time::timeout(deadline, run(cluster, place, argv, stdin, caps, sink)).await {
         Ok(Ok(ended)) => ended,
         Ok(Err(error @ ClusterError::Denied { .. })) => return Err(error),
         // The runtime said so itself, and soon: there is no report to wait for.
         Ok(Err(error @ ClusterError::NoShell { .. })) => {
-            again(cluster, place, &before).await?;
+            again(cluster, place, before).await?;
             return Err(error);
         }
-        Ok(Err(error)) => return Err(cause(cluster, place, &before, error).await),
+        Ok(Err(error)) => return Err(cause(cluster, place, before, error).await),
         Err(_) => {
             let error = ClusterError::ExecTimeout { target: place.key(), after: deadline };
-            return Err(cause(cluster, place, &before, error).await);
+            return Err(cause(cluster, place, before, error).await);
         }
     };
     if ended.code == Some(KILLED) {
         // A container that ends takes its commands with it by SIGKILL, before anyone reports that it ended.
-        settle(cluster, place, &before).await?;
+        settle(cluster, place, before).await?;
     } else {
-        again(cluster, place, &before).await?;
+        again(cluster, place, before).await?;
     }
     Ok(ended)
 }

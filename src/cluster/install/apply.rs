@@ -171,7 +171,7 @@ pub(super) async fn pods(cluster: &Cluster, namespace: &str) -> Result<Vec<Pod>,
     let selector = format!("{INSTANCE}={namespace},{COMPONENT}={RUNNER}");
     let path = Kind::Pod.collection(Some(namespace));
     let query = [("labelSelector", selector.as_str())];
-    Ok(list::<Pod>(cluster, "find the runner's pod", &path, &query, 100).await?.1)
+    list::<Pod>(cluster, "find the runner's pod", &path, &query, 100).await
 }
 
 #[cfg(test)]

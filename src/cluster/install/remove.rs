@@ -120,7 +120,7 @@ async fn find(
     selector: &str,
 ) -> Result<Vec<(ObjectRef, String)>, ClusterError> {
     let what = format!("look for what is installed ({kind:?})");
-    let (_, found) = list::<Value>(cluster, &what, path, &[("labelSelector", selector)], 10_000).await?;
+    let found = list::<Value>(cluster, &what, path, &[("labelSelector", selector)], 10_000).await?;
     let object = |value: &Value| {
         let metadata = &value["metadata"];
         let (name, uid) = (metadata["name"].as_str()?, metadata["uid"].as_str()?.to_owned());

@@ -60,10 +60,16 @@ fn a_pod_without_any_status_misses_all_that_should_run() {
 
 #[test]
 fn an_image_without_a_registry_name_is_reported_not_guessed() {
-    let images = images_of(&[sample()]);
-    assert_eq!(images.images.len(), 1);
-    assert_eq!(images.images[0].reference, format!("reg.example:5000/lab/web@{DIGEST}"));
-    assert_eq!(images.unnamed, [("pod/shop/web-1/mesh".to_owned(), DIGEST.to_owned())]);
+    let (mut selection, mut images) = (Selection::default(), RunningImages::default());
+    take(&sample(), None, &mut selection);
+    // Twice, as when a list was begun again.
+    images.take(&sample(), &selection.found);
+    images.take(&sample(), &selection.found);
+    let named: Vec<&RunningImage> = images.images.values().collect();
+    let [web] = named[..] else { panic!("one has a name: {named:?}") };
+    assert_eq!(web.reference, format!("reg.example:5000/lab/web@{DIGEST}"));
+    assert_eq!(web.used_by, BTreeSet::from(["pod/shop/web-1/web".to_owned()]));
+    assert_eq!(images.unnamed, BTreeSet::from([("pod/shop/web-1/mesh".to_owned(), DIGEST.to_owned())]));
     assert!(image_reference(&format!("docker-pullable://reg/a@{DIGEST}")).expect("named").0.starts_with("reg/a@"));
     assert!(image_reference(&format!("a@{DIGEST}")).is_none());
 }

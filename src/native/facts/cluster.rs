@@ -4,12 +4,15 @@
 //! annotation in which kubectl keeps a copy of what was applied (it holds what is taken out elsewhere), and the literal
 //! values of environment variables (they may be secrets; whether there is one stays visible). Arguments of commands are
 //! kept. Secrets are never listed at all.
+//!
+//! An object is kept as its JSON text: as a tree it would take five to ten times the memory, and rules look at one at a time.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Missing;
 
@@ -67,10 +70,34 @@ pub struct ClusterFacts {
     /// What was listed, by `version/resource` or `group/version/resource`. A resource that was listed and has no object
     /// is here with an empty list; one that could not be listed is only in [`ClusterFacts::missing`]; one that is in
     /// both was listed in part.
-    pub resources: BTreeMap<String, Vec<Value>>,
+    pub resources: BTreeMap<String, Vec<Object>>,
     /// What could not be listed, or not as a whole, by the same keys.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<String, Missing>,
+}
+
+/// An object without what has no business in evidence, as JSON text.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Object(Box<RawValue>);
+
+impl Object {
+    /// The object of this tree, without what has no business in evidence.
+    pub fn lean(object: Value) -> Self {
+        let text = serde_json::value::to_raw_value(&lean(object));
+        Self(text.expect("a tree of JSON has text keys, and is written into memory"))
+    }
+
+    /// Its tree; null where a document that was read has one that is deeper than any object is.
+    pub fn tree(&self) -> Value {
+        serde_json::from_str(self.0.get()).unwrap_or_default()
+    }
+}
+
+impl PartialEq for Object {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
 }
 
 impl Default for ClusterFacts {
@@ -83,7 +110,12 @@ impl ClusterFacts {
     /// Keeps the objects of a resource, without what has no business in evidence. Objects of pages that come one by one
     /// are added to those that are there.
     pub fn add(&mut self, resource: &Resource, objects: impl IntoIterator<Item = Value>) {
-        self.resources.entry(resource.to_string()).or_default().extend(objects.into_iter().map(lean));
+        self.add_objects(resource, objects.into_iter().map(Object::lean));
+    }
+
+    /// The same with objects that are kept already.
+    pub fn add_objects(&mut self, resource: &Resource, objects: impl IntoIterator<Item = Object>) {
+        self.resources.entry(resource.to_string()).or_default().extend(objects);
     }
 
     /// Notes that a resource could not be listed, or not as a whole.
@@ -151,7 +183,7 @@ mod tests {
         facts.add(&Resource::new("apps", "v1", "deployments"), [deployment]);
         let text = serde_json::to_string(&facts).expect("JSON");
         assert!(!text.contains("s3cret") && !text.contains("managedFields"), "{text}");
-        let kept = &facts.resources["apps/v1/deployments"][0];
+        let kept = facts.resources["apps/v1/deployments"][0].tree();
         assert_eq!(kept["metadata"]["annotations"], json!({"a": "b"}));
         let env = &kept["spec"]["template"]["spec"]["containers"][0]["env"];
         assert_eq!(env[0], json!({"name": "PASSWORD", "value": NOT_KEPT}));

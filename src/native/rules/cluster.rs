@@ -19,7 +19,7 @@ use crate::base::limits::Limits;
 use crate::model::finding::{Detail, Finding};
 use crate::model::outcome::Outcome;
 use crate::model::reason::Reason;
-use crate::native::facts::cluster::{ClusterFacts, Resource};
+use crate::native::facts::cluster::{ClusterFacts, Object, Resource};
 use crate::native::profile::RuleProfile;
 
 /// Kinds of the resources that rules name often; lists of objects don't carry them.
@@ -51,54 +51,53 @@ struct Candidate {
     value: Owned,
 }
 
-/// What was listed of one subject.
-#[derive(Default)]
-struct Listing {
-    candidates: Vec<Candidate>,
-    /// Why it is not there, or not whole.
-    missing: Option<(Reason, String)>,
-}
-
 /// Judges the objects of a cluster: one finding for each control, in the profile's order.
 ///
 /// What is kept of offending objects is bounded by `limits.finding_details`, the work for each rule on each object by
-/// `limits.rule_steps`.
+/// `limits.rule_steps`. Of all objects one at a time is made a tree.
 pub fn judge_cluster(profile: &RuleProfile, facts: &ClusterFacts, limits: &Limits) -> Vec<Finding> {
     on_a_large_stack(|| judge_here(profile, facts, limits)).unwrap_or_else(|error| not_started(profile, &error))
 }
 
 fn judge_here(profile: &RuleProfile, facts: &ClusterFacts, limits: &Limits) -> Vec<Finding> {
-    let mut listings: BTreeMap<&Subject, Listing> = BTreeMap::new();
-    for subject in profile.rules().iter().flat_map(|rule| &rule.subjects) {
-        listings.entry(subject).or_insert_with(|| list(subject, facts));
-    }
     let namespaces: BTreeMap<String, Owned> = objects(facts, &Resource::namespaces())
         .iter()
-        .filter_map(|object| Some((name_of(object)?.to_owned(), value::of_json(object))))
+        .map(Object::tree)
+        .filter_map(|object| Some((name_of(&object)?.to_owned(), value::of_json(&object))))
         .collect();
-    let namespaces_missing = facts.missing.get(&Resource::namespaces().to_string());
-    let judge = |rule: &Rule| {
-        let mut sum = Sum::default();
+    let mut by_subject: BTreeMap<&Subject, Vec<usize>> = BTreeMap::new();
+    for (at, rule) in profile.rules().iter().enumerate() {
         for subject in rule.subjects.iter() {
-            let Some(listing) = listings.get(subject) else { continue };
-            sum.missing.extend(listing.missing.clone());
-            for candidate in &listing.candidates {
-                // As in the API server, an object outside of namespaces has null for one.
-                let namespace: Option<&dyn Val> = match &candidate.namespace {
-                    None => Some(&CelNull),
-                    Some(name) => namespaces.get(name).map(AsRef::as_ref),
-                };
+            by_subject.entry(subject).or_default().push(at);
+        }
+    }
+    let mut sums: Vec<Sum> = profile.rules().iter().map(|_| Sum::default()).collect();
+    for (subject, rules) in by_subject {
+        let missing = each(subject, facts, &mut |candidate| {
+            // As in the API server, an object outside of namespaces has null for one.
+            let namespace: Option<&dyn Val> = match &candidate.namespace {
+                None => Some(&CelNull),
+                Some(name) => namespaces.get(name).map(AsRef::as_ref),
+            };
+            for &at in &rules {
+                let rule = &profile.rules()[at];
                 let mut scope =
                     Scope::new(rule.dialect, candidate.value.as_ref(), namespace, &rule.variables, limits.rule_steps);
-                sum.add(&candidate.name, verdict(rule, &mut scope, &candidate.name, limits));
+                sums[at].add(&candidate.name, verdict(rule, &mut scope, &candidate.name, limits));
             }
+        });
+        for &at in &rules {
+            sums[at].missing.extend(missing.clone());
         }
+    }
+    let namespaces_missing = facts.missing.get(&Resource::namespaces().to_string());
+    let finding = |(rule, mut sum): (&Rule, Sum)| {
         if let Some(why) = namespaces_missing.filter(|_| rule.asks_namespace()) {
             sum.missing.push((why.reason, format!("namespaces could not be listed: {}", why.detail)));
         }
         sum.finding(rule, limits)
     };
-    profile.rules().iter().map(judge).collect()
+    profile.rules().iter().zip(sums).map(finding).collect()
 }
 
 /// The sum of verdicts on single objects.
@@ -164,7 +163,7 @@ impl Sum {
     }
 }
 
-fn objects<'f>(facts: &'f ClusterFacts, resource: &Resource) -> &'f [Json] {
+fn objects<'f>(facts: &'f ClusterFacts, resource: &Resource) -> &'f [Object] {
     facts.resources.get(&resource.to_string()).map_or(&[], Vec::as_slice)
 }
 
@@ -186,23 +185,24 @@ fn missing(facts: &ClusterFacts, resource: &Resource) -> Option<(Reason, String)
     }
 }
 
-fn list(subject: &Subject, facts: &ClusterFacts) -> Listing {
+/// Gives every object of the subject to `judge`. The answer is why there may be more of them than it was given.
+fn each(subject: &Subject, facts: &ClusterFacts, judge: &mut dyn FnMut(Candidate)) -> Option<(Reason, String)> {
     match subject {
-        Subject::Host | Subject::Container | Subject::Image => Listing {
-            missing: Some((Reason::TargetUnsupported, "the rule judges systems".to_owned())),
-            ..Listing::default()
-        },
+        Subject::Host | Subject::Container | Subject::Image => {
+            Some((Reason::TargetUnsupported, "the rule judges systems".to_owned()))
+        }
         Subject::Objects(resource) => {
             let kind = KINDS.iter().find(|(plural, _)| *plural == resource.resource).map(|(_, kind)| *kind);
-            let candidates = objects(facts, resource).iter().map(|object| candidate(object, resource, kind)).collect();
-            Listing { candidates, missing: missing(facts, resource) }
+            for object in objects(facts, resource) {
+                judge(candidate(object.tree(), resource, kind));
+            }
+            missing(facts, resource)
         }
-        Subject::NamespaceFacts => namespaces_with_policies(facts),
+        Subject::NamespaceFacts => each_namespace(facts, judge),
     }
 }
 
-fn candidate(object: &Json, resource: &Resource, kind: Option<&str>) -> Candidate {
-    let mut object = object.clone();
+fn candidate(mut object: Json, resource: &Resource, kind: Option<&str>) -> Candidate {
     // Objects in a list have no type of their own, and what the API server shows to a rule has.
     if let Some(fields) = object.as_object_mut() {
         fields.entry("apiVersion").or_insert_with(|| Json::String(resource.api_version()));
@@ -221,25 +221,28 @@ fn candidate(object: &Json, resource: &Resource, kind: Option<&str>) -> Candidat
 }
 
 /// Each namespace as `{metadata, networkPolicies}`: what a rule on one object can't see, because it is in others.
-fn namespaces_with_policies(facts: &ClusterFacts) -> Listing {
+fn each_namespace(facts: &ClusterFacts, judge: &mut dyn FnMut(Candidate)) -> Option<(Reason, String)> {
     let policies = Resource::network_policies();
     let missing = missing(facts, &Resource::namespaces()).or_else(|| missing(facts, &policies));
     // Without all policies every verdict would be a guess: a namespace's default-deny may be the one that is missing.
     if missing.is_some() {
-        return Listing { candidates: Vec::new(), missing };
+        return missing;
     }
-    let candidates = objects(facts, &Resource::namespaces()).iter().map(|namespace| {
-        let name = name_of(namespace).unwrap_or("without a name");
-        let own = objects(facts, &policies).iter().filter(|policy| namespace_of(policy) == Some(name));
-        let object = json!({
-            "metadata": namespace.get("metadata").cloned().unwrap_or_else(|| Json::Object(Map::new())),
-            "networkPolicies": own.cloned().collect::<Vec<_>>(),
-        });
-        Candidate {
-            name: format!("Namespace/{name}"),
-            namespace: Some(name.to_owned()),
-            value: value::of_json(&object),
+    let mut policies_of: BTreeMap<String, Vec<Json>> = BTreeMap::new();
+    for policy in objects(facts, &policies).iter().map(Object::tree) {
+        if let Some(namespace) = namespace_of(&policy) {
+            policies_of.entry(namespace.to_owned()).or_default().push(policy);
         }
-    });
-    Listing { candidates: candidates.collect(), missing: None }
+    }
+    for mut namespace in objects(facts, &Resource::namespaces()).iter().map(Object::tree) {
+        let name = name_of(&namespace).unwrap_or("without a name").to_owned();
+        let metadata = namespace.get_mut("metadata").map_or_else(|| Json::Object(Map::new()), Json::take);
+        let object = json!({ "metadata": metadata, "networkPolicies": policies_of.get(&name).unwrap_or(&Vec::new()) });
+        judge(Candidate {
+            name: format!("Namespace/{name}"),
+            namespace: Some(name),
+            value: value::of_json(&object),
+        });
+    }
+    None
 }

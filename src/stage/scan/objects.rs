@@ -2,14 +2,18 @@
 //! these and nothing else.
 
 use std::collections::BTreeSet;
+use std::io::BufWriter;
+use std::path::Path;
 
-use super::unit::{Context, NotDone, Reached, Task, facts_evidence};
+use super::unit::{Context, NotDone, Reached, Task};
+use crate::base::spool::Spool;
 use crate::cluster::objects::{self, ResourceKey};
+use crate::model::evidence::Evidence;
 use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
 use crate::model::target::Target;
 use crate::native::facts::Missing;
-use crate::native::facts::cluster::{ClusterFacts, Resource};
+use crate::native::facts::cluster::{ClusterFacts, Object, Resource};
 use crate::native::rules;
 
 pub(crate) async fn reach(target: &Target, tasks: &[Task], context: &Context) -> Reached {
@@ -24,7 +28,7 @@ pub(crate) async fn reach(target: &Target, tasks: &[Task], context: &Context) ->
     let key =
         |r: &Resource| ResourceKey { group: r.group.clone(), version: r.version.clone(), resource: r.resource.clone() };
     let wanted: Vec<ResourceKey> = resources.iter().map(key).collect();
-    let read = match objects::collect(&session.cluster, &session.home, &wanted, &context.limits).await {
+    let read = match objects::collect(&session.cluster, &session.home, &wanted, &context.limits, Object::lean).await {
         Ok(read) => read,
         Err(error) => return nothing(NotDone::because(error.reason(), &error)),
     };
@@ -32,7 +36,7 @@ pub(crate) async fn reach(target: &Target, tasks: &[Task], context: &Context) ->
     for (key, outcome) in read.by_resource {
         let resource = Resource::new(&key.group, &key.version, &key.resource);
         match outcome {
-            Ok(list) => facts.add(&resource, list),
+            Ok(list) => facts.add_objects(&resource, list),
             Err((reason, detail)) => facts.miss(&resource, Missing { reason, detail }),
         }
     }
@@ -43,13 +47,26 @@ pub(crate) async fn reach(target: &Target, tasks: &[Task], context: &Context) ->
         });
         by_task.collect()
     };
-    // Rules may take seconds, during which other scans wait for their connections.
-    let verdict = tokio::task::block_in_place(judge);
-    Reached {
+    let reached = Reached {
         identity: Some(read.identity),
         cleanup: Some(read.cleanup),
-        evidence: vec![facts_evidence(&facts)],
-        verdict: Ok(verdict),
         ..nothing(NotDone::new(Reason::InternalError, "not judged"))
+    };
+    // Rules may take seconds, during which other scans wait for their connections.
+    match tokio::task::block_in_place(|| Ok((evidence(&facts, &context.spool)?, judge()))) {
+        Ok((facts, verdict)) => Reached { evidence: vec![facts], verdict: Ok(verdict), ..reached },
+        Err(error) => {
+            let error: std::io::Error = error;
+            let detail = format!("the cluster's facts could not be kept in {}: {error}", context.spool.display());
+            Reached { verdict: Err(NotDone::new(Reason::InternalError, detail)), ..reached }
+        }
     }
+}
+
+/// The facts as evidence: of a large cluster they have tens of megabytes, which are written to disk as they are put into words.
+fn evidence(facts: &ClusterFacts, spool: &Path) -> std::io::Result<Evidence> {
+    let mut out = BufWriter::new(Spool::new(spool));
+    serde_json::to_writer(&mut out, facts)?;
+    let spool = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    Ok(Evidence::new("facts", "application/json", spool.finish()))
 }

@@ -110,9 +110,14 @@ async fn in_cluster(
     let failed = |error: ClusterError| NotDone::because(error.reason(), &error);
     let absent = |what| NotDone::new(Reason::TargetNotFound, what);
     let before = selected.len();
-    let everything = Selector { all: selection.all, ..Selector::default() };
-    let found = targets::resolve(cluster, &specs, &everything, limits).await.map_err(failed)?;
+    let found = targets::resolve(cluster, &specs, &Selector::default(), limits).await.map_err(failed)?;
     take(found, selected);
+    let mut images = None;
+    if selection.all {
+        let (found, running) = targets::everything(cluster, limits).await.map_err(failed)?;
+        take(found, selected);
+        images = Some(running);
+    }
     for spec in &selection.targets {
         let TargetSpec::Namespace(wanted) = spec else { continue };
         let is_in = |s: &Selected| matches!(&s.target, Target::Container { namespace, .. } if namespace == wanted);
@@ -142,14 +147,12 @@ async fn in_cluster(
             Ok(found) => take(found, selected),
         }
     }
-    if selection.all {
-        match targets::running_images(cluster, limits).await.map_err(failed) {
-            Err(why) => selected.push(Selected::missed(unknown_image(), why)),
-            Ok(images) if images.images.is_empty() && images.unnamed.is_empty() => {
-                selected.push(Selected::missed(unknown_image(), absent("no container runs in the cluster")));
-            }
-            Ok(images) => take_images(images, selected),
+    match images {
+        None => {}
+        Some(images) if images.images.is_empty() && images.unnamed.is_empty() => {
+            selected.push(Selected::missed(unknown_image(), absent("no container runs in the cluster")));
         }
+        Some(images) => take_images(images, selected),
     }
     Ok(())
 }
@@ -167,7 +170,7 @@ fn take(found: targets::Selection, selected: &mut Vec<Selected>) {
 }
 
 fn take_images(images: RunningImages, selected: &mut Vec<Selected>) {
-    for image in images.images {
+    for image in images.images.into_values() {
         selected.push(Selected::found(Target::Image { reference: image.reference, digest: Some(image.digest) }));
     }
     for (used_by, id) in images.unnamed {

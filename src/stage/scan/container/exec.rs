@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cluster::access::exec::{Caps, exec};
+use crate::cluster::access::exec::{Caps, exec, exec_since};
 use crate::cluster::identity::{Rights, ScanIdentity};
 use crate::model::evidence::Evidence;
 use crate::model::provenance::Approach;
@@ -28,14 +28,14 @@ pub(crate) async fn reach(target: &Target, tasks: &[Task], context: &Context) ->
         Err(why) => return nothing(why),
     };
     let scan = session.next_scan();
-    let identity = match ScanIdentity::create(&session.cluster, &session.home, scan, (namespace, pod), Rights::Exec)
+    let mut identity = match ScanIdentity::create(&session.cluster, &session.home, scan, (namespace, pod), Rights::Exec)
         .await
     {
         Ok(identity) => identity,
         Err(error) => return Reached { network: Some(network), ..nothing(NotDone::because(error.reason(), &error)) },
     };
     let name = identity.username().to_owned();
-    let collected = collect(&identity, target, context).await;
+    let collected = collect(&mut identity, target, context).await;
     let cleanup = identity.remove(&session.cluster, &session.home).await;
     let reached = Reached {
         identity: Some(name),
@@ -57,7 +57,7 @@ pub(crate) async fn reach(target: &Target, tasks: &[Task], context: &Context) ->
 }
 
 async fn collect(
-    identity: &ScanIdentity,
+    identity: &mut ScanIdentity,
     target: &Target,
     context: &Context,
 ) -> Result<(facts::SystemFacts, Vec<u8>), NotDone> {
@@ -66,9 +66,11 @@ async fn collect(
     let argv = facts::container::command(&nonce, &context.limits);
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     let caps = Caps { stdout: usize::try_from(context.limits.collector_bytes).unwrap_or(usize::MAX), stderr: STDERR };
-    let output = exec(identity.cluster(), target, &argv, None, caps, COLLECT)
-        .await
-        .map_err(|error| NotDone::because(error.reason(), &error))?;
+    let output = match identity.first_look() {
+        Some(seen) => exec_since(identity.cluster(), target, &seen, &argv, caps, COLLECT).await,
+        None => exec(identity.cluster(), target, &argv, None, caps, COLLECT).await,
+    };
+    let output = output.map_err(|error| NotDone::because(error.reason(), &error))?;
     if let Some(code @ (126 | 127)) = output.code {
         return Err(NotDone::new(Reason::NoShell, format!("the shell could not be started (exit code {code})")));
     }

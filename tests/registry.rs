@@ -153,6 +153,70 @@ fn write_layout(layout: &Path) {
     std::fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("written");
 }
 
+/// `gapscan scan` of an image into a ledger; gives the exit code and the lines of its export.
+fn scan_image(reference: &str, ca: &Path, ledger: &Path) -> (Option<i32>, Vec<serde_json::Value>) {
+    let gapscan = |arguments: &[&std::ffi::OsStr]| {
+        Command::new(env!("CARGO_BIN_EXE_gapscan")).args(arguments).output().expect("gapscan runs")
+    };
+    let target = format!("image/{reference}");
+    let scan = gapscan(&[
+        "scan".as_ref(),
+        target.as_ref(),
+        "--ca".as_ref(),
+        ca.as_ref(),
+        "--ledger".as_ref(),
+        ledger.as_ref(),
+    ]);
+    let export =
+        gapscan(&["export".as_ref(), "--format".as_ref(), "jsonl".as_ref(), "--ledger".as_ref(), ledger.as_ref()]);
+    assert!(export.status.success(), "{}", String::from_utf8_lossy(&export.stderr));
+    let lines = String::from_utf8(export.stdout).expect("text");
+    (scan.status.code(), lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect())
+}
+
+#[tokio::test]
+async fn an_image_whose_facts_are_in_the_ledger_is_not_read_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("registry");
+    let served = Served::start(&data);
+    let client = served.client(&data);
+    let repository: Repository = "some/image".parse().expect("a name");
+    let layout = folder.path().join("layout");
+    write_layout(&layout);
+    for blob in std::fs::read_dir(layout.join("blobs/sha256")).expect("a folder") {
+        let bytes = std::fs::read(blob.expect("an entry").path()).expect("read");
+        let digest = Digest::of(&bytes);
+        let blob = Blob { repository: &repository, digest: &digest, size: bytes.len() as u64 };
+        client.push_stream(blob, bytes.as_slice(), None, None).await.expect("pushed");
+    }
+    let index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(layout.join("index.json")).expect("an index")).expect("JSON");
+    let manifest: Digest = index["manifests"][0]["digest"].as_str().expect("a digest").parse().expect("a digest");
+    let bytes = std::fs::read(layout.join("blobs/sha256").join(manifest.hex())).expect("the manifest");
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let tag = gapscan::registry::ManifestName::Tag("1".parse().expect("a tag"));
+    client.push_manifest(&repository, &tag, media_type, &bytes).await.expect("pushed");
+
+    let reference = format!("{}/some/image:1", served.address);
+    let (ca, ledger) = (data.join("tls/ca.crt"), folder.path().join("ledger.sqlite"));
+    let verdicts = |lines: &[serde_json::Value]| -> Vec<(String, String)> {
+        let findings = lines.iter().filter(|line| line["type"] == "finding");
+        findings.map(|line| (line["control"].to_string(), line["outcome"].to_string())).collect()
+    };
+    let (code, first) = scan_image(&reference, &ca, &ledger);
+    let first = verdicts(&first);
+    assert!(first.iter().any(|(_, outcome)| outcome.contains("passed")), "{first:?}");
+    // From now on nobody can read its layers, and only who asks for them notices.
+    let kept = data.join("repositories/some/image/_blobs").join(Digest::of([0; 1024]).hex());
+    std::fs::remove_file(&kept).expect("the layer was there");
+    let (again, lines) = scan_image(&reference, &ca, &ledger);
+    assert_eq!((again, verdicts(&lines)), (code, first));
+    let says = |lines: &[serde_json::Value]| lines.iter().any(|line| line.to_string().contains("not read again"));
+    assert!(says(&lines), "the record says where the facts are from");
+    let (_, lines) = scan_image(&reference, &ca, &folder.path().join("other.sqlite"));
+    assert!(!says(&lines) && verdicts(&lines).iter().all(|(_, outcome)| outcome.contains("not-evaluated")));
+}
+
 #[test]
 fn a_terminated_server_ends_in_good_order_and_a_folder_in_use_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -167,6 +167,17 @@ impl LedgerReader {
             .map_err(self.failed(format!("read result {seq}")))
     }
 
+    /// The newest result that rests on the evidence of this digest.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn newest_resting_on(&self, evidence: &Digest) -> Result<Option<TaskRecord>, LedgerError> {
+        let sql = "SELECT seq FROM task_evidence WHERE digest = ? ORDER BY seq DESC LIMIT 1";
+        self.tasks(sql, [evidence.to_string()])
+            .map(|mut tasks| tasks.pop())
+            .map_err(self.failed(format!("read what rests on {evidence}")))
+    }
+
     /// All results of one target ([`crate::model::target::Target::key`]), the oldest first.
     ///
     /// # Errors

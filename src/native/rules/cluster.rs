@@ -238,11 +238,7 @@ fn each_namespace(facts: &ClusterFacts, judge: &mut dyn FnMut(Candidate)) -> Opt
         let name = name_of(&namespace).unwrap_or("without a name").to_owned();
         let metadata = namespace.get_mut("metadata").map_or_else(|| Json::Object(Map::new()), Json::take);
         let object = json!({ "metadata": metadata, "networkPolicies": policies_of.get(&name).unwrap_or(&Vec::new()) });
-        judge(Candidate {
-            name: format!("Namespace/{name}"),
-            namespace: Some(name),
-            value: value::of_json(&object),
-        });
+        judge(Candidate { name: format!("Namespace/{name}"), namespace: Some(name), value: value::of_json(&object) });
     }
     None
 }

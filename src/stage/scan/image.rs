@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 use tokio_util::io::SyncIoBridge;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::known::{CONFIG, CONFIG_NAME, KnownImage};
 use super::unit::{Context, NotDone, Reached, Task, facts_evidence, judge_system};
 use crate::base::digest::Digest;
 use crate::base::text::{brief, key_read_otherwise};
@@ -228,6 +229,15 @@ pub(crate) async fn reach_as(target: &Target, reference: &str, tasks: &[Task], c
         other => other.clone(),
     };
     let manifest = Evidence::new("manifest", "application/vnd.oci.image.manifest.v1+json", image.bytes.clone());
+    if let Some(KnownImage { facts, mut evidence, note }) = context.known.image(&image.digest) {
+        evidence.push(manifest);
+        return Reached {
+            evidence,
+            notes: image.note.into_iter().chain([note]).collect(),
+            verdict: Ok(judge_system(&facts, tasks, &target, &context.limits)),
+            ..Reached::nothing(target, Approach::Image, NotDone::new(Reason::InternalError, "not judged"))
+        };
+    }
     match collect(&image, context).await {
         Ok((facts, config)) => Reached {
             evidence: vec![facts_evidence(&facts), manifest, config],
@@ -279,7 +289,7 @@ async fn collect(
         layers.push(Arc::clone(facts.as_ref().map_err(Clone::clone)?));
     }
     let facts = merge(&layers, &bytes, limits).map_err(|e| NotDone::because(e.reason(), &e))?;
-    Ok((facts, Evidence::new("image-config", "application/vnd.oci.image.config.v1+json", bytes)))
+    Ok((facts, Evidence::new(CONFIG_NAME, CONFIG, bytes)))
 }
 
 /// A blob that ends in an error as soon as nobody waits for it any more: a run that is stopped, or a deadline, ends a task,

@@ -8,6 +8,7 @@
 //!   is left alone for a while in `breaker`.
 //! * `account`: the records of what was not evaluated at all.
 //! * `unit`: one target by one engine; beside it one file for each way to reach a target.
+//! * `known`: the images whose facts the ledger has already.
 //! * `pull`: what the cluster's nodes pull the images with.
 //! * `session`: what a run sets up in the cluster, proves, and removes again.
 
@@ -22,6 +23,7 @@ mod expected;
 mod external;
 mod host;
 mod image;
+mod known;
 mod network;
 mod node;
 mod objects;

@@ -12,6 +12,7 @@ use super::dispatch::{RunSummary, Stop, begin, dispatch, in_blackout, unless_sto
 use super::error::ScanError;
 use super::expected::{check_names, check_parts, intent, plan_units, wants_jobs};
 use super::image::LayerCache;
+use super::known::Known;
 use super::pull::Pulling;
 use super::select::{needs_cluster, select};
 use super::session::{self, ABANDONED, Intent, Session};
@@ -133,6 +134,7 @@ pub async fn scan(
         registries,
         pulling,
         layers: LayerCache::default(),
+        known: Known::of(ledger.reader()),
         spool: ledger.reader().folder().to_owned(),
         bundle: content.bundle,
         session,

@@ -10,6 +10,7 @@ use super::budget::{Part, Place, Rank};
 use super::container::Ways;
 use super::content::External;
 use super::image::LayerCache;
+use super::known::Known;
 use super::pull::Pulling;
 use super::run::Explanation;
 use super::session::Session;
@@ -35,6 +36,7 @@ pub(crate) struct Context {
     pub(crate) registries: Registries,
     pub(crate) pulling: Pulling,
     pub(crate) layers: LayerCache,
+    pub(crate) known: Known,
     /// The folder in which large results are kept while they arrive: that of the ledger, which they go into.
     pub(crate) spool: PathBuf,
     /// The verified bundle, for provenance.

@@ -134,6 +134,8 @@ pub struct Policy {
     pub per_workload: NonZeroUsize,
     /// When what fails again and again is left alone for a while.
     pub breakers: BreakerPolicy,
+    /// When a runner that starts takes up a run whose runner had died.
+    pub resume: ResumePolicy,
     /// When nothing is started.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub blackout: Vec<Blackout>,
@@ -177,6 +179,22 @@ impl Default for BreakerPolicy {
     }
 }
 
+/// When `serve` takes up a run whose runner had died, instead of recording what is missing of it as not evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ResumePolicy {
+    /// A run that began longer ago is not: what it found then and what it would find now are no one picture. `0s` for never.
+    pub within: Span,
+    /// A run is taken up so often at most: one during which the runner dies again and again may be the cause of it.
+    pub times: usize,
+}
+
+impl Default for ResumePolicy {
+    fn default() -> Self {
+        Self { within: Span::seconds(6 * 3600), times: 3 }
+    }
+}
+
 impl Policy {
     /// Until when at least nothing is to be started, if that is so at `now`.
     pub fn blackout_until(&self, now: Timestamp) -> Option<Timestamp> {
@@ -196,6 +214,7 @@ impl Default for Policy {
             per_node: FOUR,
             per_workload: FOUR,
             breakers: BreakerPolicy::default(),
+            resume: ResumePolicy::default(),
             blackout: Vec::new(),
             deadline: Span::seconds(15 * 60),
         }

@@ -72,7 +72,8 @@ pub(crate) fn begin(start: &RunStart, units: &[Unit], ledger: &mut Ledger) -> Re
     block_in_place(|| ledger.begin_run(start, &profiles))
 }
 
-/// Runs all `units` of a run that was begun, and records every result.
+/// Runs all `units` of a run that was begun, and records every result. `earlier` are the results that the run has already,
+/// where it is resumed.
 ///
 /// # Errors
 /// When the ledger can't be written: then the run stops at once, for a result that can't be recorded must not be made.
@@ -83,6 +84,7 @@ pub(crate) fn begin(start: &RunStart, units: &[Unit], ledger: &mut Ledger) -> Re
 pub(crate) async fn dispatch(
     run: RunId,
     units: Vec<Unit>,
+    earlier: Vec<TaskRecord>,
     context: Arc<Context>,
     ledger: &mut Ledger,
     stop: Stop,
@@ -91,6 +93,7 @@ pub(crate) async fn dispatch(
     let policy = &context.policy;
     let cluster = context.session.as_ref().and_then(|session| session.as_ref().ok()).map(|s| s.cluster.clone());
     let mut dispatcher = Dispatcher::new(run, policy, cluster.map(api_server), ledger, progress);
+    dispatcher.has(earlier);
     for unit in units {
         let (place, tasks) = (unit.place(&context), unit.unaccounted());
         let (unit, context) = (Arc::new(unit), Arc::clone(&context));
@@ -178,6 +181,15 @@ impl<'a> Dispatcher<'a> {
             probe,
             probing: None,
             going: HashMap::new(),
+        }
+    }
+
+    /// Counts results that the run has already.
+    fn has(&mut self, earlier: Vec<TaskRecord>) {
+        self.total += earlier.len();
+        for record in earlier {
+            self.summary.coverage = self.summary.coverage.plus(record.coverage);
+            self.summary.tasks.push(record);
         }
     }
 

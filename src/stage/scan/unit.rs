@@ -199,7 +199,13 @@ impl Unit {
 
     /// The expected tasks, for the record of the run's start.
     pub(crate) fn expected(&self) -> impl Iterator<Item = ExpectedTask> {
-        self.unaccounted().into_iter().map(|t| t.expected())
+        self.unaccounted().into_iter().map(|t| ExpectedTask { incarnation: self.incarnation(), ..t.expected() })
+    }
+
+    /// What tells a container from what runs under its name after it was started anew.
+    pub(crate) fn incarnation(&self) -> Option<String> {
+        let Work::Container(ways) = &self.work else { return None };
+        ways.facts.id.clone()
     }
 
     /// How the target would be reached, and why so.

@@ -40,6 +40,7 @@ fn bench(count: usize) -> Bench {
         started: Timestamp::now(),
         requested: vec!["--all".to_owned()],
         classification: None,
+        bundle: None,
         expected: tasks.iter().map(Unaccounted::expected).collect(),
     };
     ledger.begin_run(&start, std::slice::from_ref(&profile)).expect("it begins");

@@ -154,6 +154,8 @@ const FOUR: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
 pub struct BreakerPolicy {
     /// After so many failures in a row to reach the API server, the cluster is.
     pub cluster: NonZeroUsize,
+    /// After so many failures in a row to reach or pull from it, a registry is.
+    pub registry: NonZeroUsize,
     /// After failures of so many different targets on it, with no success between them, a node is.
     pub node: NonZeroUsize,
     /// The same of a workload.
@@ -170,6 +172,7 @@ impl Default for BreakerPolicy {
     fn default() -> Self {
         Self {
             cluster: THREE,
+            registry: THREE,
             node: THREE,
             workload: THREE,
             target: TWO,

@@ -25,6 +25,7 @@ use crate::model::record::{CheckedTask, ExpectedTask, RunId};
 use crate::model::scanner::BUILTIN;
 use crate::model::target::{Target, TargetKind};
 use crate::native::profile::RuleProfile;
+use crate::registry::Reference;
 use crate::stage::plan::Policy;
 use crate::stage::registries::Registries;
 
@@ -248,7 +249,20 @@ impl Unit {
             other => other.kind().word().to_owned(),
         };
         let open = matches!(context.session, Some(Ok(_)));
-        Place { rank: self.rank, lane, target: self.target.key(), cluster: self.part().filter(|_| open) }
+        let cluster = self.part().filter(|_| open);
+        Place { rank: self.rank, lane, target: self.target.key(), registry: self.registry(), cluster }
+    }
+
+    /// The registry without which nothing can come of it.
+    fn registry(&self) -> Option<String> {
+        let image = match (&self.work, &self.target) {
+            (Work::Image, Target::Image { reference, .. }) => reference,
+            (Work::External(external), _) => &external.image,
+            (Work::Node(image), _) => image,
+            (Work::Container(ways), _) if ways.only_image() => ways.facts.image.as_ref()?,
+            _ => return None,
+        };
+        image.parse::<Reference>().ok().map(|image| image.registry.to_string())
     }
 
     /// What it needs of the cluster beside the API server, where it needs it.

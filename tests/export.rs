@@ -36,13 +36,15 @@ fn run(folder: &Path, nodes: &[&str], classification: Option<&str>) -> PathBuf {
         }],
     };
     let target = |name: &&str| Target::Node { name: (*name).to_owned(), uid: None };
-    let expected = |t| ExpectedTask { target: t, engine: "builtin".to_owned(), profile: profile.reference() };
+    let expected =
+        |t| ExpectedTask { target: t, engine: "builtin".to_owned(), profile: profile.reference(), incarnation: None };
     let start = RunStart {
         run: RunId::new(),
         trigger: Trigger::Manual,
         started: now,
         requested: nodes.iter().map(|n| format!("node/{n}")).collect(),
         classification: classification.map(str::to_owned),
+        bundle: None,
         expected: nodes.iter().map(target).map(expected).collect(),
     };
     let mut ledger = Ledger::open(&path, now).expect("a new ledger");

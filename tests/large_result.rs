@@ -112,13 +112,19 @@ fn write_result(path: &Path, length: usize) {
 fn record(path: &Path, profile: Profile, findings: Vec<gapscan::model::finding::Finding>, result: Spooled) {
     let (now, run) = (Timestamp::now(), RunId::new());
     let target = Target::Node { name: "n".to_owned(), uid: None };
-    let expected = ExpectedTask { target: target.clone(), engine: "openscap".to_owned(), profile: profile.reference() };
+    let expected = ExpectedTask {
+        target: target.clone(),
+        engine: "openscap".to_owned(),
+        profile: profile.reference(),
+        incarnation: None,
+    };
     let start = RunStart {
         run,
         trigger: Trigger::Manual,
         started: now,
         requested: vec!["node/n".to_owned()],
         classification: None,
+        bundle: None,
         expected: vec![expected],
     };
     let provenance = Provenance {

@@ -60,6 +60,7 @@ fn run(ledger: &mut Ledger, second: i64, pods: &[&str], second_control: Outcome,
         target: container(pod),
         engine: "builtin".to_owned(),
         profile: profile().reference(),
+        incarnation: None,
     };
     let start = RunStart {
         run: RunId::new(),
@@ -67,6 +68,7 @@ fn run(ledger: &mut Ledger, second: i64, pods: &[&str], second_control: Outcome,
         started: at(second),
         requested: vec!["ns/shop".to_owned()],
         classification: None,
+        bundle: None,
         expected: pods.iter().map(expected).collect(),
     };
     ledger.begin_run(&start, &[profile()]).expect("begin");

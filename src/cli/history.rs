@@ -41,6 +41,9 @@ struct RunView {
     started: jiff::Timestamp,
     ended: Option<jiff::Timestamp>,
     end: Option<RunEnd>,
+    /// When it was taken up again after its runner had died.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    resumed: Vec<jiff::Timestamp>,
     requested: Vec<String>,
     tasks_expected: usize,
     tasks_recorded: u64,
@@ -104,7 +107,12 @@ impl Args {
                 None => "no end",
             };
             let tasks = format!("{} of {} tasks", run.tasks_recorded, run.tasks_expected);
-            let text = format!("{}\n{trigger}, {end}, {tasks}", run.run);
+            let resumed = match run.resumed.len() {
+                0 => String::new(),
+                1 => ", resumed once".to_owned(),
+                times => format!(", resumed {times} times"),
+            };
+            let text = format!("{}\n{trigger}, {end}{resumed}, {tasks}", run.run);
             list.row([when(run.started)].into_iter().chain(counts(&run.coverage)).chain([text]));
         }
         table::emit(&list.render(0))
@@ -174,13 +182,14 @@ fn changes(changes: Option<&[ChangeView]>) -> String {
 }
 
 fn run_view(record: RunRecord) -> RunView {
-    let RunRecord { start, end, tasks, coverage } = record;
+    let RunRecord { start, end, resumed, tasks, coverage } = record;
     RunView {
         run: start.run,
         trigger: start.trigger,
         started: start.started,
         ended: end.as_ref().map(|end| end.at),
         end: end.map(|end| end.end),
+        resumed,
         requested: start.requested,
         tasks_expected: start.expected.len(),
         tasks_recorded: tasks,

@@ -24,7 +24,7 @@ use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetSpec;
 use crate::registry::Reference;
 use crate::stage::plan::{Access, ClusterAccess, NodePolicy, Plan, Policy, Selection, Unenforced};
-use crate::stage::scan::{RunSummary, ScanError, ScanRequest, Stopping, explain, scan};
+use crate::stage::scan::{ResumeRequest, RunSummary, ScanError, ScanRequest, Stopping, explain, resume, scan};
 use crate::trust::remembered::OnLoss;
 
 /// Scan targets once, now, and record every result in the ledger
@@ -80,6 +80,10 @@ pub(crate) struct Args {
     /// How many targets are scanned at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     parallel: u8,
+    /// Go on with the newest run whose runner died: what has a result keeps it, the rest is scanned if it still is what was
+    /// meant. What is scanned, the ledger says; everything else has to be given as it was then
+    #[arg(long, conflicts_with_all = ["targets", "all", "nodes", "selector", "engine", "profile", "explain"])]
+    resume: bool,
     /// Say how each target would be reached, and why so; nothing is scanned
     #[arg(long)]
     explain: bool,
@@ -137,6 +141,15 @@ impl Args {
             }
             return explanation::print(&explanations, self.output);
         }
+        if self.resume {
+            let Some(ScanRequest { access, policy, on_loss, .. }) = requests.into_iter().next() else {
+                return Err(Failure::usage("resume a run: the plan has no scan"));
+            };
+            let request = ResumeRequest { access: access.clone(), policy, on_loss };
+            let summary = resume(request, &mut ledger, stop, &progress).await?;
+            summary::print(std::slice::from_ref(&summary), self.output)?;
+            return self.class(&summary, &ledger);
+        }
         let mut worst = ExitClass::Success;
         let mut summaries = Vec::new();
         let mut failure: Option<Failure> = None;
@@ -190,7 +203,7 @@ impl Args {
                 engines: self.engine.clone(),
                 profiles: self.profile.clone(),
             };
-            if selection.words().is_empty() {
+            if selection.words().is_empty() && !self.resume {
                 return Err(Failure::usage("scan: no target is named")
                     .with_remedy("name a target, as `gapscan scan host`, or use --all, --nodes, -l or -f"));
             }

@@ -17,7 +17,7 @@ use crate::model::coverage::Coverage;
 use crate::model::outcome::Status;
 use crate::model::profile::{Profile, ProfileRef};
 use crate::model::provenance::BundleRef;
-use crate::model::record::{Event, ExpectedTask, RunId, RunStart, TaskRecord};
+use crate::model::record::{Event, ExpectedTask, RUN_RESUMED, RunId, RunStart, TaskRecord};
 
 /// A ledger to read from. It sees what was committed before each call, also while another process writes.
 ///
@@ -36,6 +36,8 @@ pub struct RunRecord {
     pub start: RunStart,
     /// How it ended; absent while it goes on, and when it died and nobody has closed it yet.
     pub end: Option<RunEnded>,
+    /// When it was taken up again after its runner had died, the oldest first.
+    pub resumed: Vec<Timestamp>,
     /// How many of its expected tasks have a result.
     pub tasks: u64,
     /// The sum over these.
@@ -119,9 +121,11 @@ impl LedgerReader {
     pub fn runs(&self, limit: usize) -> Result<Vec<RunRecord>, LedgerError> {
         let sql = "SELECT seq FROM run ORDER BY seq DESC LIMIT ?";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.seqs(sql, [limit])
-            .and_then(|seqs| seqs.into_iter().map(|seq| self.run_at(seq)).collect())
-            .map_err(self.failed("list runs"))
+        let read = || -> rusqlite::Result<Vec<RunRecord>> {
+            let resumed = self.resumptions()?;
+            self.seqs(sql, [limit])?.into_iter().map(|seq| self.run_at(seq, &resumed)).collect()
+        };
+        read().map_err(self.failed("list runs"))
     }
 
     /// One run.
@@ -129,9 +133,11 @@ impl LedgerReader {
     /// # Errors
     /// When it can't be read.
     pub fn run(&self, run: RunId) -> Result<Option<RunRecord>, LedgerError> {
-        self.seqs("SELECT seq FROM run WHERE run = ?", [run.to_string()])
-            .and_then(|seqs| seqs.first().map(|seq| self.run_at(*seq)).transpose())
-            .map_err(self.failed(format!("read run {run}")))
+        let read = || -> rusqlite::Result<Option<RunRecord>> {
+            let seqs = self.seqs("SELECT seq FROM run WHERE run = ?", [run.to_string()])?;
+            seqs.first().map(|seq| self.run_at(*seq, &self.resumptions()?)).transpose()
+        };
+        read().map_err(self.failed(format!("read run {run}")))
     }
 
     /// The latest result of each (target, engine, profile name), in the order of these. A run that ended replaces all earlier
@@ -332,7 +338,18 @@ impl LedgerReader {
         Ok(tasks)
     }
 
-    fn run_at(&self, seq: u64) -> rusqlite::Result<RunRecord> {
+    /// When each run was resumed, for those that were: one look at all events.
+    fn resumptions(&self) -> rusqlite::Result<HashMap<String, Vec<Timestamp>>> {
+        let mut all: HashMap<String, Vec<Timestamp>> = HashMap::new();
+        for seq in self.seqs("SELECT seq FROM event WHERE what = ? ORDER BY seq", [RUN_RESUMED])? {
+            if let Body::Event(event) = body_at(&self.conn, seq)? {
+                all.entry(event.subject).or_default().push(event.at);
+            }
+        }
+        Ok(all)
+    }
+
+    fn run_at(&self, seq: u64, resumed: &HashMap<String, Vec<Timestamp>>) -> rusqlite::Result<RunRecord> {
         let Body::RunStart(start) = body_at(&self.conn, seq)? else {
             return Err(rusqlite::Error::QueryReturnedNoRows);
         };
@@ -350,7 +367,8 @@ impl LedgerReader {
                     total(expected) FROM task WHERE run = ?",
             )?
             .query_row([&run], |row| Ok((row.get(0)?, coverage(|at| Ok(row.get::<_, f64>(at + 1)? as u64))?)))?;
-        Ok(RunRecord { start, end, tasks, coverage })
+        let resumed = resumed.get(&run).cloned().unwrap_or_default();
+        Ok(RunRecord { start, end, resumed, tasks, coverage })
     }
 }
 

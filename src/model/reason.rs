@@ -101,7 +101,7 @@ reasons! {
     PolicyNotEnforced = "policy-not-enforced",
     /// Scanner, profile or database is missing from the bundle, or does not verify.
     BundleUnverified = "bundle-unverified",
-    /// The breaker for this target, its node or the cluster is open after repeated failures.
+    /// The breaker for this target, or for what it needs (its node, workload or registry, the cluster), is open after repeated failures.
     BreakerOpen = "breaker-open",
     /// The runner was stopped or killed before this was done.
     RunnerInterrupted = "runner-interrupted",

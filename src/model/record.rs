@@ -13,7 +13,7 @@ use super::evidence::{Evidence, EvidenceRef};
 use super::finding::Finding;
 use super::outcome::{Outcome, Status};
 use super::profile::{Profile, ProfileRef};
-use super::provenance::Provenance;
+use super::provenance::{BundleRef, Provenance};
 use super::reason::Reason;
 use super::target::Target;
 use crate::base::digest::Digest;
@@ -80,6 +80,10 @@ pub struct ExpectedTask {
     pub engine: String,
     /// By which profile.
     pub profile: ProfileRef,
+    /// Of a container that ran when the run began, its ID at the runtime: it tells whether the container was started anew
+    /// since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<String>,
 }
 
 /// The start of a run.
@@ -97,6 +101,9 @@ pub struct RunStart {
     /// The classification marking of the bundle that it uses, which is that of all that comes of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classification: Option<String>,
+    /// The verified bundle that its scanners and profiles come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleRef>,
     /// Everything that it is to do.
     pub expected: Vec<ExpectedTask>,
 }
@@ -124,6 +131,10 @@ pub enum RunEnd {
     /// It died; what it had not done was recorded as not evaluated by a later process.
     Interrupted,
 }
+
+/// The event that says that a run, its subject, was taken up again after its runner had died. What had a result then has it
+/// still, and nothing of that was done twice.
+pub const RUN_RESUMED: &str = "run-resumed";
 
 /// Something that belongs in the record and is no result: a schedule that was missed, a load, a refusal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -90,6 +90,8 @@ pub struct ReportRun {
     pub start: RunStart,
     /// How and when it ended; absent while it goes on, or when it died and nobody has noticed yet.
     pub end: Option<(RunEnd, Timestamp)>,
+    /// When it was taken up again after its runner had died.
+    pub resumed: Vec<Timestamp>,
     /// What it was to do and has recorded no result of.
     pub unrecorded: Vec<ExpectedTask>,
 }

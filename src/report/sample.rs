@@ -367,16 +367,19 @@ pub(super) fn report() -> Report {
                 started: time("2026-11-21T02:00:00Z"),
                 requested: vec!["cluster".to_owned(), "ns/shop".to_owned()],
                 classification: None,
+                bundle: None,
                 expected: tasks
                     .iter()
                     .map(|t| ExpectedTask {
                         target: t.record().target.clone(),
                         engine: t.record().provenance.engine.name.clone(),
                         profile: t.record().profile.clone(),
+                        incarnation: None,
                     })
                     .collect(),
             },
             end: Some((RunEnd::Completed, time("2026-11-21T02:00:21Z"))),
+            resumed: Vec::new(),
             unrecorded: Vec::new(),
         }],
         events: vec![Event {
@@ -446,7 +449,8 @@ pub(super) fn hostile() -> Report {
     provenance.network = Some(NetworkProof { enforced: false, at: provenance.started, detail: all.clone() });
     provenance.cleanup = Some(Cleanup { created: vec![all.clone()], remaining: vec![all.clone()] });
     let target = Target::Image { reference: format!("../../{all}"), digest: None };
-    let expected = ExpectedTask { target: target.clone(), engine: all.clone(), profile: profile.reference() };
+    let expected =
+        ExpectedTask { target: target.clone(), engine: all.clone(), profile: profile.reference(), incarnation: None };
     let mut report = report();
     report.title = all.clone();
     report.classification = Some(all.clone());

@@ -246,13 +246,14 @@ impl Contents {
             let unrecorded: Vec<ExpectedTask> = unrecorded.into_iter().filter(|t| wanted(&t.target)).collect();
             if belongs && (!unrecorded.is_empty() || shown.contains(&start.run)) {
                 shown.retain(|run| *run != start.run);
-                runs.push(ReportRun { start, end: None, unrecorded });
+                let resumed = reader.run(start.run)?.map(|run| run.resumed).unwrap_or_default();
+                runs.push(ReportRun { start, end: None, resumed, unrecorded });
             }
         }
         for run in shown {
             let run = reader.run(run)?.ok_or(ExportError::NoRun(run))?;
             let end = run.end.map(|ended| (ended.end, ended.at));
-            runs.push(ReportRun { start: run.start, end, unrecorded: Vec::new() });
+            runs.push(ReportRun { start: run.start, end, resumed: run.resumed, unrecorded: Vec::new() });
         }
         runs.sort_by_key(|run| (run.start.started, run.start.run));
         let mut tasks = Vec::with_capacity(records.len());

@@ -134,6 +134,8 @@ pub struct Policy {
     pub per_workload: NonZeroUsize,
     /// When what fails again and again is left alone for a while.
     pub breakers: BreakerPolicy,
+    /// When a runner that starts takes up a run whose runner had died.
+    pub resume: ResumePolicy,
     /// When nothing is started.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub blackout: Vec<Blackout>,
@@ -152,6 +154,8 @@ const FOUR: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
 pub struct BreakerPolicy {
     /// After so many failures in a row to reach the API server, the cluster is.
     pub cluster: NonZeroUsize,
+    /// After so many failures in a row to reach or pull from it, a registry is.
+    pub registry: NonZeroUsize,
     /// After failures of so many different targets on it, with no success between them, a node is.
     pub node: NonZeroUsize,
     /// The same of a workload.
@@ -168,12 +172,29 @@ impl Default for BreakerPolicy {
     fn default() -> Self {
         Self {
             cluster: THREE,
+            registry: THREE,
             node: THREE,
             workload: THREE,
             target: TWO,
             pause: Span::seconds(10),
             patience: Span::seconds(5 * 60),
         }
+    }
+}
+
+/// When `serve` takes up a run whose runner had died, instead of recording what is missing of it as not evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ResumePolicy {
+    /// A run that began longer ago is not: what it found then and what it would find now are no one picture. `0s` for never.
+    pub within: Span,
+    /// A run is taken up so often at most: one during which the runner dies again and again may be the cause of it.
+    pub times: usize,
+}
+
+impl Default for ResumePolicy {
+    fn default() -> Self {
+        Self { within: Span::seconds(6 * 3600), times: 3 }
     }
 }
 
@@ -196,6 +217,7 @@ impl Default for Policy {
             per_node: FOUR,
             per_workload: FOUR,
             breakers: BreakerPolicy::default(),
+            resume: ResumePolicy::default(),
             blackout: Vec::new(),
             deadline: Span::seconds(15 * 60),
         }

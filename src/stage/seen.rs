@@ -67,13 +67,19 @@ mod tests {
         };
         let target = Target::Node { name: "n".to_owned(), uid: None };
         let engine = "builtin".to_owned();
-        let expected = ExpectedTask { target: target.clone(), engine: engine.clone(), profile: profile.reference() };
+        let expected = ExpectedTask {
+            target: target.clone(),
+            engine: engine.clone(),
+            profile: profile.reference(),
+            incarnation: None,
+        };
         let start = RunStart {
             run: RunId::new(),
             trigger: Trigger::Manual,
             started: at(second),
             requested: vec!["cluster".to_owned()],
             classification: None,
+            bundle: None,
             expected: vec![expected],
         };
         ledger.begin_run(&start, std::slice::from_ref(&profile)).expect("begun");

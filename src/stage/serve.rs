@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::plan::{Access, Plan, PlannedScan};
 use super::scan::account::{close_interrupted, record_absent_run};
 use super::scan::dispatch::{Stop, Stopping};
-use super::scan::{ScanError, ScanRequest, scan};
+use super::scan::{ResumeRequest, ScanError, ScanRequest, by_itself, newest_unfinished, resume, scan};
 use super::schedule::{Missed, Schedule};
 use crate::base::progress::Progress;
 use crate::ledger::{Ledger, LedgerError};
@@ -106,7 +106,8 @@ pub async fn serve(
     progress: &Progress,
 ) -> Result<(), ServeError> {
     let started = Timestamp::now();
-    for run in close_interrupted(ledger, started)? {
+    take_up(plan, access, ledger, stop.clone(), progress).await?;
+    for run in close_interrupted(ledger, Timestamp::now())? {
         progress.say(format!("run {run} had died; what it did not do is recorded as not evaluated"));
     }
     let mut entries = Vec::new();
@@ -206,6 +207,46 @@ pub async fn serve(
     }
     progress.say("stopped: nothing is left running");
     Ok(())
+}
+
+/// Takes up the newest run that has no end, if it is one of this plan's schedules, asks what the plan still asks, and policy
+/// says so. What comes of it otherwise is closed by whoever called.
+async fn take_up(
+    plan: &Plan,
+    access: &Access,
+    ledger: &mut Ledger,
+    stop: Stop,
+    progress: &Progress,
+) -> Result<(), ServeError> {
+    let newest = match newest_unfinished(ledger) {
+        Ok(newest) => newest,
+        Err(ScanError::Ledger(error)) => return Err(error.into()),
+        Err(_) => None,
+    };
+    let Some(run) = newest else { return Ok(()) };
+    let Trigger::Schedule { plan: subject, .. } = &run.start.trigger else { return Ok(()) };
+    let asks_the_same = |scan: &PlannedScan| {
+        *subject == format!("{}/{}", plan.name, scan.name)
+            && scan.schedule.is_some()
+            && scan.selection.words() == run.start.requested
+    };
+    if !plan.scans.iter().any(asks_the_same) || !by_itself(&run, &plan.policy.resume, Timestamp::now()) {
+        return Ok(());
+    }
+    progress.say(format!("{subject}: run {} had died and is resumed", run.start.run));
+    let request = ResumeRequest { access: access.clone(), policy: plan.policy.clone(), on_loss: OnLoss::Refuse };
+    match resume(request, ledger, stop, progress).await {
+        Ok(summary) => {
+            let words = super::scan::words(summary.coverage);
+            progress.say(format!("{subject}: run {} ended: {words}", summary.run));
+            Ok(())
+        }
+        Err(ScanError::Ledger(error)) => Err(error.into()),
+        Err(error) => {
+            progress.say(format!("{subject}: failed to resume run {}: {}", run.start.run, error.chain()));
+            Ok(())
+        }
+    }
 }
 
 impl Entry {

@@ -38,6 +38,8 @@ pub enum ContainerKind {
 pub struct ContainerFacts {
     /// What kind it is.
     pub kind: ContainerKind,
+    /// Its ID at the runtime, which another start of it does not have.
+    pub id: Option<String>,
     /// The image that runs, as `HOST/REPOSITORY@sha256:…`; absent where no registry can be asked for it.
     pub image: Option<String>,
     /// Its pod is for Windows.
@@ -111,6 +113,7 @@ impl ContainerFacts {
         let own = |name: &str| name.starts_with(DEBUG_NAME);
         Some(Self {
             kind,
+            id: status.and_then(|status| status.container_id.clone()),
             image: status.and_then(|status| crate::cluster::targets::image_reference(&status.image_id)).map(|(r, _)| r),
             windows: spec.os.as_ref().is_some_and(|os| os.name == "windows"),
             mirror: pod

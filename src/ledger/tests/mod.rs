@@ -47,14 +47,19 @@ fn node(name: &str) -> Target {
 }
 
 fn start(targets: &[&str], second: i64) -> RunStart {
-    let expected =
-        |name: &&str| ExpectedTask { target: node(name), engine: "builtin".to_owned(), profile: profile().reference() };
+    let expected = |name: &&str| ExpectedTask {
+        target: node(name),
+        engine: "builtin".to_owned(),
+        profile: profile().reference(),
+        incarnation: None,
+    };
     RunStart {
         run: RunId::new(),
         trigger: Trigger::Manual,
         started: at(second),
         requested: vec!["cluster".to_owned()],
         classification: None,
+        bundle: None,
         expected: targets.iter().map(expected).collect(),
     }
 }

@@ -345,8 +345,13 @@ impl RunView {
     fn new(run: &ReportRun) -> Self {
         let start = &run.start;
         let trigger = match &start.trigger {
-            Trigger::Manual => Shown::line("by hand"),
-            Trigger::Schedule { plan, due } => Shown::line(&format!("plan {plan}, due {}", When::new(*due))),
+            Trigger::Manual => "by hand".to_owned(),
+            Trigger::Schedule { plan, due } => format!("plan {plan}, due {}", When::new(*due)),
+        };
+        let resumed: Vec<String> = run.resumed.iter().map(|at| When::new(*at).to_string()).collect();
+        let trigger = match resumed.is_empty() {
+            true => trigger,
+            false => format!("{trigger}; its runner died, and it was taken up again at {}", resumed.join(", ")),
         };
         let end_words = match run.end.map(|(end, _)| end) {
             Some(RunEnd::Completed) => "complete",
@@ -356,7 +361,7 @@ impl RunView {
         };
         Self {
             id: Shown::line(&start.run.to_string()),
-            trigger,
+            trigger: Shown::line(&trigger),
             requested: Shown::line(&start.requested.join(", ")),
             started: When::new(start.started),
             end: run.end.map(|(_, at)| When::new(at)),

@@ -52,6 +52,7 @@ fn ledger(targets: &[Target], done: usize) -> (tempfile::TempDir, PathBuf, RunId
         target: target.clone(),
         engine: "builtin".to_owned(),
         profile: profile().reference(),
+        incarnation: None,
     });
     let start = RunStart {
         run: RunId::new(),
@@ -59,6 +60,7 @@ fn ledger(targets: &[Target], done: usize) -> (tempfile::TempDir, PathBuf, RunId
         started: at(1),
         requested: vec!["ns/shop".to_owned()],
         classification: None,
+        bundle: None,
         expected: expected.collect(),
     };
     ledger.begin_run(&start, &[profile()]).expect("begin");

@@ -21,7 +21,12 @@ pub(crate) struct Unaccounted {
 
 impl Unaccounted {
     pub(crate) fn expected(&self) -> ExpectedTask {
-        ExpectedTask { target: self.target.clone(), engine: self.engine.clone(), profile: self.profile.reference() }
+        ExpectedTask {
+            target: self.target.clone(),
+            engine: self.engine.clone(),
+            profile: self.profile.reference(),
+            incarnation: None,
+        }
     }
 
     /// Whether this is the result that was expected.
@@ -56,18 +61,58 @@ impl Unaccounted {
 /// # Errors
 /// When the ledger can't be read or written.
 pub fn close_interrupted(ledger: &mut Ledger, now: Timestamp) -> Result<Vec<RunId>, LedgerError> {
+    close_interrupted_but(None, ledger, now)
+}
+
+/// [`close_interrupted`], but for one run that is to be resumed.
+///
+/// # Errors
+/// When the ledger can't be read or written.
+pub(crate) fn close_interrupted_but(
+    resumed: Option<RunId>,
+    ledger: &mut Ledger,
+    now: Timestamp,
+) -> Result<Vec<RunId>, LedgerError> {
     let mut closed = Vec::new();
     for (start, missing) in ledger.unfinished_runs()? {
-        for task in missing {
-            let Some(profile) = ledger.profile(&task.profile.digest)? else { continue };
-            let lost = Unaccounted { target: task.target, engine: task.engine, profile };
-            let record = lost.not_done(start.run, Reason::RunnerInterrupted, "the runner ended before this was done");
-            ledger.record(&record)?;
+        if Some(start.run) == resumed {
+            continue;
         }
-        ledger.end_run(start.run, RunEnd::Interrupted, now)?;
+        close(&start, missing, "the runner ended before this was done", ledger, now)?;
         closed.push(start.run);
     }
     Ok(closed)
+}
+
+/// Ends a run as interrupted, with what is missing of it not evaluated. Returns the records of that.
+pub(crate) fn close(
+    start: &RunStart,
+    missing: Vec<ExpectedTask>,
+    detail: &str,
+    ledger: &mut Ledger,
+    now: Timestamp,
+) -> Result<Vec<TaskRecord>, LedgerError> {
+    let mut records = Vec::with_capacity(missing.len());
+    for task in missing {
+        records.extend(not_done(start.run, task, Reason::RunnerInterrupted, detail, ledger)?);
+    }
+    ledger.end_run(start.run, RunEnd::Interrupted, now)?;
+    Ok(records)
+}
+
+/// Records that this task of a run has no result, and why. A task by a profile that the ledger does not have can't be: then
+/// nothing is recorded, and the run can't be ended.
+pub(crate) fn not_done(
+    run: RunId,
+    task: ExpectedTask,
+    reason: Reason,
+    detail: &str,
+    ledger: &mut Ledger,
+) -> Result<Option<TaskRecord>, LedgerError> {
+    let Some(profile) = ledger.profile(&task.profile.digest)? else { return Ok(None) };
+    let record = Unaccounted { target: task.target, engine: task.engine, profile }.not_done(run, reason, detail);
+    ledger.record(&record)?;
+    Ok(Some(record.record().clone()))
 }
 
 /// So many of the newest runs are asked whether they are over; what older ones left is old enough to be removed as such.
@@ -108,6 +153,8 @@ pub fn record_absent_run(
         started: now,
         requested: last.requested.clone(),
         classification: last.classification.clone(),
+        // Nothing of it was used.
+        bundle: None,
         expected: lost.iter().map(Unaccounted::expected).collect(),
     };
     let profiles: Vec<Profile> = lost.iter().map(|l| l.profile.clone()).collect();

@@ -1,7 +1,7 @@
 //! Breakers: where the same thing fails again and again, it is left alone for a while, then tried by one alone, and left
 //! alone for longer if that fails too. Pure state machines: the time is that since the run began, and comes as an argument.
 //!
-//! There is one breaker for the whole cluster, and one for each node, workload and target. What a reason says of each of
+//! There is one breaker for the whole cluster, and one for each registry, node, workload and target. What a reason says of each of
 //! them is in [`signs`]; that of a node or a workload needs several different targets that fail, so that one bad target
 //! stops nobody else.
 
@@ -26,6 +26,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub(crate) enum Scope {
     /// The API server.
     Cluster,
+    /// A registry, as `HOST[:PORT]`.
+    Registry(String),
     /// A node.
     Node(String),
     /// What the pods of a workload have in common.
@@ -34,10 +36,21 @@ pub(crate) enum Scope {
     Target(String),
 }
 
+impl Scope {
+    /// Whether it is asked by a request of the run's own when it is time to try, so that no target is risked for it.
+    pub(crate) fn has_own_probe(&self) -> bool {
+        match self {
+            Self::Cluster | Self::Registry(_) => true,
+            Self::Node(_) | Self::Workload(_) | Self::Target(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cluster => f.write_str("the cluster"),
+            Self::Registry(host) => write!(f, "registry `{host}`"),
             Self::Node(name) => write!(f, "node `{name}`"),
             Self::Workload(name) => write!(f, "workload `{name}`"),
             Self::Target(key) => write!(f, "target `{key}`"),
@@ -60,6 +73,7 @@ pub(crate) enum Sign {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Signs {
     cluster: Sign,
+    registry: Sign,
     /// Of the node, and of the workload.
     node: Sign,
     target: Sign,
@@ -69,6 +83,7 @@ impl Signs {
     fn of(&self, scope: &Scope) -> Sign {
         match scope {
             Scope::Cluster => self.cluster,
+            Scope::Registry(_) => self.registry,
             Scope::Node(_) | Scope::Workload(_) => self.node,
             Scope::Target(_) => self.target,
         }
@@ -78,7 +93,14 @@ impl Signs {
 /// What the end of a piece of work says: it was judged, or not for this reason, and this was the way that led to it.
 pub(crate) fn signs(approach: Approach, outcome: Result<(), Reason>) -> Signs {
     use Sign::{Fails, Nothing, Works};
-    let signs = |cluster, node, target| Signs { cluster, node, target };
+    let registry = match (approach, outcome) {
+        // A node that can't pull may have a reason of its own; if so, the registry's own probe soon says that it is there.
+        (_, Err(reason @ (Reason::RegistryUnreachable | Reason::ImagePullFailed))) => Fails(reason),
+        (Approach::Image, Ok(()) | Err(Reason::ImageUnreadable | Reason::TargetNotFound)) => Works,
+        // What runs in a pod may have come from the node's own store.
+        _ => Nothing,
+    };
+    let signs = |cluster, node, target| Signs { cluster, registry, node, target };
     match approach {
         Approach::Exec
         | Approach::Debug
@@ -309,8 +331,8 @@ impl Breakers {
         if self.is_any_open() {
             for scope in scopes(place) {
                 let answer = match (self.each.get(&scope).map_or(Answer::Pass, |b| b.ask(now)), &scope) {
-                    // The cluster has a probe of its own, which costs no target.
-                    (Answer::Probe, Scope::Cluster) => Answer::Wait(None),
+                    // It is asked by itself, which costs no target.
+                    (Answer::Probe, scope) if scope.has_own_probe() => Answer::Wait(None),
                     (answer, _) => answer,
                 };
                 all = worse(all, answer);
@@ -353,7 +375,7 @@ impl Breakers {
         let mut changes = Vec::new();
         for (scope, part) in permit.scopes {
             let who = match &scope {
-                Scope::Cluster | Scope::Target(_) => &number,
+                Scope::Cluster | Scope::Registry(_) | Scope::Target(_) => &number,
                 Scope::Node(_) | Scope::Workload(_) => &permit.who,
             };
             let sign = signs.of(&scope);
@@ -367,22 +389,22 @@ impl Breakers {
         changes
     }
 
-    /// Whether it is time to ask the API server whether it is there again; if so, somebody must, and say so to
-    /// [`Self::cluster_probed`].
-    pub(crate) fn begin_cluster_probe(&mut self, now: Elapsed) -> bool {
-        match self.each.get_mut(&Scope::Cluster) {
-            Some(breaker) if breaker.ask(now) == Answer::Probe => {
+    /// What it is time to ask whether it is there again; somebody must ask each of them, and say so to [`Self::probed`].
+    pub(crate) fn begin_probes(&mut self, now: Elapsed) -> Vec<Scope> {
+        let mut begun = Vec::new();
+        for (scope, breaker) in &mut self.each {
+            if scope.has_own_probe() && breaker.ask(now) == Answer::Probe {
                 breaker.begin_probe();
-                true
+                begun.push(scope.clone());
             }
-            _ => false,
         }
+        begun
     }
 
-    /// Takes note of what the API server said.
-    pub(crate) fn cluster_probed(&mut self, sign: Sign, now: Elapsed) -> Option<Change> {
-        let breaker = self.each.get_mut(&Scope::Cluster)?;
-        told(Scope::Cluster, breaker, |breaker| breaker.probed(sign, "probe", now))
+    /// Takes note of what was said by whoever was asked.
+    pub(crate) fn probed(&mut self, scope: Scope, sign: Sign, now: Elapsed) -> Option<Change> {
+        let breaker = self.each.get_mut(&scope)?;
+        told(scope, breaker, |breaker| breaker.probed(sign, "probe", now))
     }
 
     /// When some breaker may answer otherwise without anything having ended.
@@ -398,6 +420,7 @@ impl Breakers {
         let policy = &self.policy;
         let failures = match scope {
             Scope::Cluster => policy.cluster,
+            Scope::Registry(_) => policy.registry,
             Scope::Node(_) => policy.node,
             Scope::Workload(_) => policy.workload,
             Scope::Target(_) => policy.target,
@@ -418,10 +441,12 @@ fn told(scope: Scope, breaker: &mut Breaker, change: impl FnOnce(&mut Breaker)) 
 
 /// The breakers that something at this place depends on.
 fn scopes(place: &Place) -> Vec<Scope> {
-    let Some(part) = &place.cluster else { return Vec::new() };
+    let registry = place.registry.clone().map(Scope::Registry).into_iter();
+    let Some(part) = &place.cluster else { return registry.collect() };
     let node = part.node.clone().map(Scope::Node);
     let workload = part.workload.clone().map(Scope::Workload);
-    [Scope::Cluster, Scope::Target(place.target.clone())].into_iter().chain(node).chain(workload).collect()
+    let own = [Scope::Cluster, Scope::Target(place.target.clone())];
+    own.into_iter().chain(registry).chain(node).chain(workload).collect()
 }
 
 /// What counts of two answers: who is refused by one need not wait for the other, and who waits for one probes no other.

@@ -26,6 +26,8 @@ pub(crate) struct Place {
     pub(crate) lane: String,
     /// The target's key.
     pub(crate) target: String,
+    /// The registry that it needs, as `HOST[:PORT]`.
+    pub(crate) registry: Option<String>,
     /// What it needs of the cluster, where it needs it.
     pub(crate) cluster: Option<Part>,
 }

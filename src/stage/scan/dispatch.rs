@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet, block_in_place};
 use tokio::time::Instant;
 
 use super::account::Unaccounted;
-use super::breaker::{Answer, Breakers, Change, Elapsed, Permit, Sign, signs};
+use super::breaker::{Answer, Breakers, Change, Elapsed, Permit, Scope, Sign, signs};
 use super::budget::{Budget, Place, Queue, Slot};
 use super::unit::{Context, Done, NotDone, Repeat, Unit};
 use crate::base::progress::Progress;
@@ -28,7 +28,7 @@ use crate::model::reason::Reason;
 use crate::model::record::{CheckedTask, Event, RunEnd, RunId, RunStart, TaskRecord};
 use crate::stage::plan::Policy;
 
-/// How long the API server is asked whether it is there again. It costs one small answer.
+/// How long the API server or a registry is asked whether it is there again. It costs one small answer.
 const PROBE: Duration = Duration::from_secs(10);
 
 /// Before a piece of work is tried again it waits so long, and by chance up to twice: what failed together is not to come
@@ -72,7 +72,8 @@ pub(crate) fn begin(start: &RunStart, units: &[Unit], ledger: &mut Ledger) -> Re
     block_in_place(|| ledger.begin_run(start, &profiles))
 }
 
-/// Runs all `units` of a run that was begun, and records every result.
+/// Runs all `units` of a run that was begun, and records every result. `earlier` are the results that the run has already,
+/// where it is resumed.
 ///
 /// # Errors
 /// When the ledger can't be written: then the run stops at once, for a result that can't be recorded must not be made.
@@ -83,6 +84,7 @@ pub(crate) fn begin(start: &RunStart, units: &[Unit], ledger: &mut Ledger) -> Re
 pub(crate) async fn dispatch(
     run: RunId,
     units: Vec<Unit>,
+    earlier: Vec<TaskRecord>,
     context: Arc<Context>,
     ledger: &mut Ledger,
     stop: Stop,
@@ -90,7 +92,9 @@ pub(crate) async fn dispatch(
 ) -> Result<RunSummary, LedgerError> {
     let policy = &context.policy;
     let cluster = context.session.as_ref().and_then(|session| session.as_ref().ok()).map(|s| s.cluster.clone());
-    let mut dispatcher = Dispatcher::new(run, policy, cluster.map(api_server), ledger, progress);
+    let prober = prober(cluster, Arc::clone(&context));
+    let mut dispatcher = Dispatcher::new(run, policy, Some(prober), ledger, progress);
+    dispatcher.has(earlier);
     for unit in units {
         let (place, tasks) = (unit.place(&context), unit.unaccounted());
         let (unit, context) = (Arc::new(unit), Arc::clone(&context));
@@ -103,25 +107,45 @@ pub(crate) async fn dispatch(
     dispatcher.finish(stop).await
 }
 
-/// Asks the API server for something that it must read from its store.
-fn api_server(cluster: Cluster) -> Probe {
-    Box::new(move || {
-        let cluster = cluster.impatient(PROBE);
+/// Asks what a run has requests of its own for.
+fn prober(cluster: Option<Cluster>, context: Arc<Context>) -> Prober {
+    Box::new(move |scope| {
+        let (scope, cluster, context) = (scope.clone(), cluster.clone(), Arc::clone(&context));
         Box::pin(async move {
-            match cluster.identity().await {
-                Err(error) if error.is_silence() => Sign::Fails(Reason::ApiUnreachable),
-                // Whatever it says, it says something.
-                Ok(_) | Err(_) => Sign::Works,
+            match (scope, cluster) {
+                (Scope::Cluster, Some(cluster)) => api_server(&cluster).await,
+                (Scope::Registry(host), _) => registry(&host, &context).await,
+                (Scope::Cluster | Scope::Node(_) | Scope::Workload(_) | Scope::Target(_), _) => Sign::Nothing,
             }
         })
     })
 }
 
+/// Asks the API server for something that it must read from its store.
+async fn api_server(cluster: &Cluster) -> Sign {
+    match cluster.impatient(PROBE).identity().await {
+        Err(error) if error.is_silence() => Sign::Fails(Reason::ApiUnreachable),
+        // Whatever it says, it says something.
+        Ok(_) | Err(_) => Sign::Works,
+    }
+}
+
+async fn registry(host: &str, context: &Context) -> Sign {
+    let client = host.parse().ok().and_then(|authority| context.registries.client(&authority).ok());
+    // It could not be used before, and can't be now: each target says so by itself.
+    let Some(client) = client else { return Sign::Works };
+    match tokio::time::timeout(PROBE, client.ping()).await {
+        Err(_) => Sign::Fails(Reason::RegistryUnreachable),
+        Ok(Err(error)) if error.is_transient() => Sign::Fails(Reason::RegistryUnreachable),
+        Ok(_) => Sign::Works,
+    }
+}
+
 /// One attempt at a piece of work.
 type Attempt = Pin<Box<dyn Future<Output = Done> + Send>>;
 
-/// Finds out whether the API server is there.
-type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Sign> + Send>> + Send>;
+/// Finds out whether the API server or a registry is there.
+type Prober = Box<dyn Fn(&Scope) -> Pin<Box<dyn Future<Output = Sign> + Send>> + Send>;
 
 /// What is to be done, and what must be recorded of it.
 struct Piece {
@@ -134,7 +158,7 @@ struct Piece {
 /// What ended.
 enum Ended {
     Piece(Done),
-    Probe(Sign),
+    Probe(Scope, Sign),
 }
 
 /// Keeps account of one run.
@@ -149,8 +173,8 @@ struct Dispatcher<'a> {
     again: Duration,
     queue: Queue<Piece>,
     breakers: Breakers,
-    probe: Option<Probe>,
-    probing: Option<AbortHandle>,
+    prober: Option<Prober>,
+    probing: HashMap<Id, (Scope, AbortHandle)>,
     going: HashMap<Id, (Slot, Permit, Piece)>,
 }
 
@@ -158,7 +182,7 @@ impl<'a> Dispatcher<'a> {
     fn new(
         run: RunId,
         policy: &'a Policy,
-        probe: Option<Probe>,
+        prober: Option<Prober>,
         ledger: &'a mut Ledger,
         progress: &'a Progress,
     ) -> Self {
@@ -175,9 +199,18 @@ impl<'a> Dispatcher<'a> {
             again: AGAIN,
             queue: Queue::new(budget),
             breakers: Breakers::new(policy.breakers),
-            probe,
-            probing: None,
+            prober,
+            probing: HashMap::new(),
             going: HashMap::new(),
+        }
+    }
+
+    /// Counts results that the run has already.
+    fn has(&mut self, earlier: Vec<TaskRecord>) {
+        self.total += earlier.len();
+        for record in earlier {
+            self.summary.coverage = self.summary.coverage.plus(record.coverage);
+            self.summary.tasks.push(record);
         }
     }
 
@@ -208,9 +241,7 @@ impl<'a> Dispatcher<'a> {
                     wake = self.breakers.next_change(now).into_iter().chain(self.queue.next_due(now)).min();
                 }
                 Stopping::Drain | Stopping::Abort => {
-                    if let Some(probe) = &self.probing {
-                        probe.abort();
-                    }
+                    self.probing.values().for_each(|(_, probe)| probe.abort());
                 }
             }
             if running.is_empty() && (wake.is_none() || self.queue.is_empty()) {
@@ -263,11 +294,13 @@ impl<'a> Dispatcher<'a> {
     /// Starts all that may start now.
     fn start(&mut self, now: Elapsed, running: &mut JoinSet<Ended>) {
         if !self.queue.is_empty()
-            && let Some(probe) = &self.probe
-            && self.breakers.begin_cluster_probe(now)
+            && let Some(prober) = &self.prober
         {
-            let asking = probe();
-            self.probing = Some(running.spawn(async move { Ended::Probe(asking.await) }));
+            for scope in self.breakers.begin_probes(now) {
+                let (asking, asked) = (prober(&scope), scope.clone());
+                let probe = running.spawn(async move { Ended::Probe(asked, asking.await) });
+                self.probing.insert(probe.id(), (scope, probe));
+            }
         }
         loop {
             let breakers = &self.breakers;
@@ -283,7 +316,10 @@ impl<'a> Dispatcher<'a> {
     fn ended(&mut self, ended: Result<(Id, Ended), JoinError>, urgency: Stopping) -> Result<(), LedgerError> {
         let now = self.began.elapsed();
         let (id, done, reason, detail) = match ended {
-            Ok((_, Ended::Probe(sign))) => return self.probed(sign, now),
+            Ok((id, Ended::Probe(scope, sign))) => {
+                self.probing.remove(&id);
+                return self.probed(scope, sign, now);
+            }
             Ok((id, Ended::Piece(done))) => {
                 (id, Some(done), Reason::InternalError, "the task ended without a result".to_owned())
             }
@@ -292,8 +328,11 @@ impl<'a> Dispatcher<'a> {
             }
             Err(error) => (error.id(), None, Reason::InternalError, format!("the task panicked: {error}")),
         };
-        // The probe has no entry: it was ended with the run, or it panicked.
-        let Some((slot, permit, mut piece)) = self.going.remove(&id) else { return self.probed(Sign::Nothing, now) };
+        // A probe was ended with the run, or it panicked.
+        if let Some((scope, _)) = self.probing.remove(&id) {
+            return self.probed(scope, Sign::Nothing, now);
+        }
+        let Some((slot, permit, mut piece)) = self.going.remove(&id) else { return Ok(()) };
         let place = self.queue.ended(slot);
         let outcome = done.as_ref().map_or(Err(reason), |d| d.outcome.as_ref().map(|_| ()).map_err(|why| why.reason));
         let approach = done.as_ref().map_or(Approach::None, |d| d.approach);
@@ -321,9 +360,8 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
-    fn probed(&mut self, sign: Sign, now: Elapsed) -> Result<(), LedgerError> {
-        self.probing = None;
-        match self.breakers.cluster_probed(sign, now) {
+    fn probed(&mut self, scope: Scope, sign: Sign, now: Elapsed) -> Result<(), LedgerError> {
+        match self.breakers.probed(scope, sign, now) {
             Some(change) => self.tell(&change),
             None => Ok(()),
         }

@@ -10,6 +10,7 @@
 //! * `unit`: one target by one engine; beside it one file for each way to reach a target.
 //! * `known`: the images whose facts the ledger has already.
 //! * `pull`: what the cluster's nodes pull the images with.
+//! * `resume`: a run of which the runner died, taken up again.
 //! * `session`: what a run sets up in the cluster, proves, and removes again.
 
 pub mod account;
@@ -28,6 +29,7 @@ mod network;
 mod node;
 mod objects;
 mod pull;
+mod resume;
 mod run;
 mod select;
 mod session;
@@ -35,6 +37,8 @@ mod unit;
 
 pub use dispatch::{RunSummary, Stop, Stopping};
 pub use error::ScanError;
+pub(crate) use resume::by_itself;
+pub use resume::{ResumeRequest, newest_unfinished, resume};
 pub use run::{Explanation, ScanRequest, explain, scan};
 
 use crate::model::coverage::Coverage;

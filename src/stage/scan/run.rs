@@ -23,7 +23,7 @@ use crate::cluster::client::Cluster;
 use crate::cluster::sweep;
 use crate::ledger::Ledger;
 use crate::model::provenance::Cleanup;
-use crate::model::record::{Event, RunId, RunStart, Trigger};
+use crate::model::record::{Event, RunId, RunStart, TaskRecord, Trigger};
 use crate::stage::plan::{Access, Policy, Selection};
 use crate::stage::registries::Registries;
 use crate::stage::seen;
@@ -63,7 +63,7 @@ impl Access {
 pub async fn scan(
     request: ScanRequest,
     ledger: &mut Ledger,
-    mut stop: Stop,
+    stop: Stop,
     progress: &Progress,
 ) -> Result<RunSummary, ScanError> {
     let started = Timestamp::now();
@@ -72,26 +72,47 @@ pub async fn scan(
     }
     let trigger = request.trigger.clone();
     let pulling = Pulling::new(request.access.cluster.pull_config_file.as_deref(), &Limits::default())?;
-    let Prepared { run, units, selection, policy, limits, registries, content, cluster } =
-        prepare(request, ledger, started).await?;
+    let prepared = prepare(request, ledger, started).await?;
     let start = RunStart {
-        run,
+        run: prepared.run,
         trigger,
         started,
-        requested: selection.words(),
-        classification: content.classification.clone(),
-        expected: units.iter().flat_map(Unit::expected).collect(),
+        requested: prepared.selection.words(),
+        classification: prepared.content.classification.clone(),
+        bundle: prepared.content.bundle.clone(),
+        expected: prepared.units.iter().flat_map(Unit::expected).collect(),
     };
 
-    begin(&start, &units, ledger)?;
+    begin(&start, &prepared.units, ledger)?;
+    carry_out(prepared, Vec::new(), pulling, ledger, stop, progress).await
+}
 
+/// Does what a run that was begun is to do, besides what it has results of already.
+///
+/// # Errors
+/// When the ledger can't be written.
+pub(super) async fn carry_out(
+    prepared: Prepared,
+    earlier: Vec<TaskRecord>,
+    pulling: Pulling,
+    ledger: &mut Ledger,
+    mut stop: Stop,
+    progress: &Progress,
+) -> Result<RunSummary, ScanError> {
+    let Prepared { run, units, selection: _, policy, limits, registries, content, cluster } = prepared;
+    let resumed = tokio::task::block_in_place(|| ledger.reader().run(run))?.is_some_and(|run| !run.resumed.is_empty());
+    let mut over = tokio::task::block_in_place(|| runs_over(ledger))?;
+    if resumed {
+        over.insert(run);
+    }
+    if let (Some(Ok(cluster)), true) = (&cluster, resumed || intent(&units).is_some()) {
+        sweep_leftovers(cluster, &over, ledger, progress).await?;
+    }
     let blackout = in_blackout(&policy);
     let session = match (&cluster, intent(&units)) {
         // Nothing of it will be started, and so nothing is set up for it.
         (Some(_), Some(_)) if blackout.is_some() => blackout.map(Err),
         (Some(Ok(cluster)), Some(intent)) => {
-            let over = tokio::task::block_in_place(|| runs_over(ledger))?;
-            sweep_leftovers(cluster, &over, ledger, progress).await?;
             if intent == Intent::Run {
                 progress.say("proving that network policies are enforced");
             }
@@ -139,7 +160,7 @@ pub async fn scan(
         bundle: content.bundle,
         session,
     });
-    let summary = dispatch(run, units, Arc::clone(&context), ledger, stop, progress).await;
+    let summary = dispatch(run, units, earlier, Arc::clone(&context), ledger, stop, progress).await;
     // Whatever became of the run, what it made in the cluster goes.
     if let (Some(Ok(cluster)), Some(_)) = (&cluster, &context.session) {
         let session = Arc::into_inner(context).and_then(|c| c.session).and_then(Result::ok);
@@ -176,15 +197,15 @@ pub async fn explain(request: ScanRequest, ledger: &mut Ledger) -> Result<Vec<Ex
 }
 
 /// All that is known before a run begins.
-struct Prepared {
-    run: RunId,
-    units: Vec<Unit>,
-    selection: Selection,
-    policy: Policy,
-    limits: Limits,
-    registries: Registries,
-    content: Content,
-    cluster: Option<Result<Cluster, NotDone>>,
+pub(super) struct Prepared {
+    pub(super) run: RunId,
+    pub(super) units: Vec<Unit>,
+    pub(super) selection: Selection,
+    pub(super) policy: Policy,
+    pub(super) limits: Limits,
+    pub(super) registries: Registries,
+    pub(super) content: Content,
+    pub(super) cluster: Option<Result<Cluster, NotDone>>,
 }
 
 /// Finds out what there is to scan with, what is meant, and how each target would be reached. Nothing is made anywhere.
@@ -192,11 +213,32 @@ async fn prepare(request: ScanRequest, ledger: &mut Ledger, started: Timestamp) 
     let ScanRequest { trigger: _, selection, access, policy, on_loss } = request;
     let limits = Limits::default();
     let registries = Registries::new(access.registries.clone(), limits.clone());
-    let content = match &access.bundle {
+    let content = content_for(&access, on_loss, &registries, &limits, ledger, started).await?;
+    check_names(&selection, &content)?;
+    check_parts(&selection, &content)?;
+
+    let run = RunId::new();
+    let clustered = needs_cluster(&selection) || wants_jobs(&selection, &content);
+    let cluster = cluster_for(clustered, &access, &limits, ledger).await?;
+    let selected = select(&selection, cluster.as_ref(), &limits).await;
+    let units = plan_units(selected, &selection, &content, &policy)?;
+    Ok(Prepared { run, units, selection, policy, limits, registries, content, cluster })
+}
+
+/// The engines and profiles; a bundle that is refused is recorded as such.
+pub(super) async fn content_for(
+    access: &Access,
+    on_loss: OnLoss,
+    registries: &Registries,
+    limits: &Limits,
+    ledger: &mut Ledger,
+    started: Timestamp,
+) -> Result<Content, ScanError> {
+    match &access.bundle {
         Some(source) => {
             let state = source.state.clone().unwrap_or_else(|| access.default_state());
             let remembered = tokio::task::block_in_place(|| seen::remembered(state, ledger.reader(), on_loss))?;
-            let content = Content::of_bundle(source, &remembered, &registries, &limits, started).await;
+            let content = Content::of_bundle(source, &remembered, registries, limits, started).await;
             if let Err(error) = &content {
                 let event = Event {
                     at: started,
@@ -207,25 +249,26 @@ async fn prepare(request: ScanRequest, ledger: &mut Ledger, started: Timestamp) 
                 };
                 tokio::task::block_in_place(|| ledger.event(&event))?;
             }
-            content?
+            content
         }
-        None => Content::shipped(),
-    };
-    check_names(&selection, &content)?;
-    check_parts(&selection, &content)?;
+        None => Ok(Content::shipped()),
+    }
+}
 
-    let run = RunId::new();
-    let cluster = match needs_cluster(&selection) || wants_jobs(&selection, &content) {
-        true => Some(connect(&access, &limits).await),
-        false => None,
-    };
-    let cluster = match cluster {
-        Some(Ok(cluster)) => Some(of_this_ledger(cluster, ledger).await?),
-        other => other,
-    };
-    let selected = select(&selection, cluster.as_ref(), &limits).await;
-    let units = plan_units(selected, &selection, &content, &policy)?;
-    Ok(Prepared { run, units, selection, policy, limits, registries, content, cluster })
+/// The cluster that this ledger is of, where one is needed; or why it can't be used.
+pub(super) async fn cluster_for(
+    needed: bool,
+    access: &Access,
+    limits: &Limits,
+    ledger: &mut Ledger,
+) -> Result<Option<Result<Cluster, NotDone>>, ScanError> {
+    if !needed {
+        return Ok(None);
+    }
+    match connect(access, limits).await {
+        Ok(cluster) => of_this_ledger(cluster, ledger).await.map(Some),
+        Err(why) => Ok(Some(Err(why))),
+    }
 }
 
 fn record_cleanup(cleanup: &Cleanup, run: RunId, ledger: &mut Ledger, progress: &Progress) -> Result<(), ScanError> {

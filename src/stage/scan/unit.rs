@@ -26,6 +26,7 @@ use crate::model::record::{CheckedTask, ExpectedTask, RunId};
 use crate::model::scanner::BUILTIN;
 use crate::model::target::{Target, TargetKind};
 use crate::native::profile::RuleProfile;
+use crate::registry::Reference;
 use crate::stage::plan::Policy;
 use crate::stage::registries::Registries;
 
@@ -201,7 +202,13 @@ impl Unit {
 
     /// The expected tasks, for the record of the run's start.
     pub(crate) fn expected(&self) -> impl Iterator<Item = ExpectedTask> {
-        self.unaccounted().into_iter().map(|t| t.expected())
+        self.unaccounted().into_iter().map(|t| ExpectedTask { incarnation: self.incarnation(), ..t.expected() })
+    }
+
+    /// What tells a container from what runs under its name after it was started anew.
+    pub(crate) fn incarnation(&self) -> Option<String> {
+        let Work::Container(ways) = &self.work else { return None };
+        ways.facts.id.clone()
     }
 
     /// How the target would be reached, and why so.
@@ -244,7 +251,20 @@ impl Unit {
             other => other.kind().word().to_owned(),
         };
         let open = matches!(context.session, Some(Ok(_)));
-        Place { rank: self.rank, lane, target: self.target.key(), cluster: self.part().filter(|_| open) }
+        let cluster = self.part().filter(|_| open);
+        Place { rank: self.rank, lane, target: self.target.key(), registry: self.registry(), cluster }
+    }
+
+    /// The registry without which nothing can come of it.
+    fn registry(&self) -> Option<String> {
+        let image = match (&self.work, &self.target) {
+            (Work::Image, Target::Image { reference, .. }) => reference,
+            (Work::External(external), _) => &external.image,
+            (Work::Node(image), _) => image,
+            (Work::Container(ways), _) if ways.only_image() => ways.facts.image.as_ref()?,
+            _ => return None,
+        };
+        image.parse::<Reference>().ok().map(|image| image.registry.to_string())
     }
 
     /// What it needs of the cluster beside the API server, where it needs it.

@@ -26,7 +26,11 @@ fn opened() -> Breaker {
 
 fn place(target: &str, node: &str, workload: &str) -> Place {
     let cluster = Some(Needs { node: Some(node.to_owned()), workload: Some(workload.to_owned()) });
-    Place { rank: Rank::Selected, lane: "shop".to_owned(), target: target.to_owned(), cluster }
+    Place { rank: Rank::Selected, lane: "shop".to_owned(), target: target.to_owned(), registry: None, cluster }
+}
+
+fn cluster_probe(breakers: &mut Breakers, now: Elapsed) -> bool {
+    breakers.begin_probes(now) == [Scope::Cluster]
 }
 
 #[test]
@@ -136,17 +140,17 @@ fn a_silent_cluster_is_asked_by_itself_and_costs_no_target() {
     for n in 0..3 {
         ends(&mut breakers, &at(n), Reason::ApiUnreachable, seconds(1));
     }
-    assert!(!breakers.begin_cluster_probe(seconds(5)));
+    assert!(!cluster_probe(&mut breakers, seconds(5)));
     assert_eq!(breakers.next_change(seconds(5)), Some(seconds(11)));
     assert_eq!(breakers.ask(&at(3), seconds(11)), Answer::Wait(None), "it is not for a target to find out");
-    assert!(breakers.begin_cluster_probe(seconds(11)));
-    assert!(!breakers.begin_cluster_probe(seconds(11)));
-    assert_eq!(breakers.cluster_probed(Sign::Fails(Reason::ApiUnreachable), seconds(12)), None);
+    assert!(cluster_probe(&mut breakers, seconds(11)));
+    assert!(!cluster_probe(&mut breakers, seconds(11)));
+    assert_eq!(breakers.probed(Scope::Cluster, Sign::Fails(Reason::ApiUnreachable), seconds(12)), None);
     assert_eq!(breakers.refusal(&at(3), seconds(30)), None);
     let why = breakers.refusal(&at(3), seconds(100));
     assert_eq!(why, None, "a pause ended before patience did, and its probe is still owed");
-    assert!(breakers.begin_cluster_probe(seconds(100)));
-    assert_eq!(breakers.cluster_probed(Sign::Fails(Reason::ApiUnreachable), seconds(101)), None);
+    assert!(cluster_probe(&mut breakers, seconds(100)));
+    assert_eq!(breakers.probed(Scope::Cluster, Sign::Fails(Reason::ApiUnreachable), seconds(101)), None);
     let why = breakers.refusal(&at(3), seconds(101)).expect("patience has ended");
     assert!(why.contains("the cluster") && why.contains("api-unreachable") && why.contains("1m"), "{why}");
 }
@@ -235,7 +239,7 @@ proptest! {
             for (number, _) in queue.give_up(|place| breakers.refusal(place, now)) {
                 over.push(number);
             }
-            if breakers.begin_cluster_probe(now) {
+            if cluster_probe(&mut breakers, now) {
                 prop_assert!(probe.is_none());
                 let (which, takes) = outcome();
                 let sign = if which == 0 { Sign::Fails(Reason::ApiUnreachable) } else { Sign::Works };
@@ -265,7 +269,7 @@ proptest! {
             now = now.max(wake.expect("there is one"));
             if let Some((at, sign)) = probe && at <= now {
                 probe = None;
-                breakers.cluster_probed(sign, now);
+                breakers.probed(Scope::Cluster, sign, now);
             }
             if let Some(at) = going.iter().position(|(at, ..)| *at <= now) {
                 let (_, slot, permit, number, outcome) = going.swap_remove(at);
@@ -282,4 +286,42 @@ proptest! {
 fn queue_place(pieces: &[(usize, usize, usize)], number: usize) -> Place {
     let (target, node, workload) = pieces[number];
     place(&format!("t{target}"), &format!("n{node}"), &format!("w{workload}"))
+}
+
+#[test]
+fn a_registry_that_is_gone_is_asked_by_itself_and_keeps_only_what_needs_it() {
+    let mut breakers = Breakers::new(BreakerPolicy::default());
+    let of = |registry: &str| Place { registry: Some(registry.to_owned()), cluster: None, ..place("image", "n", "w") };
+    let gone = signs(Approach::Image, Err(Reason::RegistryUnreachable));
+    let mut fail = |breakers: &mut Breakers| {
+        let permit = breakers.begin(&of("a"), seconds(0));
+        breakers.ended(permit, gone, seconds(0))
+    };
+    assert!(fail(&mut breakers).is_empty() && fail(&mut breakers).is_empty());
+    let changes = fail(&mut breakers);
+    assert_eq!(
+        changes[0].to_string(),
+        "registry `a`: left alone for a while after repeated failures (registry-unreachable)"
+    );
+    assert_eq!(breakers.ask(&of("b"), seconds(1)), Answer::Pass);
+    assert_eq!(breakers.ask(&of("a"), seconds(1)), Answer::Wait(Some(seconds(10))));
+    assert_eq!(breakers.ask(&of("a"), seconds(10)), Answer::Wait(None), "no target is risked");
+    let scope = Scope::Registry("a".to_owned());
+    assert_eq!(breakers.begin_probes(seconds(10)), [scope.clone()]);
+    assert_eq!(breakers.begin_probes(seconds(10)), [], "one at a time");
+    assert_eq!(breakers.probed(scope.clone(), Sign::Fails(Reason::RegistryUnreachable), seconds(11)), None);
+    assert_eq!(breakers.begin_probes(seconds(31)), [scope.clone()]);
+    assert_eq!(breakers.probed(scope, Sign::Works, seconds(31)).map(|change| change.now), Some(Now::Closed));
+    assert_eq!(breakers.ask(&of("a"), seconds(31)), Answer::Pass);
+}
+
+#[test]
+fn what_the_registry_answers_shows_that_it_is_there() {
+    for reason in [Reason::ImageUnreadable, Reason::TargetNotFound] {
+        assert_eq!(signs(Approach::Image, Err(reason)).registry, Sign::Works);
+    }
+    assert_eq!(signs(Approach::Image, Err(Reason::AccessDenied)).registry, Sign::Nothing);
+    assert_eq!(signs(Approach::ImageVolume, Ok(())).registry, Sign::Nothing, "the node may have had it");
+    let failed = signs(Approach::ImageVolume, Err(Reason::ImagePullFailed));
+    assert_eq!(failed.registry, Sign::Fails(Reason::ImagePullFailed));
 }

@@ -16,7 +16,7 @@ fn budget(in_all: usize, per_node: usize, per_workload: usize) -> Budget {
 
 fn place(rank: Rank, lane: &str, node: &str, workload: &str) -> Place {
     let part = Part { node: Some(node.to_owned()), workload: Some(workload.to_owned()) };
-    Place { rank, lane: lane.to_owned(), target: String::new(), cluster: Some(part) }
+    Place { rank, lane: lane.to_owned(), target: String::new(), registry: None, cluster: Some(part) }
 }
 
 /// All that can start at once, in order.

@@ -40,6 +40,7 @@ fn bench(count: usize) -> Bench {
         started: Timestamp::now(),
         requested: vec!["--all".to_owned()],
         classification: None,
+        bundle: None,
         expected: tasks.iter().map(Unaccounted::expected).collect(),
     };
     ledger.begin_run(&start, std::slice::from_ref(&profile)).expect("it begins");
@@ -96,19 +97,19 @@ fn failing(
 
 fn place(task: &Unaccounted) -> Place {
     let target = task.target.key();
-    Place { rank: Rank::Selected, lane: "shop".to_owned(), target, cluster: Some(Part::default()) }
+    Place { rank: Rank::Selected, lane: "shop".to_owned(), target, registry: None, cluster: Some(Part::default()) }
 }
 
 async fn run_all(
     ledger: &mut Ledger,
     run: RunId,
     policy: &Policy,
-    probe: Option<Probe>,
+    prober: Option<Prober>,
     work: Vec<(Unaccounted, Box<dyn Fn() -> Attempt + Send>)>,
     stop: Stop,
 ) -> Result<RunSummary, LedgerError> {
     let progress = Progress::quiet();
-    let mut dispatcher = Dispatcher::new(run, policy, probe, ledger, &progress);
+    let mut dispatcher = Dispatcher::new(run, policy, prober, ledger, &progress);
     dispatcher.again = Duration::ZERO;
     for (task, work) in work {
         dispatcher.add(place(&task), vec![task], work);
@@ -242,7 +243,7 @@ async fn while_the_api_server_is_silent_what_waits_is_kept_for_when_it_is_back()
     });
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
-    let probe: Probe = Box::new(move || {
+    let probe: Prober = Box::new(move |_| {
         let back = count.fetch_add(1, Ordering::SeqCst) == 2;
         let sign = if back { Sign::Works } else { Sign::Fails(Reason::ApiUnreachable) };
         Box::pin(async move { sign })
@@ -263,7 +264,7 @@ async fn when_patience_ends_what_waits_is_recorded() {
     let (_tell, stop) = watch::channel(Stopping::No);
     let silent = (Reason::ApiUnreachable, Repeat::Safe);
     let work = tasks.iter().map(|task| (task.clone(), failing(task, start.run, 9, silent))).collect();
-    let probe: Probe = Box::new(|| Box::pin(async { Sign::Fails(Reason::ApiUnreachable) }));
+    let probe: Prober = Box::new(|_| Box::pin(async { Sign::Fails(Reason::ApiUnreachable) }));
     let summary = run_all(&mut ledger, start.run, &patient(0), Some(probe), work, stop).await.expect("it is recorded");
     let mut found: Vec<Reason> = reasons(&summary).into_iter().map(|(_, reason)| reason).collect();
     found.sort();

@@ -17,6 +17,7 @@
 //!   says of itself is as true as what any collector within the container's reach could find out.
 
 pub(crate) mod copy;
+pub mod inject;
 pub(crate) mod injected;
 mod look;
 
@@ -28,7 +29,7 @@ use super::auto::User;
 use crate::cluster::canary::BINARY;
 
 pub(crate) use copy::TARGET;
-pub use copy::{Copy, Likeness};
+pub use copy::{Copy, Likeness, written_out};
 pub use injected::Injected;
 pub use look::{CopyReport, CopyRequest, Looked, look_at_copy, look_at_injected};
 

@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::limits::Limits;
 use crate::model::reason::Reason;
 
+mod bound;
 mod config;
 pub mod container;
 mod files;
@@ -49,6 +50,8 @@ mod parts;
 mod passwd;
 mod proc;
 mod wanted;
+
+pub use bound::Live;
 
 /// The version of what the collectors collect. It grows when a field's meaning changes or a list of paths gets longer.
 pub const COLLECTOR: u32 = 1;
@@ -143,93 +146,6 @@ impl SystemFacts {
             processes.retain(|process| !pids.contains(&process.pid));
         }
     }
-
-    /// Makes absent what only a running system has, where what was looked at does not run as the target does: a rule that asks
-    /// for it is not evaluated.
-    pub fn withhold(&mut self, fact: Live, detail: &str) {
-        let name = match fact {
-            Live::Processes => {
-                self.processes = None;
-                "processes"
-            }
-            Live::Sockets => {
-                self.sockets = None;
-                "sockets"
-            }
-            Live::Mounts => {
-                self.mounts = None;
-                "mounts"
-            }
-            Live::Sysctls => {
-                self.sysctls = None;
-                "sysctls"
-            }
-        };
-        // Why it could not be collected says more than why it would not count.
-        self.missing.entry(name.to_owned()).or_insert_with(|| Missing::new(Reason::FactMissing, detail));
-    }
-
-    /// Takes out what is at these paths and below them, as if it could not be read: there the target has files that were not
-    /// seen.
-    pub fn put_out_of_reach(&mut self, paths: &[String]) {
-        let hidden = |path: &str| {
-            let inside =
-                |folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-            paths.iter().any(|folder| inside(folder.strip_suffix('/').unwrap_or(folder)))
-        };
-        if let Some(special) = &mut self.special_files {
-            special.retain(|file| !hidden(&file.path));
-        }
-        let why = |path: &str| Missing::unreadable(format!("what the target has at `{path}` was not seen"));
-        let mut gone = |fact: &str, sources: &[&str]| {
-            // What hides a folder above a source hides the source, and what lies in a source is part of it.
-            let source = sources.iter().find(|s| {
-                hidden(s) || paths.iter().any(|path| path.strip_prefix(**s).is_some_and(|rest| rest.starts_with('/')))
-            });
-            source.map(|source| self.missing.insert(fact.to_owned(), why(source))).is_some()
-        };
-        let packages: Vec<&str> = [wanted::DPKG_STATUS, wanted::DPKG_STATUS_D]
-            .into_iter()
-            .chain(wanted::APK.iter().copied())
-            .chain(wanted::RPM.iter().copied())
-            .collect();
-        if gone("os", &wanted::OS_RELEASE) {
-            self.os = None;
-        }
-        if gone("packages", &packages) {
-            self.packages = None;
-        }
-        if gone("users", &["/etc/passwd"]) {
-            self.users = None;
-        }
-        if gone("groups", &["/etc/group"]) {
-            self.groups = None;
-        }
-        if gone("passwords", &["/etc/shadow"]) {
-            self.passwords = None;
-        }
-        if let (Some(files), Some(unread)) = (&mut self.files, &mut self.unreadable_files) {
-            files.retain(|path, _| !hidden(path));
-            unread.extend_from_slice(paths);
-        }
-        if let (Some(configs), Some(unread)) = (&mut self.configs, &mut self.unreadable_configs) {
-            configs.retain(|path, _| !hidden(path));
-            unread.extend_from_slice(paths);
-        }
-    }
-}
-
-/// What only a running system has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Live {
-    /// [`SystemFacts::processes`]
-    Processes,
-    /// [`SystemFacts::sockets`]
-    Sockets,
-    /// [`SystemFacts::mounts`]
-    Mounts,
-    /// [`SystemFacts::sysctls`]
-    Sysctls,
 }
 
 /// Why a fact is absent.

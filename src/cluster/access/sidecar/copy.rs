@@ -83,6 +83,23 @@ impl Likeness {
     }
 }
 
+/// A copy of a running pod's container as a whole manifest, for somebody to keep or to apply: with no namespace, account or
+/// end, and under a name after the pod's.
+///
+/// # Errors
+/// The reason why there can be none.
+pub fn written_out(pod: &Pod, container: &str, agent_image: &str) -> Result<(Value, Copy), String> {
+    let making = Making { agent_image, life: None, pull: None, account: None };
+    let copy = copy(pod, container, &making)?;
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let name: String = name.chars().take(240).collect();
+    let mut manifest = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": format!("{name}-copy") } });
+    manifest["spec"] = copy.manifest["spec"].clone();
+    // Where it is applied is not known, and a node is meant only as long as the pod is there.
+    manifest["spec"].as_object_mut().map(|spec| spec.remove("affinity"));
+    Ok((manifest, copy))
+}
+
 /// What a copy is made with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Making<'a> {
@@ -198,7 +215,7 @@ pub(crate) fn copy(pod: &Pod, name: &str, making: &Making<'_>) -> Result<Copy, S
         ..Container::default()
     };
     let mut manifest = pod::specification(json!([target]));
-    manifest["initContainers"] = json!([agent(making.agent_image, name, user, making.life)]);
+    manifest["initContainers"] = json!([agent(making.agent_image, TARGET, user, making.life)]);
     manifest["shareProcessNamespace"] = json!(true);
     let mut volumes = vec![super::results()];
     volumes.extend(mounted.volumes.iter().map(|volume| json!(volume)));

@@ -71,15 +71,7 @@ async fn in_its_pod(
     context: &Context,
 ) -> Result<SystemFacts, NotDone> {
     let image = own_image(ways)?;
-    // Whoever can change the pod can put anything under the agent's name; only the bundle's own image is believed.
-    let expected = image.rsplit_once('@').and_then(|(_, digest)| digest.parse::<Digest>().ok());
-    if expected.is_none() || digest != expected {
-        let runs = digest.map_or_else(|| "an image without a digest".to_owned(), |digest| digest.to_string());
-        let detail = format!(
-            "the gapscan sidecar in its pod runs {runs}, which is not the bundle's image of gapscan; `gapscan inject` writes the manifest anew"
-        );
-        return Err(NotDone::new(Reason::TargetUnsupported, detail));
-    }
+    believe(digest, image)?;
     let target = reached.target.clone();
     let Target::Container { namespace, pod, .. } = &target else {
         return Err(NotDone::new(Reason::TargetUnsupported, "only a container can be reached from a sidecar"));
@@ -152,4 +144,35 @@ fn said(stderr: &[u8]) -> Option<String> {
 
 fn read(bytes: &[u8]) -> Result<SystemFacts, NotDone> {
     serde_json::from_slice(bytes).map_err(|error| NotDone::because(Reason::CollectorFailed, &error))
+}
+
+/// Whoever can change the pod can put anything under the agent's name: only what runs the bundle's own image is believed.
+fn believe(runs: Option<Digest>, image: &str) -> Result<(), NotDone> {
+    let expected = image.rsplit_once('@').and_then(|(_, digest)| digest.parse::<Digest>().ok());
+    if expected.is_some() && runs == expected {
+        return Ok(());
+    }
+    let runs = runs.map_or_else(|| "an image without a digest".to_owned(), |digest| digest.to_string());
+    let detail = format!(
+        "the gapscan sidecar in its pod runs {runs}, which is not the bundle's image of gapscan: have `gapscan inject` write the \
+         manifest anew, and apply it"
+    );
+    Err(NotDone::new(Reason::TargetUnsupported, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_sidecar_of_the_bundles_own_image_is_believed() {
+        let digest = |character: char| format!("sha256:{}", character.to_string().repeat(64));
+        let parsed = |character| Some(digest(character).parse::<Digest>().expect("a digest"));
+        let image = format!("r:5000/gapscan@{}", digest('a'));
+        believe(parsed('a'), &image).expect("it is the bundle's");
+        for (runs, image) in [(parsed('b'), image.as_str()), (None, &image), (None, "r:5000/gapscan:1")] {
+            let why = believe(runs, image).expect_err("it is not");
+            assert_eq!(why.reason, Reason::TargetUnsupported, "{}", why.detail);
+        }
+    }
 }

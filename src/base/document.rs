@@ -107,19 +107,28 @@ pub fn parse<T: Document>(path: &Path, text: &str) -> Result<T, DocumentError> {
 /// # Errors
 /// [`DocumentError::Content`] when the text is no such YAML.
 pub fn from_yaml<T: DeserializeOwned>(path: &Path, kind: &'static str, text: &str) -> Result<T, DocumentError> {
-    serde_saphyr::from_str(text).map_err(|error| {
-        // The snippet that the library draws is dropped: the message goes on one line, with the place in front.
-        let place =
-            error.location().map(|at| format!("line {}, column {}: ", at.line(), at.column())).unwrap_or_default();
-        let message = error.without_snippet().to_string();
-        // Most of its messages name the place at their end, too.
-        let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(before, _)| before);
-        DocumentError::Content {
-            path: path.to_owned(),
-            kind,
-            message: format!("{place}{}", super::text::printable(message)),
-        }
-    })
+    serde_saphyr::from_str(text).map_err(|error| content(path, kind, error))
+}
+
+fn content(path: &Path, kind: &'static str, error: serde_saphyr::Error) -> DocumentError {
+    // The snippet that the library draws is dropped: the message goes on one line, with the place in front.
+    let place = error.location().map(|at| format!("line {}, column {}: ", at.line(), at.column())).unwrap_or_default();
+    let message = error.without_snippet().to_string();
+    // Most of its messages name the place at their end, too.
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(before, _)| before);
+    let message = format!("{place}{}", super::text::printable(message));
+    DocumentError::Content { path: path.to_owned(), kind, message }
+}
+
+/// Reads all documents of a stream of YAML as kubectl does, with the numbers of YAML 1.1 (`0644` is octal there). Documents
+/// without content are left out.
+///
+/// # Errors
+/// As [`from_yaml`].
+pub fn from_kubernetes(path: &Path, text: &str) -> Result<Vec<serde_json::Value>, DocumentError> {
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|error| content(path, "a Kubernetes manifest", error))
 }
 
 /// Writes any value as YAML.

@@ -3,13 +3,15 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
 
 use crate::base::exit::{ExitClass, Outcome};
 use crate::base::limits::Limits;
+use crate::cluster::agent::beside::{self, Kept as KeptParcel, Neighbour, Settled};
+use crate::cluster::agent::error::AgentError;
 use crate::cluster::agent::probe::Expected;
 use crate::cluster::agent::run::{ResultAt, RunRequest};
 use crate::cluster::agent::{collect, hold, install, listen, parcel, probe, run};
@@ -68,6 +70,31 @@ enum Command {
         /// End what holds with this word afterwards
         #[arg(long, value_name = "WORD")]
         release: Option<String>,
+    },
+    /// Do nothing until SIGTERM: what stands beside a container that is looked at by `beside`
+    StandBy {
+        /// The container, for whoever reads the manifest
+        #[arg(long = "for", value_name = "CONTAINER")]
+        container: String,
+        /// Seconds after which it ends by itself
+        #[arg(long)]
+        deadline: Option<u64>,
+    },
+    /// Collect facts about another container of the pod, whose processes are seen, and write them to stdout with their length
+    /// and digest
+    Beside {
+        /// The container's id, as its runtime names it
+        #[arg(long, value_name = "ID")]
+        container_id: String,
+        /// The folder in which what was collected is kept until the next scan
+        #[arg(long)]
+        results: PathBuf,
+        /// The scan: what was collected for it once is sent again
+        #[arg(long)]
+        word: String,
+        /// Wait until its processes and sockets stay as they are
+        #[arg(long)]
+        settle: bool,
     },
     /// Take connections and close them
     Listen {
@@ -152,6 +179,22 @@ impl Args {
                     hold::release(&word);
                 }
             }
+            Command::StandBy { container: _, deadline } => {
+                beside::stand_by(deadline.map(Duration::from_secs)).await?;
+            }
+            Command::Beside { container_id, results, word, settle } => {
+                let kept = KeptParcel::new(&results, &word)?;
+                let parcel = match kept.read() {
+                    Some(parcel) => parcel,
+                    None => {
+                        let parcel = look(&container_id, settle)?;
+                        kept.write(&parcel)?;
+                        parcel
+                    }
+                };
+                // Nothing can be told to a runner that went away.
+                let _ = std::io::stdout().lock().write_all(&parcel);
+            }
             Command::Listen { port } => listen::listen(port).await?,
             Command::Probe { open, blocked, deadline, report } => {
                 let wanted: Vec<(SocketAddr, Expected)> = open
@@ -169,4 +212,23 @@ impl Args {
         }
         Ok(ExitClass::Success)
     }
+}
+
+/// Facts about the container with this id, as a parcel.
+fn look(id: &str, settle: bool) -> Result<Vec<u8>, AgentError> {
+    let container = Neighbour::find(Path::new(beside::PROC), id)?;
+    if settle && container.settle()? == Settled::No {
+        eprintln!("its processes and sockets still change");
+    }
+    let mut facts = facts::host::collect(&container.root(), &Limits::default());
+    // What is seen in one process namespace is of all containers of the pod.
+    let own = container.processes();
+    let seen = facts.processes.iter().flatten().map(|process| process.pid);
+    let others: Vec<u32> = seen.filter(|pid| !own.contains(pid)).collect();
+    facts.leave_out_processes(&others);
+    container.still_runs()?;
+    let bytes = serde_json::to_vec(&facts).expect("facts are strings, numbers, lists and maps with text keys");
+    let mut sent = Vec::new();
+    parcel::send(&bytes, &mut sent).map_err(AgentError::Send)?;
+    Ok(sent)
 }

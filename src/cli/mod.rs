@@ -6,6 +6,7 @@ mod bundle;
 mod explanation;
 mod export;
 mod history;
+mod inject;
 mod install;
 mod ledger;
 mod load;
@@ -60,6 +61,7 @@ enum Command {
     History(history::Args),
     Export(export::Export),
     Ledger(ledger::Args),
+    Inject(inject::Args),
     Install(install::Args),
     Uninstall(uninstall::Args),
     #[command(hide = true)]
@@ -136,6 +138,7 @@ async fn run(command: Command) -> Outcome {
         Command::Results(args) => args.run(),
         Command::History(args) => args.run(),
         Command::Ledger(args) => args.run(),
+        Command::Inject(args) => args.run().await,
         Command::Install(args) => args.run().await,
         Command::Uninstall(args) => args.run().await,
     }

@@ -19,6 +19,9 @@ use crate::model::record::RunId;
 /// `default` one is made some time after the namespace, and a pod that asks for it before is refused.
 pub(crate) const POD_ACCOUNT: &str = "scan";
 
+/// The label of a namespace in which copies of containers run.
+pub(crate) const COPIES: &str = "gapscan.dev/copies";
+
 /// How long a token may still be accepted after its account is gone: the API server remembers a token's verdict for ten
 /// seconds.
 const TOKEN_DEATH: Duration = Duration::from_secs(20);
@@ -27,6 +30,8 @@ const TOKEN_DEATH: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standard {
     Restricted,
+    /// The same, for copies of containers, which run images that are in no bundle.
+    RestrictedCopies,
     /// For pods that mount something of the node's, which no other standard allows.
     Privileged,
 }
@@ -34,7 +39,7 @@ enum Standard {
 impl Standard {
     fn word(self) -> &'static str {
         match self {
-            Self::Restricted => "restricted",
+            Self::Restricted | Self::RestrictedCopies => "restricted",
             Self::Privileged => "privileged",
         }
     }
@@ -73,6 +78,15 @@ impl ScanNamespace {
     /// As [`ScanNamespace::create`].
     pub async fn create_for_nodes(cluster: &Cluster, run: RunId) -> Result<Self, ClusterError> {
         Self::make(cluster, run, format!("gapscan-{}-node", run.short()), Standard::Privileged).await
+    }
+
+    /// Makes the namespace `gapscan-`, the run's short id and `-copy`, which is the same but for a label that tells admission
+    /// what is made in it: copies of containers, beside gapscan's own image.
+    ///
+    /// # Errors
+    /// As [`ScanNamespace::create`].
+    pub async fn create_for_copies(cluster: &Cluster, run: RunId) -> Result<Self, ClusterError> {
+        Self::make(cluster, run, format!("gapscan-{}-copy", run.short()), Standard::RestrictedCopies).await
     }
 
     async fn make(cluster: &Cluster, run: RunId, name: String, standard: Standard) -> Result<Self, ClusterError> {
@@ -151,12 +165,16 @@ async fn furnish(
 }
 
 fn manifest(standard: Standard) -> Value {
-    let standard = standard.word();
-    json!({ "metadata": { "labels": {
-        "pod-security.kubernetes.io/enforce": standard,
-        "pod-security.kubernetes.io/audit": standard,
-        "pod-security.kubernetes.io/warn": standard,
-    } } })
+    let word = standard.word();
+    let mut labels = json!({
+        "pod-security.kubernetes.io/enforce": word,
+        "pod-security.kubernetes.io/audit": word,
+        "pod-security.kubernetes.io/warn": word,
+    });
+    if standard == Standard::RestrictedCopies {
+        labels[COPIES] = json!("true");
+    }
+    json!({ "metadata": { "labels": labels } })
 }
 
 #[cfg(test)]
@@ -165,9 +183,14 @@ mod tests {
 
     #[test]
     fn a_namespace_enforces_the_standard_of_its_kind() {
-        for (standard, word) in [(Standard::Restricted, "restricted"), (Standard::Privileged, "privileged")] {
+        for (standard, word, copies) in [
+            (Standard::Restricted, "restricted", None),
+            (Standard::RestrictedCopies, "restricted", Some("true")),
+            (Standard::Privileged, "privileged", None),
+        ] {
             let labels = &manifest(standard)["metadata"]["labels"];
             assert_eq!(labels["pod-security.kubernetes.io/enforce"], word);
+            assert_eq!(labels[COPIES].as_str(), copies);
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod blackout;
 pub mod build;
 pub mod export;
+pub mod inject;
 pub mod install;
 pub mod load;
 pub mod lock;

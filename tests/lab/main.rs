@@ -12,5 +12,6 @@ mod install;
 mod lab;
 mod node;
 mod pull;
+mod sidecar;
 mod silence;
 mod stops;

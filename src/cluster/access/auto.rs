@@ -5,6 +5,8 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::{Container, Pod, SecurityContext};
 
+use super::sidecar::copy;
+use super::sidecar::injected::{Injected, injected};
 use crate::cluster::targets::statuses;
 use crate::model::access::Way;
 
@@ -60,6 +62,10 @@ pub struct ContainerFacts {
     pub user: Option<User>,
     /// How many ephemeral containers of gapscan its pod has had already.
     pub debugged: usize,
+    /// gapscan's sidecar beside it, where its pod has one; or why that can't be used.
+    pub injected: Option<Result<Injected, String>>,
+    /// Why a copy of it would say nothing of it.
+    pub uncopyable: Option<String>,
 }
 
 /// A way that can be taken, and why it has its place.
@@ -111,7 +117,8 @@ impl ContainerFacts {
         let status = statuses(pod).get(name).copied();
         let capabilities = context.capabilities.clone().unwrap_or_default();
         let own = |name: &str| name.starts_with(DEBUG_NAME);
-        Some(Self {
+        let user = status.and_then(reported_user).or_else(|| asked_user(pod, &context));
+        let facts = Self {
             kind,
             id: status.and_then(|status| status.container_id.clone()),
             image: status.and_then(|status| crate::cluster::targets::image_reference(&status.image_id)).map(|(r, _)| r),
@@ -126,9 +133,12 @@ impl ContainerFacts {
             privileged: context.privileged == Some(true),
             added_capabilities: capabilities.add.unwrap_or_default(),
             dropped_capabilities: capabilities.drop.unwrap_or_default(),
-            user: status.and_then(reported_user).or_else(|| asked_user(pod, &context)),
+            user,
             debugged: spec.ephemeral_containers.iter().flatten().filter(|c| own(&c.name)).count(),
-        })
+            injected: injected(pod, name, user),
+            uncopyable: None,
+        };
+        Some(Self { uncopyable: copy::obstacle(pod, name, &facts), ..facts })
     }
 
     /// Why this way can't lead to the container, whatever policy says.
@@ -139,8 +149,9 @@ impl ContainerFacts {
         match way {
             Way::Exec => None,
             Way::Debug => self.debug_obstacle(),
-            Way::Sidecar => (self.kind == ContainerKind::Ephemeral)
-                .then(|| "it is ephemeral: a copy of its pod has it not".to_owned()),
+            // One that is in its pod already needs no copy.
+            Way::Sidecar if matches!(self.injected, Some(Ok(_))) => None,
+            Way::Sidecar => self.uncopyable.clone(),
             Way::Image => self
                 .image
                 .is_none()
@@ -195,8 +206,13 @@ impl ContainerFacts {
                 let user = user.map_or_else(String::new, |u| format!(" as user {} and group {}", u.uid, u.gid));
                 format!("an ephemeral container beside it{user}, whose ended entry stays in the pod's status")
             }
+            (Way::Sidecar, _) if matches!(self.injected, Some(Ok(_))) => {
+                "the gapscan sidecar that is in its pod already: one command there, and nothing is added".to_owned()
+            }
             (Way::Sidecar, _) => {
-                "a copy of its pod with a scanner in it; the container itself is not looked at".to_owned()
+                "a copy of it with gapscan beside it, without its secrets, configuration and traffic; the container itself \
+                 is not looked at"
+                    .to_owned()
             }
             (Way::Image, _) => {
                 "the image that it was started from; what only a running container has is not evaluated".to_owned()
@@ -225,7 +241,7 @@ pub fn choose(facts: &ContainerFacts, offered: &[Way], allowed: &[Way]) -> Choic
 }
 
 /// Who the container runtime says that it is (`containerStatuses[].user`, Kubernetes 1.31).
-fn reported_user(status: &k8s_openapi::api::core::v1::ContainerStatus) -> Option<User> {
+pub(super) fn reported_user(status: &k8s_openapi::api::core::v1::ContainerStatus) -> Option<User> {
     let linux = status.user.as_ref()?.linux.as_ref()?;
     Some(User { uid: linux.uid, gid: linux.gid })
 }

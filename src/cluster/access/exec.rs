@@ -273,7 +273,7 @@ async fn look(cluster: &Cluster, place: &Place<'_>) -> Result<Incarnation, Clust
     incarnation(&pod, place)
 }
 
-fn incarnation(pod: &Pod, place: &Place<'_>) -> Result<Incarnation, ClusterError> {
+pub(super) fn incarnation(pod: &Pod, place: &Place<'_>) -> Result<Incarnation, ClusterError> {
     // Before its state: what another pod of this name does is of no interest.
     if place.uid.is_some_and(|uid| pod.metadata.uid.as_deref() != Some(uid)) {
         let detail = "the pod was replaced by another of the same name".to_owned();

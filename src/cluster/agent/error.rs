@@ -43,6 +43,17 @@ pub enum AgentError {
         /// Why.
         source: io::Error,
     },
+    /// The container beside this one is not there.
+    #[error("look at container `{id}` from beside it: {why}")]
+    Neighbour {
+        /// Its id.
+        id: String,
+        /// Why not.
+        why: String,
+    },
+    /// The word that names a scan is none.
+    #[error("name what is kept: the word must be letters, digits and hyphens")]
+    Word,
     /// Signals can't be listened for.
     #[error("listen for signals")]
     Signals(#[source] io::Error),
@@ -63,7 +74,9 @@ impl Classify for AgentError {
             | Self::Changed { .. }
             | Self::Send(_)
             | Self::Listen { .. }
+            | Self::Neighbour { .. }
             | Self::Signals(_) => ExitClass::Unreachable,
+            Self::Word => ExitClass::Usage,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The other end: what gapscan's own binary does inside a pod. It talks to nobody; the runner comes to it by exec, or reads
 //! its termination message.
 
+pub mod beside;
 pub mod collect;
 pub mod error;
 pub mod hold;

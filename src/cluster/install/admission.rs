@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use super::runner::RUNNER;
 use super::{Manifest, Settings};
+use crate::cluster::access::sidecar::TARGET;
+use crate::cluster::namespace::COPIES;
 use crate::cluster::object::{Kind, MANAGED_BY, MANAGED_BY_VALUE, ObjectRef, RUN};
 
 /// The label by which Pod Security admission enforces a standard.
@@ -24,10 +26,12 @@ pub(super) fn policies(settings: &Settings) -> Vec<Manifest> {
         spec["validationActions"] = json!(["Deny"]);
         make(wide(Kind::ValidatingAdmissionPolicyBinding, name), json!({ "spec": spec }))
     };
-    let of_runs = |more: Option<(&str, &str)>| {
+    let of_runs = |copies: &str, more: Option<(&str, &str)>| {
         let mut terms = vec![
             json!({ "key": MANAGED_BY, "operator": "In", "values": [MANAGED_BY_VALUE] }),
             json!({ "key": RUN, "operator": "Exists" }),
+            // A copy of a container runs what the container runs, which is in no bundle.
+            json!({ "key": COPIES, "operator": copies }),
         ];
         // A node can't be looked at by a restricted pod: namespaces for that are named so for Pod Security.
         terms.extend(
@@ -36,15 +40,36 @@ pub(super) fn policies(settings: &Settings) -> Vec<Manifest> {
         json!({ "namespaceSelector": { "matchExpressions": terms } })
     };
     vec![
-        policy("images", images(settings)),
-        binding("images", json!({ "matchResources": of_runs(None) })),
-        policy("restricted", Rules::restricted()),
-        binding("restricted", json!({ "matchResources": of_runs(Some(("NotIn", "privileged"))) })),
+        policy("images", images(settings, Copies::None)),
+        binding("images", json!({ "matchResources": of_runs("DoesNotExist", None) })),
+        policy("restricted", Rules::restricted(Copies::None)),
+        binding("restricted", json!({ "matchResources": of_runs("DoesNotExist", Some(("NotIn", "privileged"))) })),
         policy("nodes", Rules::on_nodes()),
-        binding("nodes", json!({ "matchResources": of_runs(Some(("In", "privileged"))) })),
+        binding("nodes", json!({ "matchResources": of_runs("DoesNotExist", Some(("In", "privileged"))) })),
+        policy("copied-images", images(settings, Copies::Some)),
+        binding("copied-images", json!({ "matchResources": of_runs("Exists", None) })),
+        policy("copies", Rules::restricted(Copies::Some)),
+        binding("copies", json!({ "matchResources": of_runs("Exists", None) })),
         policy(RUNNER, held(&settings.namespace)),
         binding(RUNNER, json!({})),
     ]
+}
+
+/// Whether a pod may have a container that is a copy of another one, under the name [`TARGET`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copies {
+    None,
+    Some,
+}
+
+impl Copies {
+    /// What holds of a copied container `c` and frees it from a rule; nothing where there are none.
+    fn or_copied(self) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::Some => format!("c.name == '{TARGET}' || "),
+        }
+    }
 }
 
 /// Pods that are made, and pods whose specification is changed: what only their status or metadata tell is nobody's concern
@@ -79,23 +104,28 @@ fn containers() -> Vec<Value> {
 
 /// The digests are in the policy itself. As its parameters in a ConfigMap they would be lost to API servers that once saw the
 /// last policy with such parameters go (kubernetes/kubernetes#130887): they stop to watch ConfigMaps then, and find none again.
-fn images(settings: &Settings) -> Value {
+fn images(settings: &Settings, copies: Copies) -> Value {
     let mut spec = of_pods();
     let digests: Vec<String> = settings.digests.iter().map(|digest| format!("'{digest}'")).collect();
     let mut variables = containers();
     let named = "map(c, has(c.image) ? c.image : '')";
+    let own = match copies {
+        Copies::None => String::new(),
+        Copies::Some => format!(".filter(c, c.name != '{TARGET}')"),
+    };
     variables.extend([
         json!({ "name": "digests", "expression": format!("[{}]", digests.join(", ")) }),
         json!({ "name": "named", "expression":
-            format!("variables.main.{named} + variables.init.{named} + variables.ephemeral.{named}") }),
+            format!("variables.main{own}.{named} + variables.init.{named} + variables.ephemeral.{named}") }),
         json!({ "name": "foreign", "expression": "variables.named.filter(i, \
             !i.matches('^[^@]+@sha256:[0-9a-f]{64}$') || !(i.substring(i.indexOf('@') + 1) in variables.digests))" }),
         json!({ "name": "mounted", "expression": "variables.volumes.filter(v, has(v.image)).map(v, \
             has(v.image.reference) ? v.image.reference : '')" }),
     ]);
     spec["variables"] = json!(variables);
-    spec["validations"] = json!([
-        {
+    let by_digest = "i.matches('^[^@]+@sha256:[0-9a-f]{64}$')";
+    let mut validations = vec![
+        json!({
             "expression": "variables.foreign.size() == 0",
             "messageExpression": format!(
                 "'only images of the loaded bundle {}, by digest, may run in a namespace of a scan, and not ' + \
@@ -103,13 +133,20 @@ fn images(settings: &Settings) -> Value {
                 settings.bundle
             ),
             "message": "only images of the loaded bundle, by digest, may run in a namespace of a scan",
-        },
-        {
+        }),
+        json!({
             // What is mounted is what is scanned, and can be any image. Nothing of it runs.
-            "expression": "variables.mounted.all(i, i.matches('^[^@]+@sha256:[0-9a-f]{64}$'))",
+            "expression": format!("variables.mounted.all(i, {by_digest})"),
             "message": "images are mounted in a namespace of a scan by their digests only",
-        },
-    ]);
+        }),
+    ];
+    if copies == Copies::Some {
+        validations.push(json!({
+            "expression": format!("variables.main.{named}.all(i, {by_digest})"),
+            "message": "what is copied into a namespace of a scan runs the image that it was copied from, by its digest",
+        }));
+    }
+    spec["validations"] = json!(validations);
     spec
 }
 
@@ -118,8 +155,8 @@ struct Rules(Vec<Value>);
 
 impl Rules {
     /// For pods of the restricted Pod Security Standard, and of a read-only root besides.
-    fn restricted() -> Value {
-        let mut rules = Self::for_all("[]");
+    fn restricted(copies: Copies) -> Value {
+        let mut rules = Self::for_all("[]", copies);
         rules.add(
             "variables.volumes.all(v, has(v.emptyDir) || has(v.image) || has(v.configMap) || has(v.secret) || \
              has(v.projected) || has(v.downwardAPI))",
@@ -140,7 +177,7 @@ impl Rules {
 
     /// For pods that look at a node: they see its files, can change none of them, and get nothing else of it.
     fn on_nodes() -> Value {
-        let mut rules = Self::for_all("['DAC_READ_SEARCH']");
+        let mut rules = Self::for_all("['DAC_READ_SEARCH']", Copies::None);
         let node = "variables.volumes.exists(v, v.name == m.name && has(v.hostPath))";
         let expression =
             each(&format!("!has(c.volumeMounts) || c.volumeMounts.all(m, !{node} || (has(m.readOnly) && m.readOnly))"));
@@ -149,7 +186,7 @@ impl Rules {
     }
 
     /// `capabilities` is a list in CEL of those that may be added.
-    fn for_all(capabilities: &str) -> Self {
+    fn for_all(capabilities: &str, copies: Copies) -> Self {
         let mut rules = Self(Vec::new());
         let none = |field: &str| format!("(!has(object.spec.{field}) || !object.spec.{field})");
         rules.add(
@@ -170,8 +207,9 @@ impl Rules {
             own("capabilities")
         ));
         rules.add(&expression, "every container drops all capabilities and adds none that it does not need");
-        let expression =
-            each(&format!("{} && c.securityContext.readOnlyRootFilesystem", own("readOnlyRootFilesystem")));
+        // A program that writes to its root would not last in a copy.
+        let read_only = format!("{} && c.securityContext.readOnlyRootFilesystem", own("readOnlyRootFilesystem"));
+        let expression = each(&format!("{}({read_only})", copies.or_copied()));
         rules.add(&expression, "every container has a read-only root");
         let default = "securityContext.seccompProfile.type == 'RuntimeDefault'";
         let expression = format!(

@@ -34,7 +34,11 @@ use crate::model::reason::Reason;
 /// files for some seconds.
 pub fn collect(root: &Path, limits: &Limits) -> SystemFacts {
     match Root::open(root) {
-        Ok(opened) => Host { root: opened, whose: Whose::of(root), limits }.collect(root),
+        Ok(opened) => {
+            let process = walk::process_of(root).map(|process| process.display().to_string());
+            let host = Host { root: opened, whose: Whose::of(root), process, limits };
+            host.collect(root)
+        }
         Err(error) => nothing(&Missing::unreadable(format!("the root folder can't be opened: {error}"))),
     }
 }
@@ -64,6 +68,8 @@ fn nothing(why: &Missing) -> SystemFacts {
 struct Host<'a> {
     root: Root,
     whose: Whose,
+    /// Where the root is that of a process beside this one, that process' folder in `/proc`, theirs as well as this one's.
+    process: Option<String>,
     limits: &'a Limits,
 }
 
@@ -117,8 +123,12 @@ impl Host<'_> {
     }
 
     /// The process whose view of mounts and sockets counts.
-    fn process(&self) -> &'static str {
-        if self.whose == Whose::Own { "/proc/self" } else { "/proc/1" }
+    fn process(&self) -> &str {
+        match (&self.process, self.whose) {
+            (Some(process), _) => process,
+            (None, Whose::Own) => "/proc/self",
+            (None, Whose::Neighbour | Whose::Foreign) => "/proc/1",
+        }
     }
 
     fn read(&self, path: &str) -> Collected<Option<Vec<u8>>> {

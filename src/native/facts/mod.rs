@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::limits::Limits;
 use crate::model::reason::Reason;
 
+mod bound;
 mod config;
 pub mod container;
 mod files;
@@ -49,6 +50,8 @@ mod parts;
 mod passwd;
 mod proc;
 mod wanted;
+
+pub use bound::Live;
 
 /// The version of what the collectors collect. It grows when a field's meaning changes or a list of paths gets longer.
 pub const COLLECTOR: u32 = 1;

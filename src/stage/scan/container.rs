@@ -2,6 +2,7 @@
 
 mod debug;
 mod exec;
+mod sidecar;
 
 use super::image;
 use super::session::Session;
@@ -35,15 +36,14 @@ pub(crate) async fn reach(target: &Target, ways: &Ways, tasks: &[Task], context:
             Way::Exec => exec::reach(target, tasks, context).await,
             Way::Debug => debug::reach(target, ways, tasks, context).await,
             Way::Image => of_image(target, ways, tasks, context).await,
-            Way::Sidecar => {
-                let why = NotDone::new(Reason::TargetUnsupported, "the builtin engine does not look at copies of pods");
-                Reached::nothing(target.clone(), Approach::Sidecar, why)
-            }
+            Way::Sidecar => sidecar::reach(target, ways, tasks, context).await,
         };
         if let Some(before) = earlier.take() {
             reached = reached.after(before);
         }
         match &reached.verdict {
+            // What does not run is the copy, and not the container.
+            Err(why) if chosen.way == Way::Sidecar && why.reason == Reason::TargetNotRunning => earlier = Some(reached),
             Err(why) if another_way_may_do(why.reason) => earlier = Some(reached),
             _ => return reached,
         }

@@ -164,7 +164,7 @@ pub(super) fn plan_units(
 }
 
 /// The ways to a container that the builtin engine knows.
-const BUILTIN_WAYS: [Way; 3] = [Way::Exec, Way::Debug, Way::Image];
+const BUILTIN_WAYS: [Way; 4] = [Way::Exec, Way::Debug, Way::Sidecar, Way::Image];
 
 fn builtin_work(kind: TargetKind, facts: Option<&ContainerFacts>, content: &Content, policy: &Policy) -> Work {
     let unsupported = |why: &str| Work::Impossible(NotDone::new(Reason::TargetUnsupported, why));

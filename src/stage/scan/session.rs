@@ -26,6 +26,8 @@ pub(crate) struct Session {
     pub(crate) home: ScanNamespace,
     /// Made for the first node that is scanned.
     nodes: OnceCell<ScanNamespace>,
+    /// Made for the first container that is copied.
+    copies: OnceCell<ScanNamespace>,
     network: Result<NetworkProof, NotDone>,
     unenforced: Unenforced,
     scans: AtomicU32,
@@ -64,7 +66,15 @@ impl Session {
                 Ok(canary::prove(&cluster, &home, image, pull.as_ref(), jiff::Timestamp::now()).await)
             }
         };
-        Ok(Self { cluster, home, nodes: OnceCell::new(), network, unenforced, scans: AtomicU32::new(0) })
+        Ok(Self {
+            cluster,
+            home,
+            nodes: OnceCell::new(),
+            copies: OnceCell::new(),
+            network,
+            unenforced,
+            scans: AtomicU32::new(0),
+        })
     }
 
     /// The namespace for Jobs on nodes; made when it is asked for first.
@@ -76,17 +86,27 @@ impl Session {
         self.nodes.get_or_try_init(make).await.map_err(|e| NotDone::because(e.reason(), &e))
     }
 
+    /// The namespace for copies of containers; made when it is asked for first.
+    ///
+    /// # Cancel safety
+    /// As of [`Session::for_nodes`].
+    pub(crate) async fn for_copies(&self) -> Result<&ScanNamespace, NotDone> {
+        let make = || ScanNamespace::create_for_copies(&self.cluster, self.home.run());
+        self.copies.get_or_try_init(make).await.map_err(|e| NotDone::because(e.reason(), &e))
+    }
+
     /// Removes all that the run made; what could not be seen to be gone is in the answer.
     async fn remove(self, cluster: &Cluster) -> Cleanup {
-        let nodes = async {
-            match self.nodes.into_inner() {
-                Some(nodes) => nodes.remove(cluster).await,
-                None => Cleanup { created: Vec::new(), remaining: Vec::new() },
-            }
+        let removed = async |made: Option<ScanNamespace>| match made {
+            Some(made) => made.remove(cluster).await,
+            None => Cleanup { created: Vec::new(), remaining: Vec::new() },
         };
-        let (mut cleanup, nodes) = tokio::join!(self.home.remove(cluster), nodes);
-        cleanup.created.extend(nodes.created);
-        cleanup.remaining.extend(nodes.remaining);
+        let (nodes, copies) = (removed(self.nodes.into_inner()), removed(self.copies.into_inner()));
+        let (mut cleanup, nodes, copies) = tokio::join!(self.home.remove(cluster), nodes, copies);
+        for other in [nodes, copies] {
+            cleanup.created.extend(other.created);
+            cleanup.remaining.extend(other.remaining);
+        }
         cleanup
     }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::client::{Call, Cluster, poll_until};
 use super::error::ClusterError;
+use super::network::standing;
 use crate::model::provenance::Cleanup;
 use crate::model::record::RunId;
 
@@ -283,6 +284,11 @@ fn complete(object: &ObjectRef, mark: &Mark, manifest: Value) -> Value {
         if manifest["spec"]["template"].is_object() {
             manifest["spec"]["template"]["metadata"]["labels"][label] = json!(value);
         }
+    }
+    if let (Kind::NetworkPolicy, Some(namespace)) = (object.kind, &object.namespace)
+        && let Some(seal) = standing::seal(namespace, &object.name, &manifest["spec"])
+    {
+        manifest["metadata"]["annotations"][standing::SEAL] = json!(seal);
     }
     manifest
 }

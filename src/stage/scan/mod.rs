@@ -22,6 +22,7 @@ mod expected;
 mod external;
 mod host;
 mod image;
+mod isolation;
 mod network;
 mod node;
 mod objects;

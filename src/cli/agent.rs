@@ -10,7 +10,9 @@ use clap::{Args as ClapArgs, Subcommand};
 
 use crate::base::exit::{ExitClass, Outcome};
 use crate::base::limits::Limits;
+use crate::cluster::agent::own_sockets::OwnWatch;
 use crate::cluster::agent::probe::Expected;
+use crate::cluster::agent::protocol::OWN_SOCKETS;
 use crate::cluster::agent::run::{ResultAt, RunRequest};
 use crate::cluster::agent::{collect, hold, install, listen, parcel, probe, run};
 use crate::native::facts;
@@ -137,6 +139,7 @@ impl Args {
             }
             Command::Hold { deadline, word: _ } => hold::hold(Duration::from_secs(deadline)).await?,
             Command::Facts { root, release } => {
+                let watch = release.as_ref().map(|_| OwnWatch::begin());
                 let mut facts = facts::host::collect(&root, &Limits::default());
                 // Beside a target its processes are seen, and among them who looks: they are none of the target's.
                 if let Some(word) = &release {
@@ -146,8 +149,15 @@ impl Args {
                 }
                 let bytes =
                     serde_json::to_vec(&facts).expect("facts are strings, numbers, lists and maps with text keys");
+                let out = &mut std::io::stdout().lock();
                 // Nothing can be told to a runner that went away.
-                let _ = parcel::send(&bytes, &mut std::io::stdout().lock());
+                let _ = match watch.map(OwnWatch::end) {
+                    Some(seen) => {
+                        let seen = serde_json::to_vec(&seen).expect("it is numbers and text");
+                        parcel::send_with(&bytes, OWN_SOCKETS, &seen, out)
+                    }
+                    None => parcel::send(&bytes, out),
+                };
                 if let Some(word) = release {
                     hold::release(&word);
                 }

@@ -95,6 +95,12 @@ pub(crate) struct Remains {
     pub(crate) tokens: Vec<(String, Token)>,
 }
 
+impl From<Inventory> for Used {
+    fn from(inventory: Inventory) -> Self {
+        Self { inventory, identity: None }
+    }
+}
+
 impl Used {
     /// Removes what the canary made, and looks whether it is gone.
     pub(crate) async fn remove(self, cluster: &Cluster) -> Remains {

@@ -209,6 +209,11 @@ impl Inventory {
         Self { mark, made: Vec::new() }
     }
 
+    /// Whether nothing was made.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.made.is_empty()
+    }
+
     /// Makes the object from a manifest without `apiVersion`, `kind` and name, which are filled in together with the
     /// labels. Unknown fields are refused by the API server.
     pub(crate) async fn create(

@@ -30,7 +30,7 @@ pub(crate) const SEAL: &str = "gapscan.dev/seal";
 const MOST: usize = 10_000;
 
 /// The group of the policies that stand above NetworkPolicies (network-policy-api.sigs.k8s.io).
-const ABOVE: &str = "policy.networking.k8s.io";
+pub(crate) const ABOVE: &str = "policy.networking.k8s.io";
 
 /// The seal of a policy with this specification; `None` for what is no specification of one.
 pub(crate) fn seal(namespace: &str, name: &str, specification: &Value) -> Option<String> {

@@ -32,7 +32,7 @@ pub(crate) struct Isolation {
     watch: tokio::sync::Mutex<Watch>,
     proof: Mutex<Result<NetworkProof, NotDone>>,
     events: Mutex<Vec<Event>>,
-    /// Canaries that are being removed.
+    /// What is being removed: canaries, and what was left by who could not wait.
     removals: Mutex<JoinSet<Remains>>,
 }
 
@@ -135,7 +135,8 @@ impl Isolation {
         *lock(&self.proof) = Ok(proof);
     }
 
-    fn remove_later(&self, cluster: &Cluster, used: Used) {
+    /// Removes it in a task of its own, which [`Self::end`] waits for.
+    pub(super) fn remove_later(&self, cluster: &Cluster, used: Used) {
         let cluster = cluster.clone();
         lock(&self.removals).spawn(async move { used.remove(&cluster).await });
     }
@@ -145,7 +146,7 @@ impl Isolation {
         lock(&self.events).push(event);
     }
 
-    /// Waits until every canary is removed, and leaves to the namespace what is to be looked after at its end.
+    /// Waits until all that is removed beside the run is, and leaves to the namespace what is to be looked after at its end.
     pub(crate) async fn end(self, home: &ScanNamespace) {
         let mut removals = self.removals.into_inner().unwrap_or_else(PoisonError::into_inner);
         while let Some(removed) = removals.join_next().await {
@@ -156,7 +157,7 @@ impl Isolation {
                         home.retire(identity, token);
                     }
                 }
-                Err(error) => home.leave(vec![format!("what a canary made ({error})")]),
+                Err(error) => home.leave(vec![format!("what was to be removed beside the run ({error})")]),
             }
         }
     }

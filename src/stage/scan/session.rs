@@ -11,6 +11,7 @@ use super::isolation::{Isolation, OwnImage};
 use super::unit::NotDone;
 use crate::cluster::client::Cluster;
 use crate::cluster::namespace::ScanNamespace;
+use crate::cluster::object::Inventory;
 use crate::cluster::sweep;
 use crate::model::provenance::{Cleanup, NetworkProof};
 use crate::model::reason::Reason;
@@ -69,6 +70,12 @@ impl Session {
     pub(crate) async fn keep_proven(&self) -> Result<(), NotDone> {
         let nodes: Vec<&str> = self.nodes.get().into_iter().map(ScanNamespace::name).collect();
         self.network.keep(&self.cluster, &self.home, &nodes, self.home.run()).await
+    }
+
+    /// Removes something in a task of its own, which the session's end waits for: for what must not stay although nobody waits
+    /// for it any more.
+    pub(crate) fn remove_later(&self, inventory: Inventory) {
+        self.network.remove_later(&self.cluster, inventory.into());
     }
 
     /// What happened to the proof since this was asked last, for the ledger.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use gapscan::base::limits::Limits;
 use gapscan::cluster::access::exec::{Caps, ExecOutput, exec};
 use gapscan::cluster::access::node::NodePlace;
-use gapscan::cluster::canary::prove;
+use gapscan::cluster::canary::{CanaryImage, prove};
 use gapscan::cluster::identity::{Rights, ScanIdentity};
 use gapscan::cluster::job::{ImageMount, JobReport, JobRequest, JobTarget, Program, Unread, run_job};
 use gapscan::cluster::objects::{ResourceKey, collect};
@@ -137,7 +137,8 @@ fn own_image() -> Option<String> {
 async fn canary(cluster: &Cluster, image: &str) -> NetworkProof {
     let home = ScanNamespace::create(cluster, RunId::new()).await.expect("a namespace");
     let began = Instant::now();
-    let proof = prove(cluster, &home, image, None, Timestamp::now()).await;
+    let image = CanaryImage { name: image, pull: None };
+    let proof = prove(cluster, &home, &[], image, 0).await.proof;
     println!("in {:?}: {proof:?}", began.elapsed());
     assert_eq!(home.remove(cluster).await.remaining, [""; 0]);
     proof

@@ -12,7 +12,9 @@ use crate::base::exit::{ExitClass, Outcome};
 use crate::base::limits::Limits;
 use crate::cluster::agent::beside::{self, Kept as KeptParcel, Neighbour, Settled};
 use crate::cluster::agent::error::AgentError;
+use crate::cluster::agent::own_sockets::OwnWatch;
 use crate::cluster::agent::probe::Expected;
+use crate::cluster::agent::protocol::OWN_SOCKETS;
 use crate::cluster::agent::run::{ResultAt, RunRequest};
 use crate::cluster::agent::{collect, hold, install, listen, parcel, probe, run};
 use crate::native::facts;
@@ -96,13 +98,16 @@ enum Command {
         #[arg(long)]
         settle: bool,
     },
-    /// Take connections and close them
+    /// Take connections and close them until SIGTERM
     Listen {
-        /// The port
+        /// The ports
+        #[arg(long, required = true)]
+        port: Vec<u16>,
+        /// Seconds after which it ends by itself
         #[arg(long)]
-        port: u16,
+        deadline: u64,
     },
-    /// Try to connect and report what happens
+    /// Try to connect and report to stdout what happens
     Probe {
         /// An address that should be reached
         #[arg(long)]
@@ -113,9 +118,6 @@ enum Command {
         /// Seconds after which what was seen last is reported
         #[arg(long)]
         deadline: u64,
-        /// Where the report is written to; without it nothing is, and failing is told by the exit code
-        #[arg(long)]
-        report: Option<PathBuf>,
     },
 }
 
@@ -164,6 +166,7 @@ impl Args {
             }
             Command::Hold { deadline, word: _ } => hold::hold(Duration::from_secs(deadline)).await?,
             Command::Facts { root, release } => {
+                let watch = release.as_ref().map(|_| OwnWatch::begin());
                 let mut facts = facts::host::collect(&root, &Limits::default());
                 // Beside a target its processes are seen, and among them who looks: they are none of the target's.
                 if let Some(word) = &release {
@@ -173,8 +176,15 @@ impl Args {
                 }
                 let bytes =
                     serde_json::to_vec(&facts).expect("facts are strings, numbers, lists and maps with text keys");
+                let out = &mut std::io::stdout().lock();
                 // Nothing can be told to a runner that went away.
-                let _ = parcel::send(&bytes, &mut std::io::stdout().lock());
+                let _ = match watch.map(OwnWatch::end) {
+                    Some(seen) => {
+                        let seen = serde_json::to_vec(&seen).expect("it is numbers and text");
+                        parcel::send_with(&bytes, OWN_SOCKETS, &seen, out)
+                    }
+                    None => parcel::send(&bytes, out),
+                };
                 if let Some(word) = release {
                     hold::release(&word);
                 }
@@ -195,19 +205,17 @@ impl Args {
                 // Nothing can be told to a runner that went away.
                 let _ = std::io::stdout().lock().write_all(&parcel);
             }
-            Command::Listen { port } => listen::listen(port).await?,
-            Command::Probe { open, blocked, deadline, report } => {
+            Command::Listen { port, deadline } => listen::listen(&port, Duration::from_secs(deadline)).await?,
+            Command::Probe { open, blocked, deadline } => {
                 let wanted: Vec<(SocketAddr, Expected)> = open
                     .into_iter()
                     .map(|address| (address, Expected::Open))
                     .chain(blocked.into_iter().map(|address| (address, Expected::Blocked)))
                     .collect();
                 let seen = probe::probe(&wanted, Duration::from_secs(deadline)).await;
-                match report {
-                    Some(path) => probe::write_report(&seen, &path)?,
-                    None if seen.probes.iter().all(probe::Probe::holds) => {}
-                    None => return Ok(ExitClass::Unreachable),
-                }
+                let text = serde_json::to_string(&seen).expect("a report is numbers, words and addresses");
+                // Nothing can be told to a runner that went away.
+                let _ = writeln!(std::io::stdout(), "{text}");
             }
         }
         Ok(ExitClass::Success)

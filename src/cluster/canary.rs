@@ -1,14 +1,16 @@
-//! The canary: sees that NetworkPolicies are enforced, before anything else runs.
+//! The canary: sees that NetworkPolicies are enforced, before anything else runs and whenever that may have changed.
 //!
-//! A network that does not enforce them accepts them in silence. So four pods of gapscan's own image are set up in the
-//! run's namespace: a listener that may be reached and one that may not; a prober that may reach both as far as egress
-//! goes, and one that may reach nothing. It must hold that
-//! 1. the first prober reaches the first listener: without this, "blocked" would mean nothing;
-//! 2. it does not reach the second, which is known to listen: ingress is enforced;
-//! 3. the second prober does not reach the first listener: egress is enforced;
-//! 4. neither prober reaches the API server.
+//! A network that does not enforce them accepts them in silence. So three pods of gapscan's own image are set up in the run's
+//! namespace, and what they can reach of each other and of the API server is compared with what policies allow them: in both
+//! directions, and with an allowance for one address and port as scans get it. [`trial`] says who tries what. All three listen, and
+//! try to connect when they are told to by exec, so that nothing has to be started once their addresses are known.
+//!
+//! What no canary can try is looked at: policies of others in the namespace, which would allow more than gapscan asked for, and
+//! policies that stand above NetworkPolicies.
 //!
 //! Whatever can't be decided counts as not enforced.
+
+mod trial;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -19,11 +21,15 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
-use super::agent::probe::{Expected, ProbeReport, Seen};
-use super::client::Cluster;
+use self::trial::{OTHER_PORT, PORT, Role, Trial, Verdict, judge, trials};
+use super::access::exec::{Caps, Place, exec_at};
+use super::agent::probe::{Expected, ProbeReport};
+use super::client::{Cluster, Token};
 use super::error::ClusterError;
+use super::identity::{Rights, ScanIdentity};
 use super::namespace::ScanNamespace;
 use super::network;
+use super::network::standing::{self, Above, Standing};
 use super::object::{Inventory, Kind, ObjectRef};
 use super::objects::list;
 use super::pod::{self, Stage};
@@ -32,44 +38,126 @@ use crate::model::provenance::NetworkProof;
 
 /// The label that tells the canary's pods apart.
 const ROLE: &str = "gapscan.dev/canary";
-const PORT: u16 = 8080;
 const MEMORY: &str = "64Mi";
 
 /// How long the image may take to be pulled and a pod to start.
 const START: Duration = Duration::from_secs(120);
 
-/// How long the probers wait for policies to be programmed.
+/// How long the pods try: policies take a while to be programmed.
 const PROBE: Duration = Duration::from_secs(20);
 
-/// How often a pod is looked at.
-const LOOK: Duration = Duration::from_millis(300);
+/// How long the command to try may take in all, with a busy node.
+const ANSWER: Duration = Duration::from_secs(40);
 
-/// The secret that the canary's image is pulled with.
-const PULL: &str = "pull-canary";
+/// How long a pod listens at most. It is removed long before; a runner that dies leaves one behind that ends.
+const LIFE: Duration = Duration::from_secs(600);
+
+/// How often the pods are looked at: one small answer.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Bytes of a report, far more than it has.
+const REPORT: Caps = Caps { stdout: 256 << 10, stderr: 4 << 10 };
 
 /// Where the gapscan image has its binary.
 pub(crate) const BINARY: &str = "/gapscan";
 
-/// Sees whether NetworkPolicies are enforced in the run's namespace. `image` is gapscan's own, by digest; `pull` is what the
-/// nodes pull it with, where its registry asks.
+/// gapscan's own image, and what the nodes pull it with.
+#[derive(Clone, Copy, Debug)]
+pub struct CanaryImage<'a> {
+    /// By digest.
+    pub name: &'a str,
+    /// Where its registry asks.
+    pub pull: Option<&'a PullSecret>,
+}
+
+/// What the canary found out.
+#[derive(Debug)]
+pub struct Proven {
+    /// Whether policies are enforced.
+    pub proof: NetworkProof,
+    /// What stood in the namespaces when that was seen: if it is otherwise, the proof is void. `None` where it is not known.
+    pub(crate) standing: Option<Standing>,
+    /// What is to be removed.
+    pub used: Used,
+}
+
+/// What a canary made. Nothing of it is needed any more, and nobody has to wait for it to be gone.
+#[derive(Debug)]
+pub struct Used {
+    inventory: Inventory,
+    identity: Option<ScanIdentity>,
+}
+
+/// What a removed canary leaves to be looked after at the end of the run.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    pub(crate) remaining: Vec<String>,
+    pub(crate) tokens: Vec<(String, Token)>,
+}
+
+impl From<Inventory> for Used {
+    fn from(inventory: Inventory) -> Self {
+        Self { inventory, identity: None }
+    }
+}
+
+impl Used {
+    /// Removes what the canary made, and looks whether it is gone.
+    pub(crate) async fn remove(self, cluster: &Cluster) -> Remains {
+        let Self { inventory, identity } = self;
+        let dismiss = async {
+            match identity {
+                Some(identity) => {
+                    let (cleanup, tokens) = identity.dismiss(cluster).await;
+                    (cleanup.remaining, tokens)
+                }
+                None => (Vec::new(), Vec::new()),
+            }
+        };
+        let (made, (mut remaining, tokens)) = tokio::join!(inventory.remove(cluster), dismiss);
+        remaining.extend(made.remaining);
+        Remains { remaining, tokens }
+    }
+}
+
+/// Sees whether NetworkPolicies are enforced in the run's namespace. `round` is a number that no other canary of the run has;
+/// `others` are more namespaces of the run.
 ///
-/// Never fails: what could not be decided is not enforced, and the detail says why. What it could not remove again is
-/// reported by [`ScanNamespace::remove`].
+/// Never fails: what could not be decided is not enforced, and the detail says why.
+///
+/// # Cancel safety
+/// Dropped half-way it leaves objects in the run's namespace, which go with it.
 pub async fn prove(
     cluster: &Cluster,
     home: &ScanNamespace,
-    image: &str,
-    pull: Option<&PullSecret>,
-    now: Timestamp,
-) -> NetworkProof {
-    let mut inventory = Inventory::new(home.mark(None));
-    let outcome = watch(cluster, home, &Image { name: image, pull }, &mut inventory).await;
-    home.leave(inventory.remove(cluster).await.remaining);
-    let (enforced, detail) = match outcome {
-        Ok(verdict) => (verdict.enforced, verdict.detail),
-        Err(error) => (false, format!("could not be decided: failed to {}", chain(&error))),
+    others: &[&str],
+    image: CanaryImage<'_>,
+    round: u32,
+) -> Proven {
+    let mut canary = Canary {
+        cluster,
+        home,
+        image,
+        round,
+        used: Used { inventory: Inventory::new(home.mark(None)), identity: None },
     };
-    NetworkProof { enforced, at: now, detail }
+    let namespaces: Vec<&str> = std::iter::once(home.name()).chain(others.iter().copied()).collect();
+    let found = canary.find_out(&namespaces).await;
+    let at = Timestamp::now();
+    let undecided = |error: &ClusterError| NetworkProof {
+        enforced: false,
+        at,
+        detail: format!("could not be decided: failed to {}", chain(error)),
+        allowance: None,
+    };
+    let (proof, standing) = match found {
+        Ok((verdict, standing)) => {
+            let Verdict { enforced, allowance, detail } = verdict;
+            (NetworkProof { enforced, at, detail, allowance }, Some(standing))
+        }
+        Err(error) => (undecided(&error), None),
+    };
+    Proven { proof, standing, used: canary.used }
 }
 
 fn chain(error: &ClusterError) -> String {
@@ -83,92 +171,188 @@ fn chain(error: &ClusterError) -> String {
     crate::base::text::printable(&text).into_owned()
 }
 
-/// gapscan's own image, and what it is pulled with.
-struct Image<'a> {
-    name: &'a str,
-    pull: Option<&'a PullSecret>,
+struct Canary<'a> {
+    cluster: &'a Cluster,
+    home: &'a ScanNamespace,
+    image: CanaryImage<'a>,
+    round: u32,
+    used: Used,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Verdict {
-    enforced: bool,
-    detail: String,
-}
-
-async fn watch(
-    cluster: &Cluster,
-    home: &ScanNamespace,
-    image: &Image<'_>,
-    inventory: &mut Inventory,
-) -> Result<Verdict, ClusterError> {
-    if let Some(pull) = image.pull {
-        pull.create(cluster, home, PULL, inventory).await?;
-    }
-    let servers = api_servers(cluster).await?;
-    let allowances = [
-        ("canary-egress", network::egress((ROLE, "prober"), &[(ROLE, "open"), (ROLE, "closed")], PORT)),
-        ("canary-ingress", network::ingress((ROLE, "open"), &[(ROLE, "prober"), (ROLE, "stranger")], PORT)),
-    ];
-    for (name, policy) in allowances {
-        inventory.create(cluster, ObjectRef::namespaced(Kind::NetworkPolicy, home.name(), name), policy).await?;
-    }
-    for role in ["open", "closed"] {
-        start(cluster, home, inventory, role, listener(image)).await?;
-    }
-    let open = ready(cluster, home, "open").await?;
-    let closed = ready(cluster, home, "closed").await?;
-    let mut prober: Vec<(SocketAddr, Expected)> = open.iter().map(|at| (*at, Expected::Open)).collect();
-    prober.extend(closed.iter().chain(&servers).map(|at| (*at, Expected::Blocked)));
-    let stranger: Vec<_> = open.iter().chain(&servers).map(|at| (*at, Expected::Blocked)).collect();
-    start(cluster, home, inventory, "prober", prober_pod(image, &prober)).await?;
-    start(cluster, home, inventory, "stranger", prober_pod(image, &stranger)).await?;
-    let first = report(cluster, home, "prober").await?;
-    let second = report(cluster, home, "stranger").await?;
-    let asked = |wanted: &[(SocketAddr, Expected)], got: &ProbeReport| {
-        wanted.len() == got.probes.len()
-            && wanted.iter().zip(&got.probes).all(|(want, got)| *want == (got.address, got.expected))
-    };
-    if !asked(&prober, &first) || !asked(&stranger, &second) {
-        return Err(ClusterError::malformed("read what the canary saw", "it is not about what was asked"));
-    }
-    Ok(judge(&first, &second, &servers))
-}
-
-/// Pure: what both reports mean.
-fn judge(prober: &ProbeReport, stranger: &ProbeReport, servers: &BTreeSet<SocketAddr>) -> Verdict {
-    let is_server = |at: SocketAddr| servers.contains(&at);
-    let mut done = Vec::new();
-    let mut wrong = Vec::new();
-    let mut undecided = Vec::new();
-    for (who, report) in [("an allowed pod", prober), ("a pod without allowance", stranger)] {
-        for probe in &report.probes {
-            let whom = match (is_server(probe.address), probe.expected, who) {
-                (true, ..) => "the API server",
-                (_, Expected::Open, _) => "a listener that it may reach",
-                (_, Expected::Blocked, "an allowed pod") => "a listener without ingress",
-                (_, Expected::Blocked, _) => "a listener, without egress",
-            };
-            let line = format!("{who} to {whom} at {}", probe.address);
-            match (probe.holds(), probe.expected, probe.seen) {
-                (true, Expected::Open, _) => done.push(format!("{line}: connected")),
-                (true, Expected::Blocked, _) => done.push(format!("{line}: blocked")),
-                (false, Expected::Blocked, Seen::Open) => wrong.push(format!("{line}: connected")),
-                (false, _, seen) => undecided.push(format!("{line}: {seen:?}, not stable").to_lowercase()),
+impl Canary<'_> {
+    async fn find_out(&mut self, namespaces: &[&str]) -> Result<(Verdict, Standing), ClusterError> {
+        // Before anything is tried: what changes while it is tried is found to have changed.
+        let standing = standing::look(self.cluster, namespaces).await?;
+        if let Some(why) = standing.refutes() {
+            let detail = format!("not enforced: {why}");
+            return Ok((Verdict { enforced: false, allowance: None, detail }, standing));
+        }
+        let above = match standing::above(self.cluster, self.home.name()).await? {
+            Above::Nothing(note) => note,
+            Above::MayAllow(names) => {
+                let detail = format!(
+                    "not enforced: these stand above NetworkPolicies and may let through what they deny: {}",
+                    names.join(", ")
+                );
+                return Ok((Verdict { enforced: false, allowance: None, detail }, standing));
             }
+        };
+        let mut verdict = self.watch().await?;
+        for note in std::iter::once(above).chain(standing.note()) {
+            verdict.detail.push_str("; ");
+            verdict.detail.push_str(&note);
+        }
+        Ok((verdict, standing))
+    }
+
+    async fn watch(&mut self) -> Result<Verdict, ClusterError> {
+        let began = Instant::now();
+        let servers = self.set_up().await?;
+        tracing::debug!(after = ?began.elapsed(), "the canary's pods are asked for");
+        let names = Role::ALL.map(|role| self.pod(role));
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let name = format!("canary-{}", self.round);
+        let identity = ScanIdentity::of_run(self.cluster, self.home, &name, &names, Rights::Exec);
+        let (addresses, identity) = tokio::join!(self.running(), identity);
+        let identity = self.used.identity.insert(identity?);
+        let addresses = addresses?;
+        tracing::debug!(after = ?began.elapsed(), "the canary's pods run");
+        let trials = trials(&addresses, &servers);
+        let [prober, open, closed] = &trials;
+        let (image, home, round) = (identity.cluster(), self.home.name(), self.round);
+        let (prober, open, closed) = tokio::try_join!(
+            tried(image, home, round, prober),
+            tried(image, home, round, open),
+            tried(image, home, round, closed)
+        )?;
+        tracing::debug!(after = ?began.elapsed(), "the canary has tried");
+        Ok(judge(&trials, &[prober, open, closed]))
+    }
+
+    /// Makes policies and pods; gives the API server's addresses.
+    async fn set_up(&mut self) -> Result<BTreeSet<SocketAddr>, ClusterError> {
+        if let Some(pull) = self.image.pull {
+            pull.create(self.cluster, self.home, &self.pull(), &mut self.used.inventory).await?;
+        }
+        let servers = api_servers(self.cluster).await?;
+        let label = |role: Role| label(role, self.round);
+        let [prober, open, closed] = Role::ALL.map(label);
+        let [prober, open, closed] = [&prober, &open, &closed].map(|value| (ROLE, value.as_str()));
+        let allowances = [
+            ("egress", network::egress(prober, &[open, closed], PORT)),
+            ("address", network::egress_to(prober, &servers)),
+            ("reached", network::ingress(prober, &[open, closed], &[PORT])),
+            ("open", network::ingress(open, &[prober], &[PORT, OTHER_PORT])),
+            ("closed", network::egress(closed, &[prober], PORT)),
+        ];
+        for (name, policy) in allowances {
+            let name = format!("canary-{}-{name}", self.round);
+            let object = ObjectRef::namespaced(Kind::NetworkPolicy, self.home.name(), name);
+            self.used.inventory.create(self.cluster, object, policy).await?;
+        }
+        for role in Role::ALL {
+            let labels = json!({ ROLE: label(role) });
+            let manifest = json!({ "metadata": { "labels": labels }, "spec": self.specification() });
+            let object = ObjectRef::namespaced(Kind::Pod, self.home.name(), self.pod(role));
+            self.used.inventory.create(self.cluster, object, manifest).await?;
+        }
+        Ok(servers)
+    }
+
+    fn pod(&self, role: Role) -> String {
+        pod_name(role, self.round)
+    }
+
+    fn pull(&self) -> String {
+        format!("pull-canary-{}", self.round)
+    }
+
+    fn specification(&self) -> Value {
+        let (port, other, life) = (PORT.to_string(), OTHER_PORT.to_string(), LIFE.as_secs().to_string());
+        let container = json!({
+            "name": "canary",
+            "image": self.image.name,
+            "imagePullPolicy": "IfNotPresent",
+            "command": [BINARY, "agent", "listen", "--port", port, "--port", other, "--deadline", life],
+            "securityContext": pod::security(),
+            "resources": { "requests": { "cpu": "10m", "memory": "16Mi" }, "limits": { "cpu": "500m", "memory": MEMORY } },
+        });
+        let mut specification = pod::specification(json!([container]));
+        if self.image.pull.is_some() {
+            specification["imagePullSecrets"] = PullSecret::reference(&self.pull());
+        }
+        specification
+    }
+
+    /// Waits until all pods run; gives the addresses of each, in the order of [`Role::ALL`].
+    async fn running(&self) -> Result<[Vec<IpAddr>; 3], ClusterError> {
+        let began = Instant::now();
+        let words: Vec<String> = Role::ALL.iter().map(|role| label(*role, self.round)).collect();
+        let selector = format!("{ROLE} in ({})", words.join(","));
+        let path = Kind::Pod.collection(Some(self.home.name()));
+        loop {
+            let query = [("labelSelector", selector.as_str())];
+            let pods = list::<Pod>(self.cluster, "look at the canary's pods", &path, &query, 100).await?;
+            let mut last = String::new();
+            let mut found = [Vec::new(), Vec::new(), Vec::new()];
+            for (role, ips) in Role::ALL.iter().zip(&mut found) {
+                let name = self.pod(*role);
+                let Some(pod) = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(&name)) else {
+                    return Err(ClusterError::Evicted { message: format!("canary pod `{name}` is gone") });
+                };
+                match pod::stage(pod, "canary", MEMORY) {
+                    Stage::Ended(error) => return Err(error),
+                    Stage::Running => *ips = addresses(pod)?,
+                    Stage::Starting(why) => last = why,
+                }
+            }
+            if found.iter().all(|ips| !ips.is_empty()) {
+                return Ok(found);
+            }
+            if began.elapsed() >= START {
+                return Err(ClusterError::NotStarted { message: format!("the canary's pods: {last}") });
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
-    // With nothing that must connect or nothing that must not, there is no proof, whatever holds.
-    let has = |expected| prober.probes.iter().any(|probe| probe.expected == expected);
-    if !has(Expected::Open) || !has(Expected::Blocked) || servers.is_empty() || stranger.probes.is_empty() {
-        undecided.push("there was not enough to try".to_owned());
+}
+
+fn label(role: Role, round: u32) -> String {
+    format!("{}-{round}", role.word())
+}
+
+fn pod_name(role: Role, round: u32) -> String {
+    format!("canary-{round}-{}", role.word())
+}
+
+fn addresses(pod: &Pod) -> Result<Vec<IpAddr>, ClusterError> {
+    let ips = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
+    let parsed: Result<Vec<IpAddr>, _> = ips.map(|ip| ip.ip.parse()).collect();
+    parsed.map_err(|source| ClusterError::malformed("read the canary's addresses", source))
+}
+
+/// Has one pod try, and reads what it saw.
+async fn tried(cluster: &Cluster, namespace: &str, round: u32, trial: &Trial) -> Result<ProbeReport, ClusterError> {
+    let pod = pod_name(trial.role, round);
+    let deadline = PROBE.as_secs().to_string();
+    let mut command =
+        vec![BINARY.to_owned(), "agent".to_owned(), "probe".to_owned(), "--deadline".to_owned(), deadline];
+    for (address, expected) in trial.wanted() {
+        let flag = match expected {
+            Expected::Open => "--open",
+            Expected::Blocked => "--blocked",
+        };
+        command.extend([flag.to_owned(), address.to_string()]);
     }
-    if !wrong.is_empty() {
-        return Verdict { enforced: false, detail: format!("not enforced: {}", wrong.join("; ")) };
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let place = Place { namespace, pod: &pod, container: "canary", uid: None };
+    let output = exec_at(cluster, &place, &command, None, REPORT, ANSWER).await?;
+    let what = "read what the canary saw";
+    if output.code != Some(0) {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(ClusterError::malformed(what, format!("`{pod}` ended with {:?}: {said}", output.code)));
     }
-    if !undecided.is_empty() {
-        return Verdict { enforced: false, detail: format!("could not be decided: {}", undecided.join("; ")) };
-    }
-    Verdict { enforced: true, detail: done.join("; ") }
+    serde_json::from_slice(&output.stdout).map_err(|source| ClusterError::malformed(what, source))
 }
 
 /// The API server's own addresses: most networks match policies after the service's address was translated to them.
@@ -195,138 +379,3 @@ pub async fn api_servers(cluster: &Cluster) -> Result<BTreeSet<SocketAddr>, Clus
     }
     Ok(addresses)
 }
-
-async fn start(
-    cluster: &Cluster,
-    home: &ScanNamespace,
-    inventory: &mut Inventory,
-    role: &str,
-    specification: Value,
-) -> Result<(), ClusterError> {
-    let manifest = json!({ "metadata": { "labels": { ROLE: role } }, "spec": specification });
-    inventory.create(cluster, object(home, role), manifest).await.map(|_| ())
-}
-
-fn object(home: &ScanNamespace, role: &str) -> ObjectRef {
-    ObjectRef::namespaced(Kind::Pod, home.name(), format!("canary-{role}"))
-}
-
-fn container(image: &Image<'_>, arguments: Vec<String>) -> Value {
-    let mut command = vec![BINARY.to_owned(), "agent".to_owned()];
-    command.extend(arguments);
-    json!({
-        "name": "canary",
-        "image": image.name,
-        "imagePullPolicy": "IfNotPresent",
-        "command": command,
-        "securityContext": pod::security(),
-        "resources": { "requests": { "cpu": "10m", "memory": "16Mi" }, "limits": { "cpu": "500m", "memory": MEMORY } },
-    })
-}
-
-fn specification(image: &Image<'_>, container: Value) -> Value {
-    let mut specification = pod::specification(json!([container]));
-    if image.pull.is_some() {
-        specification["imagePullSecrets"] = PullSecret::reference(PULL);
-    }
-    specification
-}
-
-fn listener(image: &Image<'_>) -> Value {
-    let port = PORT.to_string();
-    let mut container = container(image, vec!["listen".to_owned(), "--port".to_owned(), port]);
-    // By exec, since the kubelet's network probes may be blocked themselves. A pod reaches its own loopback always.
-    let local = format!("127.0.0.1:{PORT}");
-    container["readinessProbe"] = json!({
-        "exec": { "command": [BINARY, "agent", "probe", "--open", local, "--deadline", "5"] },
-        "periodSeconds": 1, "timeoutSeconds": 8,
-    });
-    specification(image, container)
-}
-
-fn prober_pod(image: &Image<'_>, wanted: &[(SocketAddr, Expected)]) -> Value {
-    let report = "/dev/termination-log";
-    let mut arguments = vec!["probe".to_owned(), "--report".to_owned(), report.to_owned(), "--deadline".to_owned()];
-    arguments.push(PROBE.as_secs().to_string());
-    for (address, expected) in wanted {
-        let flag = match expected {
-            Expected::Open => "--open",
-            Expected::Blocked => "--blocked",
-        };
-        arguments.extend([flag.to_owned(), address.to_string()]);
-    }
-    let mut container = container(image, arguments);
-    container["terminationMessagePath"] = json!(report);
-    specification(image, container)
-}
-
-/// Waits for a listener to take connections; gives all its addresses.
-async fn ready(cluster: &Cluster, home: &ScanNamespace, role: &str) -> Result<Vec<SocketAddr>, ClusterError> {
-    let object = object(home, role);
-    let mut last = String::new();
-    let pod = follow(cluster, &object, START, |pod| {
-        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        let is_ready = conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True");
-        match pod::stage(pod, "canary", MEMORY) {
-            Stage::Ended(error) => return Err(error),
-            Stage::Running => last = "it is not ready".to_owned(),
-            Stage::Starting(why) => last = why,
-        }
-        Ok(is_ready)
-    })
-    .await?;
-    let Some(pod) = pod else {
-        return Err(ClusterError::NotStarted { message: format!("canary pod `{role}`: {last}") });
-    };
-    let ips = pod.status.and_then(|status| status.pod_ips).unwrap_or_default();
-    let parsed: Result<Vec<IpAddr>, _> = ips.iter().map(|ip| ip.ip.parse()).collect();
-    let what = "read the canary's addresses";
-    let ips = parsed.map_err(|source| ClusterError::malformed(what, source))?;
-    Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, PORT)).collect())
-}
-
-/// Waits for a prober to end; gives what it saw.
-async fn report(cluster: &Cluster, home: &ScanNamespace, role: &str) -> Result<ProbeReport, ClusterError> {
-    let object = object(home, role);
-    let ended = follow(cluster, &object, START + PROBE, |pod| match termination(pod) {
-        Some((0, _)) => Ok(true),
-        _ => match pod::stage(pod, "canary", MEMORY) {
-            Stage::Ended(error) => Err(error),
-            Stage::Running | Stage::Starting(_) => Ok(false),
-        },
-    })
-    .await?;
-    let Some(pod) = ended else {
-        return Err(ClusterError::NotStarted { message: format!("canary pod `{role}` did not end") });
-    };
-    let (_, message) = termination(&pod).unwrap_or_default();
-    serde_json::from_str(&message).map_err(|source| ClusterError::malformed("read what the canary saw", source))
-}
-
-fn termination(pod: &Pod) -> Option<(i32, String)> {
-    let ended = pod.status.as_ref()?.container_statuses.as_ref()?.first()?.state.as_ref()?.terminated.as_ref()?;
-    Some((ended.exit_code, ended.message.clone().unwrap_or_default()))
-}
-
-/// Reads the pod again and again until `done` says so.
-async fn follow(
-    cluster: &Cluster,
-    object: &ObjectRef,
-    deadline: Duration,
-    mut done: impl FnMut(&Pod) -> Result<bool, ClusterError>,
-) -> Result<Option<Pod>, ClusterError> {
-    let began = Instant::now();
-    loop {
-        let pod: Pod = cluster.get(&format!("read {object}"), object.path()).await?;
-        if done(&pod)? {
-            return Ok(Some(pod));
-        }
-        if began.elapsed() >= deadline {
-            return Ok(None);
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -43,15 +43,19 @@ pub enum Rights {
 }
 
 impl Rights {
-    /// The rules of the Role, for this pod alone.
-    fn rules(self, pod: &str) -> Value {
+    /// The rules of the Role, for these pods alone, each with rules of its own.
+    fn rules(self, pods: &[&str]) -> Value {
+        Value::Array(pods.iter().flat_map(|pod| self.of_one(pod)).collect())
+    }
+
+    fn of_one(self, pod: &str) -> Vec<Value> {
         let rule = |resource: &str, verbs: &[&str]| json!({ "apiGroups": [""], "resources": [resource], "resourceNames": [pod], "verbs": verbs });
         // WebSocket exec is a GET, and from Kubernetes 1.35 `create` is checked too.
         let mut rules = vec![rule("pods", &["get"]), rule("pods/exec", &["get", "create"])];
         if self == Self::Debug {
             rules.push(rule("pods/ephemeralcontainers", &["patch"]));
         }
-        Value::Array(rules)
+        rules
     }
 }
 
@@ -104,11 +108,37 @@ impl ScanIdentity {
         life: Duration,
     ) -> Result<Self, ClusterError> {
         let name = format!("gapscan-{}-{scan}", home.run().short());
-        let mut inventory = Inventory::new(home.mark(Some(scan)));
+        Self::make(cluster, home, name, Inventory::new(home.mark(Some(scan))), (namespace, &[pod]), rights, life).await
+    }
+
+    /// An identity for pods of the run's own namespace that belong to no scan; `name` tells it from others of the run.
+    pub(crate) async fn of_run(
+        cluster: &Cluster,
+        home: &ScanNamespace,
+        name: &str,
+        pods: &[&str],
+        rights: Rights,
+    ) -> Result<Self, ClusterError> {
+        let name = format!("gapscan-{}-{name}", home.run().short());
+        let inventory = Inventory::new(home.mark(None));
+        Self::make(cluster, home, name, inventory, (home.name(), pods), rights, SHORTEST).await
+    }
+
+    async fn make(
+        cluster: &Cluster,
+        home: &ScanNamespace,
+        name: String,
+        mut inventory: Inventory,
+        (namespace, pods): (&str, &[&str]),
+        rights: Rights,
+        life: Duration,
+    ) -> Result<Self, ClusterError> {
+        // All rights come with one binding, so that one pod stands for the others.
+        let pod = pods.first().copied().unwrap_or_default();
         let made = async {
             let account = Account::create(cluster, home, &name, life, &mut inventory).await?;
             let role = ObjectRef::namespaced(Kind::Role, namespace, &name);
-            inventory.create(cluster, role, json!({ "rules": rights.rules(pod) })).await?;
+            inventory.create(cluster, role, json!({ "rules": rights.rules(pods) })).await?;
             let binding = binding("Role", &name, home.name());
             inventory.create(cluster, ObjectRef::namespaced(Kind::RoleBinding, namespace, &name), binding).await?;
             let path = pod_path(namespace, pod);
@@ -154,6 +184,12 @@ impl ScanIdentity {
     pub async fn remove(self, cluster: &Cluster, home: &ScanNamespace) -> Cleanup {
         let path = pod_path(&self.pod.0, &self.pod.1);
         self.account.remove(cluster, home, &path).await
+    }
+
+    /// The same where the run's namespace is not at hand: the tokens are to be [retired](ScanNamespace::retire) there.
+    pub(crate) async fn dismiss(self, cluster: &Cluster) -> (Cleanup, Vec<(String, Token)>) {
+        let path = pod_path(&self.pod.0, &self.pod.1);
+        self.account.dismiss(cluster, &path).await
     }
 }
 
@@ -220,6 +256,14 @@ impl Account {
 
     /// `denied` is a path that the identity could read.
     async fn remove(self, cluster: &Cluster, home: &ScanNamespace, denied: &str) -> Cleanup {
+        let (cleanup, tokens) = self.dismiss(cluster, denied).await;
+        for (identity, token) in tokens {
+            home.retire(identity, token);
+        }
+        cleanup
+    }
+
+    async fn dismiss(self, cluster: &Cluster, denied: &str) -> (Cleanup, Vec<(String, Token)>) {
         let mut cleanup = self.inventory.remove(cluster).await;
         let stripped = poll_until(PROPAGATION, || async {
             match self.cluster.get::<Value>("see that rights are gone", denied.to_owned()).await {
@@ -233,10 +277,7 @@ impl Account {
         if !matches!(stripped, Ok(Some(()))) {
             cleanup.remaining.push(format!("rights/{identity}"));
         }
-        for token in self.tokens {
-            home.retire(identity.clone(), token);
-        }
-        cleanup
+        (cleanup, self.tokens.into_iter().map(|token| (identity.clone(), token)).collect())
     }
 }
 

@@ -136,12 +136,16 @@ impl ScanNamespace {
     /// run is refused. What could not be verified is in [`Cleanup::remaining`].
     pub async fn remove(self, cluster: &Cluster) -> Cleanup {
         let ended = self.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut cleanup = self.inventory.remove(cluster).await;
+        // Beside each other: both take seconds, and neither needs the other.
+        let dead = futures::future::join_all(ended.tokens.iter().map(|(_, token)| {
+            poll_until(
+                TOKEN_DEATH,
+                move || async move { Ok(identity::is_refused(cluster, token).await?.then_some(())) },
+            )
+        }));
+        let (mut cleanup, dead) = tokio::join!(self.inventory.remove(cluster), dead);
         cleanup.remaining.extend(ended.remaining);
-        for (identity, token) in ended.tokens {
-            let dead =
-                poll_until(TOKEN_DEATH, || async { Ok(identity::is_refused(cluster, &token).await?.then_some(())) })
-                    .await;
+        for ((identity, _), dead) in ended.tokens.iter().zip(dead) {
             if !matches!(dead, Ok(Some(()))) {
                 cleanup.remaining.push(format!("token/{identity}"));
             }
@@ -157,7 +161,7 @@ async fn furnish(
     inventory: &mut Inventory,
 ) -> Result<(), ClusterError> {
     inventory.create(cluster, ObjectRef::cluster_wide(Kind::Namespace, name), manifest(standard)).await?;
-    let deny = ObjectRef::namespaced(Kind::NetworkPolicy, name, "default-deny");
+    let deny = ObjectRef::namespaced(Kind::NetworkPolicy, name, network::standing::DEFAULT_DENY);
     inventory.create(cluster, deny, network::default_deny()).await?;
     let account = ObjectRef::namespaced(Kind::ServiceAccount, name, POD_ACCOUNT);
     inventory.create(cluster, account, json!({ "automountServiceAccountToken": false })).await?;

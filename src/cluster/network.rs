@@ -1,5 +1,8 @@
 //! NetworkPolicies: deny all, and the few allowances that one task needs. Pure: they say what, others apply it.
 
+pub(crate) mod restriction;
+pub(crate) mod standing;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,6 +13,11 @@ use serde_json::{Value, json};
 /// A scan needs no allowance beside it: the kubelet pulls images and carries exec, and neither is the pod's traffic.
 pub(crate) fn default_deny() -> Value {
     json!({ "spec": { "podSelector": {}, "policyTypes": ["Ingress", "Egress"] } })
+}
+
+/// No traffic in either direction for the pods with all these labels.
+pub(crate) fn deny(labels: &restriction::Labels) -> Value {
+    json!({ "spec": { "podSelector": { "matchLabels": labels }, "policyTypes": ["Ingress", "Egress"] } })
 }
 
 /// Egress from pods with one label to pods with another, on one TCP port, in the same namespace.
@@ -36,12 +44,13 @@ pub(crate) fn egress_to(from: (&str, &str), to: &BTreeSet<SocketAddr>) -> Value 
     } })
 }
 
-/// Ingress to pods with one label from pods with others, on one TCP port, in the same namespace.
-pub(crate) fn ingress(to: (&str, &str), from: &[(&str, &str)], port: u16) -> Value {
+/// Ingress to pods with one label from pods with others, on these TCP ports, in the same namespace.
+pub(crate) fn ingress(to: (&str, &str), from: &[(&str, &str)], ports: &[u16]) -> Value {
+    let ports: Vec<Value> = ports.iter().map(|port| json!({ "protocol": "TCP", "port": port })).collect();
     json!({ "spec": {
         "podSelector": selector(to),
         "policyTypes": ["Ingress"],
-        "ingress": [{ "from": peers(from), "ports": [{ "protocol": "TCP", "port": port }] }],
+        "ingress": [{ "from": peers(from), "ports": ports }],
     } })
 }
 
@@ -64,7 +73,8 @@ mod tests {
         for policy in [
             default_deny(),
             egress(("a", "1"), &[("b", "2")], 80),
-            ingress(("a", "1"), &[("b", "2")], 80),
+            ingress(("a", "1"), &[("b", "2")], &[80, 81]),
+            deny(&restriction::Labels::from([("a".to_owned(), "1".to_owned())])),
             egress_to(("a", "1"), &servers),
         ] {
             let read: NetworkPolicy = serde_json::from_value(policy.clone()).expect("a policy");

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::client::{Call, Cluster, poll_until};
 use super::error::ClusterError;
+use super::network::standing;
 use crate::model::provenance::Cleanup;
 use crate::model::record::RunId;
 
@@ -208,6 +209,11 @@ impl Inventory {
         Self { mark, made: Vec::new() }
     }
 
+    /// Whether nothing was made.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.made.is_empty()
+    }
+
     /// Makes the object from a manifest without `apiVersion`, `kind` and name, which are filled in together with the
     /// labels. Unknown fields are refused by the API server.
     pub(crate) async fn create(
@@ -291,6 +297,11 @@ fn complete(object: &ObjectRef, mark: &Mark, manifest: Value) -> Value {
         if manifest["spec"]["template"].is_object() {
             manifest["spec"]["template"]["metadata"]["labels"][label] = json!(value);
         }
+    }
+    if let (Kind::NetworkPolicy, Some(namespace)) = (object.kind, &object.namespace)
+        && let Some(seal) = standing::seal(namespace, &object.name, &manifest["spec"])
+    {
+        manifest["metadata"]["annotations"][standing::SEAL] = json!(seal);
     }
     manifest
 }

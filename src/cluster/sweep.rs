@@ -6,14 +6,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::access::pod_network::CUTS;
 use super::client::Cluster;
 use super::error::ClusterError;
 use super::object::{self, Kind, MANAGED_BY, MANAGED_BY_VALUE, ObjectRef, RUN};
 use super::objects::list;
 use crate::model::record::RunId;
 
-/// The kinds that are looked for, in the order of their removal: rights first. What lies in a scan namespace goes with it.
-const KINDS: [Kind; 5] = [Kind::ClusterRoleBinding, Kind::RoleBinding, Kind::ClusterRole, Kind::Role, Kind::Namespace];
+/// The kinds that are looked for, in the order of their removal: first what cuts somebody's pod off, then rights. What lies in a
+/// scan namespace goes with it.
+const KINDS: [Kind; 6] =
+    [Kind::NetworkPolicy, Kind::ClusterRoleBinding, Kind::RoleBinding, Kind::ClusterRole, Kind::Role, Kind::Namespace];
 
 /// What the sweeper found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +73,10 @@ fn leftover(
     now: Timestamp,
 ) -> Option<(ObjectRef, String)> {
     let metadata = &object["metadata"];
+    // Those in a scan's namespace are what keeps its pods in, as long as there are any.
+    if kind == Kind::NetworkPolicy && metadata["labels"][CUTS].is_null() {
+        return None;
+    }
     let run: RunId = metadata["labels"][RUN].as_str()?.parse().ok()?;
     let created: Timestamp = metadata["creationTimestamp"].as_str()?.parse().ok()?;
     let old = now.duration_since(created) > jiff::SignedDuration::try_from(age).ok()?;
@@ -88,6 +95,20 @@ fn leftover(
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn of_policies_only_those_that_cut_a_pod_off_are_removed_by_themselves() {
+        let now: Timestamp = "2026-01-01T12:00:00Z".parse().expect("a time");
+        let run = RunId::new();
+        let policy = |label: &str| {
+            let labels = json!({ RUN: run.to_string(), label: "pod" });
+            let object = json!({ "metadata": { "name": "x", "namespace": "shop", "uid": "u", "labels": labels,
+                                               "creationTimestamp": "2026-01-01T11:59:00Z" } });
+            leftover(Kind::NetworkPolicy, &object, &BTreeSet::from([run]), Duration::from_secs(3600), now)
+        };
+        assert!(policy(CUTS).is_some());
+        assert!(policy("other").is_none(), "a default-deny goes with its namespace, after its pods");
+    }
 
     #[test]
     fn only_objects_of_dead_runs_and_old_ones_are_left_over() {

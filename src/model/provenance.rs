@@ -128,6 +128,20 @@ pub struct NetworkProof {
     pub at: Timestamp,
     /// What was tried and what happened, for people.
     pub detail: String,
+    /// What an allowance for one address and port opens; absent where it was not tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowance: Option<AllowanceProof>,
+}
+
+/// What a NetworkPolicy that names one address and one port by itself was seen to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AllowanceProof {
+    /// That address and port, and nothing else that was tried.
+    Exact,
+    /// Not even that: some networks don't match such rules with addresses of the cluster's own. What needs one will not get
+    /// through here.
+    Closed,
 }
 
 /// What became of the objects that a task created.

@@ -85,6 +85,7 @@ fn provenance(engine: &str, approach: Approach, started: &str) -> Provenance {
             enforced: true,
             at: started,
             detail: "egress to the API server and ingress from a peer were both cut".to_owned(),
+            allowance: None,
         }),
         cleanup: Some(Cleanup {
             created: vec!["Pod/gapscan-scans/scan-a".to_owned(), "ServiceAccount/gapscan-scans/scan-a".to_owned()],
@@ -446,7 +447,8 @@ pub(super) fn hostile() -> Report {
     provenance.engine.name = all.clone();
     provenance.engine.version = evil(2);
     provenance.identity = Some(all.clone());
-    provenance.network = Some(NetworkProof { enforced: false, at: provenance.started, detail: all.clone() });
+    provenance.network =
+        Some(NetworkProof { enforced: false, at: provenance.started, detail: all.clone(), allowance: None });
     provenance.cleanup = Some(Cleanup { created: vec![all.clone()], remaining: vec![all.clone()] });
     let target = Target::Image { reference: format!("../../{all}"), digest: None };
     let expected =

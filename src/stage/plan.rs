@@ -120,6 +120,10 @@ pub struct RegistryAccess {
 pub struct Policy {
     /// What happens where NetworkPolicies are not proven to be enforced.
     pub unenforced_network: Unenforced,
+    /// How it is kept proven that they are.
+    pub network: NetworkWatch,
+    /// How containers are looked at from beside them.
+    pub debug: DebugPolicy,
     /// The ways in which a container may be reached, those that are tried first in front.
     pub approaches: Vec<Way>,
     /// How nodes may be reached.
@@ -209,6 +213,8 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             unenforced_network: Unenforced::Refuse,
+            network: NetworkWatch::default(),
+            debug: DebugPolicy::default(),
             // Not by the image: what was changed in the running container since it started would pass unseen. Whoever wants that says so.
             approaches: vec![Way::Exec, Way::Debug],
             node: NodePolicy::default(),
@@ -222,6 +228,41 @@ impl Default for Policy {
             deadline: Span::seconds(15 * 60),
         }
     }
+}
+
+/// How it is kept proven that NetworkPolicies are enforced. Whatever is said here, it is proven before anything runs, and again
+/// when somebody else changed policies in the run's namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct NetworkWatch {
+    /// How long a proof is good for in a run that takes longer. At least 10s.
+    pub prove_every: Span,
+}
+
+impl Default for NetworkWatch {
+    fn default() -> Self {
+        Self { prove_every: Span::seconds(30 * 60) }
+    }
+}
+
+/// How containers are looked at from beside them, by an ephemeral container, which lives in the target's own network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct DebugPolicy {
+    /// Whether the target's pod is cut off from the network while it is looked at.
+    pub isolate: Isolate,
+}
+
+/// Whether the target's pod is cut off from the network while it is looked at from beside it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolate {
+    /// No: what policies restrict of its network is recorded.
+    #[default]
+    Never,
+    /// Yes, by a temporary policy for that pod alone: **the application in it has no network for as long as this takes**. Where
+    /// another policy allows it anything, or another pod has the same labels, it is not looked at in this way.
+    Required,
 }
 
 /// How nodes may be reached.
@@ -421,6 +462,9 @@ impl Plan {
         }
         if document.policy.parallel == 0 {
             problems.push("policy.parallel must be at least 1".to_owned());
+        }
+        if document.policy.network.prove_every < Span::seconds(10) {
+            problems.push("policy.network.proveEvery must be at least 10s".to_owned());
         }
         if document.policy.breakers.pause < Span::seconds(1) {
             problems.push("policy.breakers.pause must be at least 1s".to_owned());

@@ -4,4 +4,5 @@ pub mod auto;
 pub mod debug;
 pub mod exec;
 pub mod node;
+pub(crate) mod pod_network;
 pub mod sidecar;

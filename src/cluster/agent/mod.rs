@@ -7,6 +7,7 @@ pub mod error;
 pub mod hold;
 pub mod install;
 pub mod listen;
+pub mod own_sockets;
 pub mod parcel;
 pub mod probe;
 pub mod protocol;

@@ -128,6 +128,31 @@ pub fn send(content: &[u8], out: &mut impl Write) -> io::Result<()> {
     sender.end()
 }
 
+/// Writes a parcel of this content and one more part.
+///
+/// # Errors
+/// When nobody takes the bytes.
+pub fn send_with(content: &[u8], part: &'static str, bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
+    let mut sender = Sender::begin(out)?;
+    sender.add(CONTENT, content)?;
+    sender.add(part, bytes)?;
+    sender.end()
+}
+
+/// The content of a parcel that has this part besides and nothing else, and the part, if it is whole.
+///
+/// # Errors
+/// [`ClusterError::OutputTruncated`] when it is not, or when it is no parcel.
+pub fn open_with(received: &[u8], part: &'static str) -> Result<(Vec<u8>, Vec<u8>), ClusterError> {
+    // What arrived is bounded already.
+    let of = |name| Part { name, limit: u64::MAX, spool: Spool::in_memory() };
+    let mut receiver = Receiver::of(vec![of(CONTENT), of(part)]);
+    receiver.take(received);
+    let mut parts = receiver.finish()?;
+    let mut bytes = |name| parts.take(name)?.into_bytes().map_err(ClusterError::Spool);
+    Ok((bytes(CONTENT)?, bytes(part)?))
+}
+
 /// The content of a parcel that has nothing else, if it is whole.
 ///
 /// # Errors

@@ -1,15 +1,18 @@
 //! The canary's prober: tries to connect, until what is seen is what is expected and stays so, or time is up.
+//!
+//! Rounds begin one [`PAUSE`] after the other and overlap: each waits for answers for as long as it would alone, and what holds is
+//! known after one such wait and not after one for each round.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use futures::future::join_all;
+use futures::stream::FuturesOrdered;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
-
-use super::error::AgentError;
+use tokio::time::MissedTickBehavior;
 
 /// How long one attempt may take. In a cluster an answer takes milliseconds; a SYN that was dropped is sent again after one
 /// second, so that one lost packet does not pass for a policy.
@@ -18,8 +21,11 @@ const ATTEMPT: Duration = Duration::from_millis(1500);
 /// How many rounds in a row must see what is expected. Policies are programmed in steps, and one round may fall in between.
 const STABLE: u32 = 3;
 
-/// Between two rounds.
+/// Between the beginnings of two rounds.
 const PAUSE: Duration = Duration::from_millis(300);
+
+/// How many rounds go on at once: more than begin while one waits.
+const AT_ONCE: usize = 8;
 
 /// What a connection is expected to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +71,13 @@ pub struct Probe {
     pub seen: Seen,
     /// How many rounds in a row before the end saw what was expected.
     pub streak: u32,
+    /// How many rounds before them got through to what should be blocked: a network that is open until policies are programmed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub leaks: u32,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 impl Probe {
@@ -74,7 +87,7 @@ impl Probe {
     }
 }
 
-/// What a prober saw. It is its pod's termination message (4 KiB at most).
+/// What a prober saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeReport {
     /// One for each address.
@@ -84,28 +97,28 @@ pub struct ProbeReport {
 /// Tries every address in rounds until all hold or the deadline has passed.
 pub async fn probe(wanted: &[(SocketAddr, Expected)], deadline: Duration) -> ProbeReport {
     let began = Instant::now();
-    let mut probes: Vec<Probe> =
-        wanted.iter().map(|&(address, expected)| Probe { address, expected, seen: Seen::Failed, streak: 0 }).collect();
+    let fresh = |&(address, expected)| Probe { address, expected, seen: Seen::Failed, streak: 0, leaks: 0 };
+    let mut probes: Vec<Probe> = wanted.iter().map(fresh).collect();
+    let mut begin = tokio::time::interval(PAUSE);
+    begin.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut rounds = FuturesOrdered::new();
     loop {
-        let seen = join_all(probes.iter().map(|probe| attempt(probe.address))).await;
+        let seen = tokio::select! {
+            _ = begin.tick(), if rounds.len() < AT_ONCE => {
+                rounds.push_back(join_all(wanted.iter().map(|&(address, _)| attempt(address))));
+                continue;
+            }
+            Some(seen) = rounds.next() => seen,
+        };
         for (probe, seen) in probes.iter_mut().zip(seen) {
             probe.streak = if seen.is(probe.expected) { probe.streak + 1 } else { 0 };
+            probe.leaks += u32::from(probe.expected == Expected::Blocked && seen == Seen::Open);
             probe.seen = seen;
         }
         if probes.iter().all(Probe::holds) || began.elapsed() >= deadline {
             return ProbeReport { probes };
         }
-        tokio::time::sleep(PAUSE).await;
     }
-}
-
-/// Writes the report where the kubelet takes the termination message from.
-///
-/// # Errors
-/// When it can't be written.
-pub fn write_report(report: &ProbeReport, to: &Path) -> Result<(), AgentError> {
-    let text = serde_json::to_vec(report).map_err(|source| AgentError::Spool { path: to.to_owned(), source })?;
-    std::fs::write(to, text).map_err(AgentError::file("write", to))
 }
 
 async fn attempt(address: SocketAddr) -> Seen {
@@ -141,6 +154,7 @@ mod tests {
         let holds: Vec<bool> = report.probes.iter().map(Probe::holds).collect();
         assert_eq!(holds, [true, true, false], "{report:?}");
         assert_eq!(report.probes[2].seen, Seen::Open);
+        assert!(report.probes[2].leaks >= 3 && report.probes[0].leaks == 0, "{report:?}");
         let text = serde_json::to_string(&report).expect("writes");
         assert_eq!(serde_json::from_str::<ProbeReport>(&text).expect("reads"), report);
     }

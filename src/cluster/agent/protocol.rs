@@ -16,6 +16,10 @@ pub const STDOUT: &str = "stdout";
 /// The part with the end of standard error.
 pub const STDERR: &str = "stderr";
 
+/// The part, beside facts that were collected in somebody else's network, with the JSON of
+/// [`OwnSockets`](super::own_sockets::OwnSockets).
+pub const OWN_SOCKETS: &str = "sockets";
+
 /// Bytes of the header. It holds at most [`SAMPLE`] paths of 4096 bytes.
 pub const HEADER_BYTES: usize = 1 << 20;
 

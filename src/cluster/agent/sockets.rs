@@ -285,7 +285,7 @@ fn entry(line: &str) -> Option<(SocketAddr, SocketAddr, u8)> {
 
 /// An address as the tables write it: 32-bit words in the machine's order of bytes, and the port as a number. One of IPv4 in
 /// a table of IPv6 is the same as in its own.
-fn address(text: &str) -> Option<SocketAddr> {
+pub(super) fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let word = |at: usize| Some(u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?.to_ne_bytes());

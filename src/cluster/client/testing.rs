@@ -68,7 +68,16 @@ impl Api {
         if let Some(object) = state.objects.get(path) {
             return (200, object.clone());
         }
-        let kinds = ["pods", "roles", "rolebindings", "clusterroles", "clusterrolebindings", "namespaces", "nodes"];
+        let kinds = [
+            "pods",
+            "roles",
+            "rolebindings",
+            "clusterroles",
+            "clusterrolebindings",
+            "namespaces",
+            "nodes",
+            "networkpolicies",
+        ];
         let Some(plural) = path.rsplit('/').next().filter(|last| kinds.contains(last)) else {
             return status(404, "NotFound");
         };

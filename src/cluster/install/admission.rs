@@ -279,9 +279,17 @@ fn held(namespace: &str) -> Value {
                 "message": "the runner makes and removes only what carries the label of a run",
             },
             {
-                "expression": "!(variables.path in ['serviceaccounts', 'serviceaccounts/token', 'secrets', 'pods', 'jobs', \
-                               'networkpolicies']) || variables.home",
+                "expression": "!(variables.path in ['serviceaccounts', 'serviceaccounts/token', 'secrets', 'pods', 'jobs']) || \
+                               variables.home",
                 "message": "the runner makes this only in the namespace of a run",
+            },
+            {
+                // One that cuts a pod off while it is looked at from beside it lies beside that pod.
+                "expression": "variables.path != 'networkpolicies' || variables.home || request.operation != 'CREATE' || \
+                               ((!has(object.spec.ingress) || object.spec.ingress.size() == 0) && \
+                               (!has(object.spec.egress) || object.spec.egress.size() == 0) && \
+                               has(object.spec.podSelector.matchLabels) && object.spec.podSelector.matchLabels.size() > 0)",
+                "message": "a network policy that the runner makes beside a pod is for some pods and allows nothing",
             },
             {
                 // A Role beside a target names the one pod that it is about.

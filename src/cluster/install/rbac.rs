@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::runner::RUNNER;
 use super::{Manifest, Settings};
+use crate::cluster::network::standing::ABOVE;
 use crate::cluster::object::{Kind, ObjectRef};
 use crate::cluster::objects::ResourceKey;
 
@@ -42,7 +43,7 @@ pub struct Permission {
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Without what the profiles read.
-const OWN: [(Scope, &str, &str, &[&str]); 15] = [
+const OWN: [(Scope, &str, &str, &[&str]); 17] = [
     (Scope::Cluster, "", "namespaces", &["create", "delete", "get", "list"]),
     (Scope::Cluster, "", "nodes", &["get"]),
     (Scope::Cluster, "", "pods", &["create", "delete", "get", "list"]),
@@ -52,7 +53,9 @@ const OWN: [(Scope, &str, &str, &[&str]); 15] = [
     (Scope::Cluster, "", "serviceaccounts", &["create", "delete", "get"]),
     (Scope::Cluster, "", "serviceaccounts/token", &["create"]),
     (Scope::Cluster, "batch", "jobs", &["create", "delete", "get"]),
-    (Scope::Cluster, "networking.k8s.io", "networkpolicies", &["create", "delete", "get"]),
+    (Scope::Cluster, "networking.k8s.io", "networkpolicies", &["create", "delete", "get", "list"]),
+    (Scope::Cluster, ABOVE, "adminnetworkpolicies", &["list"]),
+    (Scope::Cluster, ABOVE, "clusternetworkpolicies", &["list"]),
     (Scope::Cluster, RBAC, "clusterrolebindings", &["create", "delete", "get", "list"]),
     (Scope::Cluster, RBAC, "clusterroles", &["create", "delete", "get", "list"]),
     (Scope::Cluster, RBAC, "rolebindings", &["create", "delete", "get", "list"]),

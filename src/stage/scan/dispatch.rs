@@ -339,6 +339,10 @@ impl<'a> Dispatcher<'a> {
         for change in self.breakers.ended(permit, signs(approach, outcome), now) {
             self.tell(&change)?;
         }
+        for event in done.iter().flat_map(|done| &done.events) {
+            self.progress.say(&event.detail);
+            block_in_place(|| self.ledger.event(event))?;
+        }
         let (results, repeat) = match done {
             Some(Done { results, outcome: Err(why), repeat, .. }) => (results, (repeat == Repeat::Safe).then_some(why)),
             Some(Done { results, .. }) => (results, None),

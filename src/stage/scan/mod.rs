@@ -24,6 +24,7 @@ mod expected;
 mod external;
 mod host;
 mod image;
+mod isolation;
 mod known;
 mod network;
 mod node;

@@ -119,16 +119,17 @@ pub(super) async fn carry_out(
             let opening = async {
                 let image = match content.own_image.as_deref() {
                     Some(image) if intent == Intent::Run => {
-                        Some((image, pulling.secret([image], &registries, &limits).await))
+                        let pull = pulling.secret([image], &registries, &limits).await;
+                        Some(pull.map(|pull| (image.to_owned(), pull)))
                     }
                     _ => None,
                 };
-                if let Some((image, Ok(None))) = &image
+                if let Some(Ok((image, None))) = &image
                     && let Some(hint) = Pulling::hint(image, &registries)
                 {
                     progress.say(hint);
                 }
-                Session::open(cluster.clone(), run, intent, image, policy.unenforced_network).await
+                Session::open(cluster.clone(), run, intent, image, &policy).await
             };
             Some(unless_stopped(&mut stop, opening).await)
         }
@@ -161,6 +162,11 @@ pub(super) async fn carry_out(
         session,
     });
     let summary = dispatch(run, units, earlier, Arc::clone(&context), ledger, stop, progress).await;
+    if let Some(Ok(session)) = &context.session {
+        for event in session.take_events() {
+            tokio::task::block_in_place(|| ledger.event(&event))?;
+        }
+    }
     // Whatever became of the run, what it made in the cluster goes.
     if let (Some(Ok(cluster)), Some(_)) = (&cluster, &context.session) {
         let session = Arc::into_inner(context).and_then(|c| c.session).and_then(Result::ok);

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
+use super::isolation::{Isolation, OwnImage};
 use super::unit::NotDone;
-use crate::cluster::canary;
 use crate::cluster::client::Cluster;
 use crate::cluster::namespace::ScanNamespace;
-use crate::cluster::pull::PullSecret;
+use crate::cluster::object::Inventory;
 use crate::cluster::sweep;
 use crate::model::provenance::{Cleanup, NetworkProof};
 use crate::model::reason::Reason;
-use crate::model::record::RunId;
-use crate::stage::plan::Unenforced;
+use crate::model::record::{Event, RunId};
+use crate::stage::plan::{Policy, Unenforced};
 
 /// No run takes this long: older objects of a run that this ledger does not know were left by one that died elsewhere.
 pub(crate) const ABANDONED: Duration = Duration::from_secs(24 * 3600);
@@ -28,7 +28,7 @@ pub(crate) struct Session {
     nodes: OnceCell<ScanNamespace>,
     /// Made for the first container that is copied.
     copies: OnceCell<ScanNamespace>,
-    network: Result<NetworkProof, NotDone>,
+    network: Isolation,
     unenforced: Unenforced,
     scans: AtomicU32,
 }
@@ -49,23 +49,19 @@ impl Session {
         cluster: Cluster,
         run: RunId,
         intent: Intent,
-        image: Option<(&str, Result<Option<PullSecret>, NotDone>)>,
-        unenforced: Unenforced,
+        image: Option<OwnImage>,
+        policy: &Policy,
     ) -> Result<Self, NotDone> {
         let home = ScanNamespace::create(&cluster, run).await.map_err(|e| NotDone::because(e.reason(), &e))?;
-        let network = match (intent, image) {
-            (Intent::ReadObjects, _) => {
-                Err(NotDone::new(Reason::PolicyNotEnforced, "nothing was to run, so it was not looked at"))
-            }
-            (Intent::Run, None) => Err(NotDone::new(
-                Reason::PolicyNotEnforced,
-                "network policies are not proven to be enforced: the canary needs gapscan's image, and no bundle was given",
-            )),
-            (Intent::Run, Some((_, Err(why)))) => Err(why),
-            (Intent::Run, Some((image, Ok(pull)))) => {
-                Ok(canary::prove(&cluster, &home, image, pull.as_ref(), jiff::Timestamp::now()).await)
-            }
+        let without = |detail: &str| Err(NotDone::new(Reason::PolicyNotEnforced, detail));
+        let image = match intent {
+            Intent::ReadObjects => without("nothing was to run, so it was not looked at"),
+            Intent::Run => image.unwrap_or_else(|| {
+                without("network policies are not proven to be enforced: the canary needs gapscan's image, and no bundle was given")
+            }),
         };
+        let network = Isolation::prove(&cluster, &home, image, policy.network.prove_every.duration()).await;
+        let unenforced = policy.unenforced_network;
         Ok(Self {
             cluster,
             home,
@@ -75,6 +71,26 @@ impl Session {
             unenforced,
             scans: AtomicU32::new(0),
         })
+    }
+
+    /// Looks whether what the canary proved still holds, before anything is started, and proves it again where policies changed.
+    ///
+    /// # Errors
+    /// When that can't be known because the API server can't be asked.
+    pub(crate) async fn keep_proven(&self) -> Result<(), NotDone> {
+        let nodes: Vec<&str> = self.nodes.get().into_iter().map(ScanNamespace::name).collect();
+        self.network.keep(&self.cluster, &self.home, &nodes, self.home.run()).await
+    }
+
+    /// Removes something in a task of its own, which the session's end waits for: for what must not stay although nobody waits
+    /// for it any more.
+    pub(crate) fn remove_later(&self, inventory: Inventory) {
+        self.network.remove_later(&self.cluster, inventory.into());
+    }
+
+    /// What happened to the proof since this was asked last, for the ledger.
+    pub(crate) fn take_events(&self) -> Vec<Event> {
+        self.network.take_events()
     }
 
     /// The namespace for Jobs on nodes; made when it is asked for first.
@@ -97,6 +113,7 @@ impl Session {
 
     /// Removes all that the run made; what could not be seen to be gone is in the answer.
     async fn remove(self, cluster: &Cluster) -> Cleanup {
+        self.network.end(&self.home).await;
         let removed = async |made: Option<ScanNamespace>| match made {
             Some(made) => made.remove(cluster).await,
             None => Cleanup { created: Vec::new(), remaining: Vec::new() },
@@ -112,10 +129,12 @@ impl Session {
 
     /// What is known of the network, where that is good enough for the policy to run anything; else the reason to refuse.
     pub(crate) fn may_run(&self) -> Result<NetworkProof, NotDone> {
-        let proof = match &self.network {
-            Ok(proof) if proof.enforced => return Ok(proof.clone()),
-            Ok(proof) => proof.clone(),
-            Err(why) => NetworkProof { enforced: false, at: jiff::Timestamp::now(), detail: why.detail.clone() },
+        let proof = match self.network.proof() {
+            Ok(proof) if proof.enforced => return Ok(proof),
+            Ok(proof) => proof,
+            Err(why) => {
+                NetworkProof { enforced: false, at: jiff::Timestamp::now(), detail: why.detail, allowance: None }
+            }
         };
         match self.unenforced {
             Unenforced::Record => Ok(proof),
@@ -125,10 +144,10 @@ impl Session {
 
     /// What the canary saw, for the record; `None` where it was not asked.
     pub(crate) fn unproven(&self) -> Option<String> {
-        match &self.network {
+        match self.network.proof() {
             Ok(proof) if proof.enforced => None,
-            Ok(proof) => Some(proof.detail.clone()),
-            Err(why) => Some(why.detail.clone()),
+            Ok(proof) => Some(proof.detail),
+            Err(why) => Some(why.detail),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::model::finding::Finding;
 use crate::model::profile::Profile;
 use crate::model::provenance::{Approach, BundleRef, Cleanup, ContentRef, Engine, NetworkProof, Provenance};
 use crate::model::reason::Reason;
-use crate::model::record::{CheckedTask, ExpectedTask, RunId};
+use crate::model::record::{CheckedTask, Event, ExpectedTask, RunId};
 use crate::model::scanner::BUILTIN;
 use crate::model::target::{Target, TargetKind};
 use crate::native::profile::RuleProfile;
@@ -94,6 +94,8 @@ pub(crate) struct Done {
     /// Whether the target was judged at all.
     pub(crate) outcome: Result<(), NotDone>,
     pub(crate) repeat: Repeat,
+    /// What happened in the meantime that is not of this unit alone, for the ledger.
+    pub(crate) events: Vec<Event>,
 }
 
 /// Whether another attempt may do better and can't do harm.
@@ -299,6 +301,9 @@ impl Unit {
         let Self { target, work, tasks, .. } = self;
         let approach = work.approach(target);
         let working = async {
+            if let Err(why) = self.keep_proven(context).await {
+                return Reached::nothing(target.clone(), approach, why);
+            }
             match work {
                 Work::Host => host::reach(target, tasks, context).await,
                 Work::Image => image::reach(target, tasks, context).await,
@@ -326,6 +331,18 @@ impl Unit {
             outcome: reached.verdict.as_ref().map(|_| ()).map_err(Clone::clone),
             repeat: if could_try && reached.may_be_repeated() { Repeat::Safe } else { Repeat::Never },
             results: reached.into_tasks(run, tasks, started, context),
+            events: context.session.iter().flatten().flat_map(Session::take_events).collect(),
+        }
+    }
+
+    /// Before anything of it is started in the cluster: whether the proof that the network is closed still holds.
+    async fn keep_proven(&self, context: &Context) -> Result<(), NotDone> {
+        match (self.part(), &self.work, &context.session) {
+            // Objects are read through the API server, and nothing is started.
+            (None, ..) | (_, Work::Objects, _) => Ok(()),
+            (Some(_), _, Some(Ok(session))) => session.keep_proven().await,
+            // It says itself why it can't begin.
+            (Some(_), _, None | Some(Err(_))) => Ok(()),
         }
     }
 }

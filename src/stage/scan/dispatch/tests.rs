@@ -72,7 +72,13 @@ fn once(work: Work) -> Box<dyn Fn() -> Attempt + Send> {
     Box::new(move || {
         let work = work.lock().expect("nobody panicked with it").take().expect("it is tried only once");
         Box::pin(async move {
-            Done { results: work.await, approach: Approach::None, outcome: Ok(()), repeat: Repeat::Never }
+            Done {
+                results: work.await,
+                approach: Approach::None,
+                outcome: Ok(()),
+                repeat: Repeat::Never,
+                events: Vec::new(),
+            }
         })
     })
 }
@@ -91,7 +97,7 @@ fn failing(
         let said = if fails { reason } else { Reason::NoShell };
         let results = vec![task.clone().not_done(run, said, "as it came")];
         let outcome = if fails { Err(NotDone::new(reason, "as it came")) } else { Ok(()) };
-        Box::pin(async move { Done { results, approach: Approach::Exec, outcome, repeat } })
+        Box::pin(async move { Done { results, approach: Approach::Exec, outcome, repeat, events: Vec::new() } })
     })
 }
 

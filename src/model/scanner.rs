@@ -13,7 +13,7 @@ use crate::base::quantity::Span;
 
 pub use approach::{
     Approaches, CONTAINER, ClusterApproach, CommandApproach, KUBECONFIG, ListedResource, ListedResourceError,
-    MountApproach, NAMESPACE, Offered, POD, ROOT, TARGET,
+    MountApproach, NAMESPACE, Offered, POD, RESULTS, ROOT, TARGET,
 };
 
 /// The name of the engine that is built in and needs no image.
@@ -72,8 +72,8 @@ impl Document for ScannerDocument {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ResultFile {
-    /// The path of the result below `/results`, the only writable folder besides `/tmp`, as `arf.xml`; `stdout` for the
-    /// standard output.
+    /// The path of the result below `/results` (with `debug` and `sidecar` below what [`RESULTS`] stands for), the only
+    /// writable folder besides `/tmp`, as `arf.xml`; `stdout` for the standard output.
     pub path: String,
     /// Which parser reads it.
     pub format: ResultFormat,

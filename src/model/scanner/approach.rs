@@ -12,6 +12,8 @@ use crate::model::access::Way;
 /// What the names of placeholders begin with that stand for the target of a scan and not for a parameter of a profile.
 pub const TARGET: &str = "target.";
 
+/// The folder that the scanner leaves its result in, which every approach knows: `/results` in a pod of its own.
+pub const RESULTS: &str = "target.results";
 /// The folder that is the root of the target's files: `/proc/1/root`, as an example.
 pub const ROOT: &str = "target.root";
 /// The path of a kubeconfig that leads to the target and to nothing else.
@@ -198,8 +200,10 @@ impl<'a> From<&'a ClusterApproach> for Offered<'a> {
     }
 }
 
-const TRANSPORTED: &[&str] = &[KUBECONFIG, NAMESPACE, POD, CONTAINER];
-const BESIDE: &[&str] = &[ROOT, NAMESPACE, POD, CONTAINER];
+const MOUNTED: &[&str] = &[RESULTS];
+const TRANSPORTED: &[&str] = &[RESULTS, KUBECONFIG, NAMESPACE, POD, CONTAINER];
+const BESIDE: &[&str] = &[RESULTS, ROOT, NAMESPACE, POD, CONTAINER];
+const LISTED: &[&str] = &[RESULTS, KUBECONFIG];
 
 impl Approaches {
     /// The approaches that the definition names.
@@ -209,12 +213,12 @@ impl Approaches {
             Offered { field, placeholders, ..offered }
         }
         let all = [
-            image.as_ref().map(|a| named("image", &[], a.into())),
-            node.as_ref().map(|a| named("node", &[], a.into())),
+            image.as_ref().map(|a| named("image", MOUNTED, a.into())),
+            node.as_ref().map(|a| named("node", MOUNTED, a.into())),
             exec.as_ref().map(|a| named("exec", TRANSPORTED, a.into())),
             debug.as_ref().map(|a| named("debug", BESIDE, a.into())),
             sidecar.as_ref().map(|a| named("sidecar", BESIDE, a.into())),
-            cluster.as_ref().map(|a| named("cluster", &[KUBECONFIG], a.into())),
+            cluster.as_ref().map(|a| named("cluster", LISTED, a.into())),
         ];
         all.into_iter().flatten().collect()
     }
@@ -249,11 +253,8 @@ impl Offered<'_> {
                     let unknown = |name: &&str| name.starts_with(TARGET) && !self.placeholders.contains(name);
                     let unknown = names.into_iter().filter(unknown);
                     problems.extend(unknown.map(|name| {
-                        let known = match self.placeholders {
-                            [] => "it knows none of these".to_owned(),
-                            known => format!("it knows {}", known.join(", ")),
-                        };
-                        format!("{place}: `${{{}}}` means nothing to approach {field}: {known}", brief(name))
+                        let known = self.placeholders.join(", ");
+                        format!("{place}: `${{{}}}` means nothing to approach {field}: it knows {known}", brief(name))
                     }));
                 }
             }

@@ -5,7 +5,7 @@ use crate::base::text::brief;
 use crate::model::scanner::{BUILTIN, Offered, ScannerDocument};
 
 /// Folders of a scanner's pod that are gapscan's own, with what is below them.
-const TAKEN: [&str; 3] = ["/agent", "/results", "/tmp"];
+const TAKEN: [&str; 4] = ["/access", "/agent", "/results", "/tmp"];
 
 /// Everything that is wrong with a scanner's definition, each with the field that it is about.
 pub fn problems(scanner: &ScannerDocument) -> Vec<String> {

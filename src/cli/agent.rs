@@ -68,6 +68,9 @@ enum Command {
         /// The word
         #[arg(long)]
         word: String,
+        /// End it
+        #[arg(long)]
+        release: bool,
     },
     /// Do nothing until SIGTERM
     Hold {
@@ -182,10 +185,13 @@ impl Args {
                     hold::release(&word);
                 }
             }
-            Command::Locate { word } => {
+            Command::Locate { word, release } => {
                 for pid in hold::holders(&word) {
                     // Nothing can be told to a runner that went away.
                     let _ = writeln!(std::io::stdout().lock(), "{pid}");
+                }
+                if release {
+                    hold::release(&word);
                 }
             }
             Command::Hold { deadline, word: _ } => hold::hold(Duration::from_secs(deadline)).await?,

@@ -4,7 +4,8 @@
 //! It has the token twice: clients of Kubernetes' own library (kubectl) read `tokenFile` again when the kubelet has renewed the
 //! token, and take it before `token`; others, as k8s-ruby, know only `token`. The server is named by its address, since
 //! nothing in the pod may ask for names; its certificate is verified by the name that every API server has in the cluster, where
-//! the client can be told so, and by the address elsewhere.
+//! the client can be told so, and by the address elsewhere. Clients that know of `proxy-url` go through the
+//! [relay](super::relay), by which their connections are known; others are seen by their sockets alone.
 
 use std::fs;
 use std::io::Write as _;
@@ -18,6 +19,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
+
+use super::relay::Relay;
 
 /// The file of the token in the folder that the kubelet mounts.
 pub const TOKEN_FILE: &str = "token";
@@ -45,32 +48,45 @@ pub struct ApiServer {
     pub namespace: String,
 }
 
-/// Waits until the API server can be reached, and writes the kubeconfig. Errors are for people.
+/// Waits until the API server can be reached, and writes the kubeconfig; gives the relay that it names, which has to be run.
+/// Errors are for people.
 ///
 /// # Errors
 /// When none of the addresses answers, or a file can't be read or written.
-pub async fn write(api: &ApiServer) -> Result<(), String> {
+pub async fn write(api: &ApiServer) -> Result<Relay, String> {
     let server = reachable(&api.servers).await?;
+    let relay = Relay::listen(api.servers.iter().copied()).await.map_err(|error| error.to_string())?;
+    let proxy = relay.address().map_err(|error| error.to_string())?;
     let read = |name: &str| {
         let path = api.identity.join(name);
         fs::read_to_string(&path).map_err(|error| format!("`{}`: {error}", path.display()))
     };
     let token = Zeroizing::new(read(TOKEN_FILE)?);
-    let document = document(server, &read(CA_FILE)?, token.trim(), &api.identity.join(TOKEN_FILE), &api.namespace);
+    let document =
+        document((server, proxy), &read(CA_FILE)?, token.trim(), &api.identity.join(TOKEN_FILE), &api.namespace);
     let text = Zeroizing::new(document.to_string());
     let path = &api.kubeconfig;
     let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    made.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| format!("`{}`: {error}", path.display()))
+    made.and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|error| format!("`{}`: {error}", path.display()))?;
+    Ok(relay)
 }
 
 /// The kubeconfig, as JSON, which every reader of YAML understands.
-fn document(server: SocketAddr, ca: &str, token: &str, token_file: &Path, namespace: &str) -> Value {
+fn document(
+    (server, proxy): (SocketAddr, SocketAddr),
+    ca: &str,
+    token: &str,
+    token_file: &Path,
+    namespace: &str,
+) -> Value {
     let name = "gapscan";
     json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{ "name": name, "cluster": {
             "server": format!("https://{server}"),
+            "proxy-url": format!("http://{proxy}"),
             "tls-server-name": SERVER_NAME,
             "certificate-authority-data": STANDARD.encode(ca),
         } }],

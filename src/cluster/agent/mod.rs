@@ -10,6 +10,7 @@ pub mod listen;
 pub mod parcel;
 pub mod probe;
 pub mod protocol;
+pub mod relay;
 pub mod run;
 pub mod sockets;
 pub mod unreadable;

@@ -12,12 +12,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use super::error::AgentError;
 use super::kubeconfig::{self, ApiServer};
 use super::protocol::{
     ExitStatus, Header, ResultState, STATUS_FILE, STDERR_TAIL, STDOUT_FILE, STDOUT_TAIL, TAIL_BYTES, Unreadable,
 };
+use super::relay::Relay;
 use super::sockets::{self, Sockets, Watch};
 use super::unreadable::unreadable;
 
@@ -89,21 +91,16 @@ pub async fn run(request: &RunRequest) -> Result<(), AgentError> {
 async fn work(request: &RunRequest) -> Result<Header, AgentError> {
     // Before anything is watched: who connects here is gapscan itself.
     let ready = match &request.api {
-        Some(api) => kubeconfig::write(api).await,
-        None => Ok(()),
+        Some(api) => kubeconfig::write(api).await.map(Some),
+        None => Ok(None),
     };
     let kills = oom_kills();
-    let work = async {
-        match ready {
-            Ok(()) => execute(request).await,
-            Err(message) => Ok((ExitStatus::NotStarted { message }, Vec::new(), Vec::new(), false)),
-        }
-    };
-    let (ended, sockets) = match request.network {
-        Network::Own => watched(work).await,
-        Network::Shared => {
+    let (ended, sockets) = match (ready, request.network) {
+        (Err(message), _) => (not_started(message), Sockets::default()),
+        (Ok(relay), Network::Own) => watched(execute(request), relay).await,
+        (Ok(_), Network::Shared) => {
             let unseen = "the scanner shares its target's network, and what the target talks there is not its own";
-            (work.await, Sockets { unseen: Some(unseen.to_owned()), ..Sockets::default() })
+            (execute(request).await, Sockets { unseen: Some(unseen.to_owned()), ..Sockets::default() })
         }
     };
     let (exit, stdout, stderr, cut) = ended?;
@@ -130,23 +127,42 @@ async fn work(request: &RunRequest) -> Result<Header, AgentError> {
     Ok(Header { exit, oom_killed: oom_kills() > kills, result, unreadable, sockets })
 }
 
-/// Does it, and looks meanwhile to whom anything in this network namespace talks.
-async fn watched<T>(work: impl Future<Output = T>) -> (T, Sockets) {
+/// Does it, and looks meanwhile to whom anything in this network namespace talks; what goes through the relay is known.
+async fn watched<T>(work: impl Future<Output = T>, relay: Option<Relay>) -> (T, Sockets) {
     let mut watch = Watch::begin(Path::new(sockets::OWN));
     let mut ticks = tokio::time::interval(sockets::LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    tokio::pin!(work);
+    let (sender, mut known) = mpsc::unbounded_channel();
+    let relaying = async {
+        match relay {
+            Some(relay) => relay.run(sender).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(work, relaying);
     loop {
         tokio::select! {
-            done = &mut work => return (done, watch.end()),
+            done = &mut work => {
+                while let Ok((local, remote)) = known.try_recv() {
+                    watch.know(local, remote);
+                }
+                return (done, watch.end());
+            }
+            () = &mut relaying => {}
+            Some((local, remote)) = known.recv() => watch.know(local, remote),
             _ = ticks.tick() => watch.look(),
         }
     }
 }
 
 /// How the scanner ended, the ends of its output, and whether its standard output was cut at the limit.
-async fn execute(request: &RunRequest) -> Result<(ExitStatus, Vec<u8>, Vec<u8>, bool), AgentError> {
-    let not_started = |message: String| Ok((ExitStatus::NotStarted { message }, Vec::new(), Vec::new(), false));
+type Ended = (ExitStatus, Vec<u8>, Vec<u8>, bool);
+
+fn not_started(message: String) -> Result<Ended, AgentError> {
+    Ok((ExitStatus::NotStarted { message }, Vec::new(), Vec::new(), false))
+}
+
+async fn execute(request: &RunRequest) -> Result<Ended, AgentError> {
     let Some((program, arguments)) = request.command.split_first() else {
         return not_started("there is no command".to_owned());
     };

@@ -1,12 +1,13 @@
 //! Identities that live for one scan: an account, a Role that names one pod, a token of ten minutes, and nothing of it
 //! left afterwards. No request for secrets is ever made, and none is granted.
 
+mod scanner;
+
 use std::time::Duration;
 
 use hyper::http::Method;
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::client::{Call, Cluster, Token, poll_until};
@@ -15,6 +16,9 @@ use super::namespace::ScanNamespace;
 use super::object::{Inventory, Kind, ObjectRef};
 use super::objects::ResourceKey;
 use crate::model::provenance::Cleanup;
+use crate::model::scanner::ListedResource;
+
+pub use scanner::{Reach, ScannerIdentity};
 
 /// The shortest life that the API server grants a token.
 const SHORTEST: Duration = Duration::from_secs(600);
@@ -141,9 +145,8 @@ impl ScanIdentity {
             inventory.create(cluster, role, json!({ "rules": rights.rules(pods) })).await?;
             let binding = binding("Role", &name, home.name());
             inventory.create(cluster, ObjectRef::namespaced(Kind::RoleBinding, namespace, &name), binding).await?;
-            let path = pod_path(namespace, pod);
-            let seen = wait_for_rights(&account, &path).await?;
-            Ok((account, seen))
+            let seen = wait_for_rights(&account, &Power::Read(pod_path(namespace, pod))).await?;
+            Ok((account, seen.and_then(|pod| serde_json::from_value(pod).ok())))
         }
         .await;
         let pod = (namespace.to_owned(), pod.to_owned());
@@ -183,13 +186,13 @@ impl ScanIdentity {
     /// server remembers a token for some seconds, and no scan should wait for that.
     pub async fn remove(self, cluster: &Cluster, home: &ScanNamespace) -> Cleanup {
         let path = pod_path(&self.pod.0, &self.pod.1);
-        self.account.remove(cluster, home, &path).await
+        self.account.remove(cluster, home, &Power::Read(path)).await
     }
 
     /// The same where the run's namespace is not at hand: the tokens are to be [retired](ScanNamespace::retire) there.
     pub(crate) async fn dismiss(self, cluster: &Cluster) -> (Cleanup, Vec<(String, Token)>) {
         let path = pod_path(&self.pod.0, &self.pod.1);
-        self.account.dismiss(cluster, &path).await
+        self.account.dismiss(cluster, &Power::Read(path)).await
     }
 }
 
@@ -213,7 +216,7 @@ impl<'a> RunReader<'a> {
             inventory.create(cluster, role, json!({ "rules": rules })).await?;
             let binding = binding("ClusterRole", &name, home.name());
             inventory.create(cluster, ObjectRef::cluster_wide(Kind::ClusterRoleBinding, &name), binding).await?;
-            wait_for_rights::<Value>(&account, &sample).await?;
+            wait_for_rights(&account, &Power::Read(sample.clone())).await?;
             Ok((account, ()))
         }
         .await;
@@ -230,7 +233,7 @@ impl<'a> RunReader<'a> {
     }
 
     pub(crate) async fn remove(self, cluster: &Cluster) -> Cleanup {
-        self.account.remove(cluster, self.home, &self.sample).await
+        self.account.remove(cluster, self.home, &Power::Read(self.sample)).await
     }
 }
 
@@ -254,25 +257,19 @@ impl Account {
         Ok(Fresh { cluster: cluster.as_token(&token)?, token })
     }
 
-    /// `denied` is a path that the identity could read.
-    async fn remove(self, cluster: &Cluster, home: &ScanNamespace, denied: &str) -> Cleanup {
-        let (cleanup, tokens) = self.dismiss(cluster, denied).await;
+    /// `lost` is something that the identity could do.
+    async fn remove(self, cluster: &Cluster, home: &ScanNamespace, lost: &Power<'_>) -> Cleanup {
+        let (cleanup, tokens) = self.dismiss(cluster, lost).await;
         for (identity, token) in tokens {
             home.retire(identity, token);
         }
         cleanup
     }
 
-    async fn dismiss(self, cluster: &Cluster, denied: &str) -> (Cleanup, Vec<(String, Token)>) {
+    async fn dismiss(self, cluster: &Cluster, lost: &Power<'_>) -> (Cleanup, Vec<(String, Token)>) {
         let mut cleanup = self.inventory.remove(cluster).await;
-        let stripped = poll_until(PROPAGATION, || async {
-            match self.cluster.get::<Value>("see that rights are gone", denied.to_owned()).await {
-                Err(ClusterError::Denied { .. }) => Ok(Some(())),
-                Ok(_) | Err(ClusterError::Missing { .. }) => Ok(None),
-                Err(error) => Err(error),
-            }
-        })
-        .await;
+        let stripped =
+            poll_until(PROPAGATION, || async { Ok(lost.used(&self.cluster).await?.is_none().then_some(())) }).await;
         let identity = format!("{}/{}", self.namespace, self.name);
         if !matches!(stripped, Ok(Some(()))) {
             cleanup.remaining.push(format!("rights/{identity}"));
@@ -313,22 +310,67 @@ fn pod_path(namespace: &str, pod: &str) -> String {
     ObjectRef::namespaced(Kind::Pod, namespace, pod).path()
 }
 
-/// Waits until the identity may read `path`, and gives what is there. Denied for longer than propagation takes, it is left to
-/// whoever uses the identity to meet the denial and to report it.
-async fn wait_for_rights<T: DeserializeOwned>(account: &Fresh, path: &str) -> Result<Option<T>, ClusterError> {
-    let known = poll_until(PROPAGATION, || async {
-        match account.cluster.get::<T>("read as the scan's identity", path.to_owned()).await {
-            Ok(there) => Ok(Some(Some(there))),
-            Err(ClusterError::Missing { .. }) => Ok(Some(None)),
-            Err(ClusterError::Denied { .. }) => Ok(None),
-            Err(error) => Err(error),
+/// Something that an identity may be able to do.
+#[derive(Debug)]
+enum Power<'a> {
+    /// Read what is at this path.
+    Read(String),
+    /// List this resource in all namespaces, whatever its version.
+    List(&'a ListedResource),
+}
+
+impl Power<'_> {
+    /// What the identity of this connection gets when it does it now: what it reads, or null; nothing where it is denied.
+    async fn used(&self, cluster: &Cluster) -> Result<Option<Value>, ClusterError> {
+        #[derive(Deserialize)]
+        struct Review {
+            status: Status,
         }
-    })
-    .await?;
-    if known.is_none() {
-        tracing::debug!(path, "rights were not granted in time");
+        #[derive(Deserialize)]
+        struct Status {
+            allowed: bool,
+        }
+        match self {
+            Self::Read(path) => match cluster.get::<Value>("see what a scan's identity may read", path.clone()).await {
+                Ok(there) => Ok(Some(there)),
+                Err(ClusterError::Missing { .. }) => Ok(Some(Value::Null)),
+                Err(ClusterError::Denied { .. }) => Ok(None),
+                Err(error) => Err(error),
+            },
+            // SelfSubjectAccessReview, authorization.k8s.io/v1: every account may ask it.
+            Self::List(resource) => {
+                let body = json!({
+                    "apiVersion": "authorization.k8s.io/v1",
+                    "kind": "SelfSubjectAccessReview",
+                    "spec": { "resourceAttributes": {
+                        "group": resource.group(), "resource": resource.resource(), "verb": "list",
+                    } },
+                });
+                let call = Call {
+                    what: format!("see whether a scan's identity may list {resource}"),
+                    method: Method::POST,
+                    path: "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews".to_owned(),
+                    body: Some(body.to_string().into_bytes()),
+                };
+                match cluster.call::<Review>(call).await {
+                    Ok(review) => Ok(review.status.allowed.then_some(Value::Null)),
+                    // Nobody any more.
+                    Err(ClusterError::Denied { code: 401, .. }) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+        }
     }
-    Ok(known.flatten())
+}
+
+/// Waits until the identity has this power, and gives what it got by it. Denied for longer than propagation takes, it is left
+/// to whoever uses the identity to meet the denial and to report it.
+async fn wait_for_rights(account: &Fresh, power: &Power<'_>) -> Result<Option<Value>, ClusterError> {
+    let known = poll_until(PROPAGATION, || power.used(&account.cluster)).await?;
+    if known.is_none() {
+        tracing::debug!(?power, "rights were not granted in time");
+    }
+    Ok(known)
 }
 
 /// A token for the account (TokenRequest, authentication.k8s.io/v1). It lives in memory only.

@@ -6,6 +6,7 @@
 
 mod collector;
 mod enclave;
+mod external;
 mod faults;
 mod flow;
 mod hostile;

@@ -1,8 +1,10 @@
 //! Ways to reach a target.
 
 pub mod auto;
+pub mod beside;
 pub mod debug;
 pub mod exec;
 pub mod node;
 pub(crate) mod pod_network;
 pub mod sidecar;
+pub mod transport;

@@ -12,11 +12,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use super::error::AgentError;
+use super::kubeconfig::{self, ApiServer};
 use super::protocol::{
     ExitStatus, Header, ResultState, STATUS_FILE, STDERR_TAIL, STDOUT_FILE, STDOUT_TAIL, TAIL_BYTES, Unreadable,
 };
+use super::relay::Relay;
 use super::sockets::{self, Sockets, Watch};
 use super::unreadable::unreadable;
 
@@ -33,6 +36,15 @@ pub enum ResultAt {
     Stdout,
 }
 
+/// Whose network a scanner has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Its own pod's: what talks there is the scanner.
+    Own,
+    /// Its target's: what talks there may as well be the target.
+    Shared,
+}
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct RunRequest {
@@ -42,6 +54,10 @@ pub struct RunRequest {
     pub spool: PathBuf,
     /// Where the target's files are, to find out what can't be read.
     pub target_mount: Option<PathBuf>,
+    /// What it needs to talk to the API server, where it is to.
+    pub api: Option<ApiServer>,
+    /// Whose network it has.
+    pub network: Network,
     /// When the scanner is killed.
     pub deadline: Duration,
     /// How long the pod is held after the scanner's end.
@@ -73,8 +89,20 @@ pub async fn run(request: &RunRequest) -> Result<(), AgentError> {
 }
 
 async fn work(request: &RunRequest) -> Result<Header, AgentError> {
+    // Before anything is watched: who connects here is gapscan itself.
+    let ready = match &request.api {
+        Some(api) => kubeconfig::write(api).await.map(Some),
+        None => Ok(None),
+    };
     let kills = oom_kills();
-    let (ended, sockets) = watched(execute(request)).await;
+    let (ended, sockets) = match (ready, request.network) {
+        (Err(message), _) => (not_started(message), Sockets::default()),
+        (Ok(relay), Network::Own) => watched(execute(request), relay).await,
+        (Ok(_), Network::Shared) => {
+            let unseen = "the scanner shares its target's network, and what the target talks there is not its own";
+            (execute(request).await, Sockets { unseen: Some(unseen.to_owned()), ..Sockets::default() })
+        }
+    };
     let (exit, stdout, stderr, cut) = ended?;
     let tail = |name: &str, bytes: &[u8]| {
         let path = request.spool.join(name);
@@ -99,23 +127,42 @@ async fn work(request: &RunRequest) -> Result<Header, AgentError> {
     Ok(Header { exit, oom_killed: oom_kills() > kills, result, unreadable, sockets })
 }
 
-/// Does it, and looks meanwhile to whom anything in this network namespace talks.
-async fn watched<T>(work: impl Future<Output = T>) -> (T, Sockets) {
+/// Does it, and looks meanwhile to whom anything in this network namespace talks; what goes through the relay is known.
+async fn watched<T>(work: impl Future<Output = T>, relay: Option<Relay>) -> (T, Sockets) {
     let mut watch = Watch::begin(Path::new(sockets::OWN));
     let mut ticks = tokio::time::interval(sockets::LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    tokio::pin!(work);
+    let (sender, mut known) = mpsc::unbounded_channel();
+    let relaying = async {
+        match relay {
+            Some(relay) => relay.run(sender).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(work, relaying);
     loop {
         tokio::select! {
-            done = &mut work => return (done, watch.end()),
+            done = &mut work => {
+                while let Ok((local, remote)) = known.try_recv() {
+                    watch.know(local, remote);
+                }
+                return (done, watch.end());
+            }
+            () = &mut relaying => {}
+            Some((local, remote)) = known.recv() => watch.know(local, remote),
             _ = ticks.tick() => watch.look(),
         }
     }
 }
 
 /// How the scanner ended, the ends of its output, and whether its standard output was cut at the limit.
-async fn execute(request: &RunRequest) -> Result<(ExitStatus, Vec<u8>, Vec<u8>, bool), AgentError> {
-    let not_started = |message: String| Ok((ExitStatus::NotStarted { message }, Vec::new(), Vec::new(), false));
+type Ended = (ExitStatus, Vec<u8>, Vec<u8>, bool);
+
+fn not_started(message: String) -> Result<Ended, AgentError> {
+    Ok((ExitStatus::NotStarted { message }, Vec::new(), Vec::new(), false))
+}
+
+async fn execute(request: &RunRequest) -> Result<Ended, AgentError> {
     let Some((program, arguments)) = request.command.split_first() else {
         return not_started("there is no command".to_owned());
     };

@@ -101,6 +101,7 @@ struct Socket {
 }
 
 /// The states of RFC 9293 as Linux numbers them (`include/net/tcp_states.h`).
+const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
 const LISTEN: u8 = 10;
 
@@ -171,6 +172,11 @@ impl Watch {
             }
             Err(error) => self.miss(&error),
         }
+    }
+
+    /// Takes note of a connection that is known without looking, from this end to the other.
+    pub fn know(&mut self, local: SocketAddr, remote: SocketAddr) {
+        self.see(Socket { transport: Transport::Tcp, local, remote }, ESTABLISHED);
     }
 
     /// Looks a last time, and says what was seen.

@@ -1,0 +1,305 @@
+//! Scanners reach containers and the cluster in the ways that their definitions offer: by commands through the API server, beside
+//! the container, by its image, by lists. Each sees what it is to see and nothing else, and nothing of it is left.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gapscan::ledger::LedgerReader;
+use serde_json::Value;
+
+use crate::enclave::{findings, sources};
+use crate::lab::{Lab, Ran, lab};
+
+const NAME: &str = "external";
+
+/// A scanner with a transport: it looks at its target by kubectl, and tries what it must not be able to do. It writes a test
+/// result of XCCDF, and its token to its output, to be tried when the scan is over.
+const SCRIPT: &str = r#"
+r() { echo "<rule-result idref=\"$1\"><result>$2</result></rule-result>" >> /tmp/rules; }
+yes() { n=$1; shift; if "$@" > /tmp/out 2>&1; then r "$n" pass; else r "$n" fail; cat /tmp/out >&2; fi; }
+no() { n=$1; shift; if "$@" > /tmp/out 2>&1; then r "$n" fail; elif grep -q Forbidden /tmp/out; then r "$n" pass; else r "$n" error; cat /tmp/out >&2; fi; }
+k() { kubectl --cache-dir /tmp/cache "$@"; }
+[ "$(stat -c %a "$KUBECONFIG")" = 600 ] && r private pass || r private fail
+if [ "$KIND" = pod ]; then
+  yes sees k exec "$POD" -c "$CONTAINER" -- sh -c 'test -u /usr/local/bin/lab-setuid-id && test -f /etc/nginx/nginx.conf'
+  no other k -n shop exec legacy -- true
+  no lists k get pods
+else
+  yes sees sh -c 'kubectl --cache-dir /tmp/cache get pods -A | grep -q legacy'
+  no other k -n shop exec legacy -- true
+  no lists k get configmaps -A
+fi
+no secrets k -n kube-system get secrets
+[ -z "$ELSEWHERE" ] || timeout 3 nc $ELSEWHERE < /dev/null
+cat /access/identity/token
+{ echo '<TestResult xmlns="http://checklists.nist.gov/xccdf/1.2" id="t" end-time="2026-01-01T00:00:00"><benchmark id="b"/>'; cat /tmp/rules; echo '</TestResult>'; } > "$RESULTS/r.xml"
+"#;
+
+/// The controls of the script.
+const CONTROLS: [&str; 5] = ["private", "sees", "other", "lists", "secrets"];
+
+/// An image with a shell and kubectl, from what the lab has.
+fn image(lab: &Lab, folder: &Path) -> String {
+    let layout = folder.join("image");
+    let copied =
+        Command::new("cp").arg("-a").arg(Path::new(lab.var("LAB_IMAGES")).join("busybox")).arg(&layout).status();
+    assert!(copied.expect("cp runs").success());
+    let tags: Value =
+        serde_json::from_slice(&fs::read(layout.join("index.json")).expect("an image layout")).expect("an index");
+    let tag =
+        tags["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"].as_str().expect("a tag").to_owned();
+    let kubectl = lab.command("sh").args(["-c", "command -v kubectl"]).output().expect("the lab has kubectl");
+    let kubectl = String::from_utf8(kubectl.stdout).expect("a path");
+    let reference = format!("{}:{tag}", layout.display());
+    let inserted = Command::new("umoci")
+        .args(["insert", "--rootless", "--image", &reference, kubectl.trim(), "/bin/kubectl"])
+        .status();
+    assert!(inserted.expect("umoci runs").success());
+    format!("oci:{reference}")
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().expect("it is in a folder")).expect("a folder");
+    fs::write(path, text).expect("written");
+}
+
+/// A profile of the script's controls.
+fn profile(folder: &Path, name: &str, target: &str, elsewhere: &str) {
+    let controls: String = CONTROLS
+        .iter()
+        .map(|id| format!("- {{id: {id}, title: A, description: A, check: A, fix: A, severity: high}}\n"))
+        .collect();
+    let head = format!(
+        "apiVersion: gapscan/v1\nkind: Profile\nname: {name}\nversion: '1'\ntitle: Sample\nengine: pryer\n\
+         targets: [{target}]\nparameters: {{elsewhere: '{elsewhere}'}}\ncontrols:\n"
+    );
+    write(folder, &format!("{name}/profile.yaml"), &(head + &controls));
+}
+
+/// A shipped profile, for containers.
+fn for_containers(folder: &Path, shipped: &str, targets: &str, name: &str) {
+    let text = fs::read_to_string(sources().join(format!("profiles-mirror/{shipped}/profile.yaml"))).expect("it ships");
+    let text = text.replace(&format!("name: {shipped}\n"), &format!("name: {name}\n"));
+    assert!(text.contains(targets), "{text}");
+    write(folder, &format!("{name}/profile.yaml"), &text.replace(targets, "targets: [container]"));
+}
+
+fn prepare(lab: &Lab, folder: &Path) {
+    let script = serde_json::to_string(SCRIPT).expect("it is text");
+    let scanner = format!(
+        "apiVersion: gapscan/v1\nkind: Scanner\nname: pryer\ntitle: A scanner with a transport\nimage: pryer\n\
+         approaches:\n  exec:\n    command: [/bin/sh, -c, {script}]\n    env: {{KIND: pod, PATH: /bin, KUBECONFIG: \
+         '${{target.kubeconfig}}', POD: '${{target.pod}}', CONTAINER: '${{target.container}}', RESULTS: \
+         '${{target.results}}', ELSEWHERE: '${{elsewhere}}'}}\n  cluster:\n    resources: [pods, apps/deployments]\n    \
+         command: [/bin/sh, -c, {script}]\n    env: {{KIND: cluster, PATH: /bin, KUBECONFIG: '${{target.kubeconfig}}', \
+         RESULTS: '${{target.results}}', ELSEWHERE: '${{elsewhere}}'}}\n\
+         result: {{path: r.xml, format: arf}}\nexitCodes: {{0: complete}}\ndeadline: 2m\nmemory: 256Mi\ncpu: '1'\n"
+    );
+    write(folder, "pryer.yaml", &scanner);
+    profile(folder, "pries", "container", "");
+    profile(folder, "calls", "container", &format!("{} 5000", lab.var("LAB_NODE_IP")));
+    profile(folder, "lists", "cluster", "");
+    for_containers(folder, "debian12-standard", "targets: [image, node]", "debian12-beside");
+    for_containers(folder, "known-vulnerabilities", "targets: [image]", "vulnerable-containers");
+    lab.control(&["grype-db", &folder.join("db").display().to_string()]);
+    let (upstream, sources) = (lab.var("UPSTREAM"), sources().display());
+    let folder = folder.display();
+    let definition = format!(
+        "apiVersion: gapscan/v1\nkind: Bundle\nname: {NAME}\nversion: 1\nvalidFor: 30d\n\
+         registries: {{'{upstream}': {{caFile: {ca}}}}}\nimages:\n- {{name: pryer, from: '{image}'}}\n\
+         - {{name: openscap, from: '{upstream}/lab/openscap:1'}}\n- {{name: grype, from: '{upstream}/lab/grype:1'}}\n\
+         scanners: [{folder}/pryer.yaml, {sources}/bundle/scanners/openscap.yaml, {sources}/bundle/scanners/grype.yaml]\n\
+         profiles: [{{path: {folder}/pries}}, {{path: {folder}/calls}}, {{path: {folder}/lists}}, \
+         {{path: {folder}/debian12-beside}}, {{path: {folder}/vulnerable-containers}}]\n\
+         dependencies:\n- {{name: grype-db, from: 'dir:{folder}/db/cache', maxAge: 30d}}\n",
+        ca = lab.ca().display(),
+        image = image(lab, Path::new(&folder.to_string())),
+    );
+    write(Path::new(&folder.to_string()), "bundle.yaml", &definition);
+}
+
+/// gapscan with the bundle.
+struct Loaded<'a> {
+    lab: &'a Lab,
+    folder: String,
+}
+
+impl Loaded<'_> {
+    fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.folder)
+    }
+
+    fn trusted(&self) -> Vec<String> {
+        let prefix = std::env::var("GAPSCAN_TEST_PREFIX").unwrap_or_else(|_| NAME.to_owned());
+        let registry = format!("{}/{prefix}", self.lab.var("REGISTRY"));
+        let ca = self.lab.ca().display().to_string();
+        let root = self.file("trust/root.json");
+        ["--root", &root, "--registry", &registry, "--ca", &ca, "--state", &self.file("state")]
+            .map(str::to_owned)
+            .into()
+    }
+
+    fn inside(&self, arguments: &[&str]) -> Ran {
+        let trusted = self.trusted();
+        let trusted: Vec<&str> = trusted.iter().map(String::as_str).collect();
+        self.lab.inside(&[arguments, &trusted].concat())
+    }
+}
+
+/// The task of an engine and profile.
+fn task<'a>(lines: &'a [Value], profile: &str) -> &'a Value {
+    let is_it = |l: &&Value| l["type"] == "task" && l["profile"]["name"] == profile;
+    lines.iter().find(is_it).unwrap_or_else(|| panic!("{profile} is not in the record"))
+}
+
+/// The outcome of one control of a profile.
+fn outcome<'a>(lines: &'a [Value], profile: &str, control: &str) -> &'a Value {
+    let found = lines.iter().find(|l| l["type"] == "finding" && l["profile"] == profile && l["control"] == control);
+    found.unwrap_or_else(|| panic!("{control} of {profile} is not in the record"))
+}
+
+#[test]
+fn scanners_reach_containers_and_the_cluster_and_nothing_else() {
+    let Some(lab) = lab() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    prepare(lab, folder.path());
+    let loaded = Loaded { lab, folder: folder.path().display().to_string() };
+    lab.outside(&["trust", "init", &loaded.file("trust"), "--unencrypted"]).exits(0);
+    let definition = loaded.file("bundle.yaml");
+    lab.outside(&["bundle", "lock", "-f", &definition]).exits(0);
+    let (trust, tar) = (loaded.file("trust"), loaded.file("b.tar"));
+    lab.outside(&["bundle", "build", "-f", &definition, "--keys", &trust, "-o", &tar]).exits(0);
+    loaded.inside(&["load", &tar]).exits(0);
+
+    let name = lab.kubectl(&["get", "pod", "-n", "shop", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let (target, ledger) = (format!("pod/shop/{name}/web"), loaded.file("ledger.sqlite"));
+    let ways = ["--approach", "exec", "--approach", "debug", "--approach", "image"];
+    let scan = ["scan", &target, "cluster", "--bundle", NAME, "-e", "pryer", "-e", "openscap", "-e", "grype"];
+    let explained = loaded.inside(&[&scan[..], &ways, &["--explain", "-o", "json"]].concat()).exits(0).stdout;
+    for way in ["a pod of the scanner that may run commands", "may list pods, apps/deployments", "holds the agent"] {
+        assert!(explained.contains(way), "{way}: {explained}");
+    }
+    let mark = lab.audit_length();
+    let ran = loaded.inside(&[&scan[..], &ways, &["--ledger", &ledger]].concat());
+    let lines = lab.inside(&["export", "--format", "jsonl", "--ledger", &ledger]).exits(0).stdout;
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+
+    // Through the API server it saw its target, or its lists, and could do nothing else; it kept to itself.
+    for profile in ["pries", "calls", "lists"] {
+        for control in CONTROLS {
+            assert_eq!(
+                outcome(&lines, profile, control)["outcome"],
+                "passed",
+                "{control} of {profile}: {}",
+                ran.stderr
+            );
+        }
+    }
+    for profile in ["pries", "lists"] {
+        let silent = outcome(&lines, profile, "gapscan-network-silent");
+        assert_eq!(silent["outcome"], "passed", "{silent}");
+    }
+    // What it may not talk to does not answer, and that it tried is a finding.
+    let silent = outcome(&lines, "calls", "gapscan-network-silent");
+    assert_eq!(silent["outcome"], "failed", "{silent}");
+    let registry = format!("tcp {}:5000", lab.var("LAB_NODE_IP"));
+    assert_eq!(silent["details"][0]["subject"], registry, "{silent}");
+    assert!(silent["details"][0]["message"].to_string().contains("did not answer"), "{silent}");
+    assert_eq!(silent["details"].as_array().map(Vec::len), Some(1), "the API server is allowed: {silent}");
+    // Which files its commands could not read is not known, and not green; the lists are all that it names.
+    let whole = |profile| &outcome(&lines, profile, "gapscan-target-read-whole")["outcome"];
+    assert_eq!((whole("pries"), whole("lists")), (&"not-evaluated".into(), &"passed".into()));
+    assert_eq!(task(&lines, "pries")["provenance"]["approach"], "exec");
+    assert_eq!(task(&lines, "lists")["provenance"]["approach"], "objects");
+
+    // Beside its target, OpenSCAP finds what it finds in the image.
+    let beside = task(&lines, "debian12-beside");
+    assert_eq!(beside["provenance"]["approach"], "debug", "{beside}");
+    assert!(
+        beside["coverage"]["passed"].as_u64() > Some(0) && beside["coverage"]["failed"].as_u64() > Some(0),
+        "{beside}"
+    );
+    let notes = beside["notes"].to_string();
+    assert!(notes.contains("stays in the pod's status") && notes.contains("-scanner"), "{notes}");
+
+    // By the image that the container was started from.
+    let image = task(&lines, "vulnerable-containers");
+    assert_eq!(image["provenance"]["approach"], "image-volume", "{image}");
+    assert!(image["notes"].to_string().contains("judged by the image"), "{image}");
+    let critical = findings(&lines, "pod/shop/", "no-critical-vulnerabilities");
+    assert_eq!(critical.len(), 1);
+    assert_eq!(critical[0]["outcome"], "failed", "{}", critical[0]);
+
+    // Nothing is left, and what was made is in the record.
+    for profile in ["pries", "calls", "lists", "debian12-beside", "vulnerable-containers"] {
+        assert!(task(&lines, profile)["provenance"]["cleanup"].get("remaining").is_none(), "{}", task(&lines, profile));
+    }
+    let made = task(&lines, "pries")["provenance"]["cleanup"]["created"].to_string();
+    for kind in ["serviceaccount/", "role/shop/", "rolebinding/shop/", "networkpolicy/", "job/", "pod/"] {
+        assert!(made.contains(kind), "{kind}: {made}");
+    }
+    assert!(lines.iter().any(|l| l["type"] == "event" && l["what"] == "cleanup-verified"));
+    tokens_are_dead(lab, &loaded, &lines);
+    audit(&lab.audit(mark), &name);
+}
+
+/// The tokens that the scanners had were for their pods, short-lived, and are refused now.
+fn tokens_are_dead(lab: &Lab, loaded: &Loaded<'_>, lines: &[Value]) {
+    let reader = LedgerReader::open(Path::new(&loaded.file("ledger.sqlite"))).expect("the ledger is read");
+    for profile in ["pries", "lists"] {
+        let evidence = task(lines, profile)["evidence"].as_array().expect("evidence");
+        let kept = evidence.iter().find(|e| e["name"] == "stdout").expect("its output");
+        let digest = kept["digest"].as_str().and_then(|d| d.parse().ok()).expect("a digest");
+        let token = reader.evidence(&digest).expect("it can be read").expect("it is kept");
+        let token = String::from_utf8(token).expect("it is text");
+        let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok()).expect("claims");
+        let claims: Value = serde_json::from_slice(&claims).expect("claims");
+        let life = claims["exp"].as_u64().expect("an end") - claims["iat"].as_u64().expect("a beginning");
+        assert_eq!(life, 600, "{claims}");
+        assert!(claims["kubernetes.io"]["pod"]["name"].as_str().is_some_and(|n| n.starts_with("scan-")), "{claims}");
+        let header = format!("Authorization: Bearer {}", token.trim());
+        let server = format!("https://{}:6443/api/v1/namespaces/shop/pods", lab.var("LAB_NODE_IP"));
+        let asked = lab
+            .command("curl")
+            .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert"])
+            .arg(lab.ca())
+            .args(["-H", &header, &server])
+            .output()
+            .expect("curl runs");
+        assert_eq!(String::from_utf8_lossy(&asked.stdout), "401", "{profile}");
+    }
+}
+
+/// What the API server saw of the scanners: commands in the one pod, and lists of what was named; the rest was denied.
+fn audit(log: &[Value], pod: &str) {
+    let theirs = log.iter().filter(|l| {
+        let who = l["user"]["username"].as_str().unwrap_or_default();
+        who.starts_with("system:serviceaccount:gapscan-") && who.ends_with("-scanner")
+    });
+    let (mut commands, mut lists, mut denied) = (0, 0, 0);
+    for line in theirs.filter(|l| l["objectRef"].is_object() && l["stage"] == "ResponseComplete") {
+        let object = &line["objectRef"];
+        let what =
+            (object["resource"].as_str().unwrap_or_default(), object["subresource"].as_str().unwrap_or_default());
+        match line["responseStatus"]["code"].as_u64() {
+            // Nobody any more.
+            Some(401 | 403) => denied += 1,
+            _ if what.1 == "exec" => {
+                commands += 1;
+                assert_eq!((&object["namespace"], &object["name"]), (&"shop".into(), &pod.into()), "{line}");
+            }
+            _ if line["verb"] == "list" => {
+                lists += 1;
+                assert!(["pods", "deployments"].contains(&what.0), "{line}");
+            }
+            _ if what.0 == "pods" => assert_eq!(object["name"], pod, "{line}"),
+            _ => assert!(what.0.starts_with("selfsubject"), "{line}"),
+        }
+    }
+    assert!(commands >= 4 && lists >= 1 && denied >= 9, "{commands} commands, {lists} lists, {denied} denials");
+}

@@ -4,6 +4,7 @@
 //! These tests need the lab, which `scripts/test` starts; it names it in `GAPSCAN_TEST_LAB`. Without it each test says that it
 //! is skipped. They share one cluster, and some freeze or break parts of it: run them with `--test-threads=1`.
 
+mod doctor;
 mod enclave;
 mod faults;
 mod flow;

@@ -25,7 +25,7 @@ mod image;
 mod network;
 mod node;
 mod objects;
-mod pull;
+pub(crate) mod pull;
 mod run;
 mod select;
 mod session;
@@ -33,7 +33,9 @@ mod unit;
 
 pub use dispatch::{RunSummary, Stop, Stopping};
 pub use error::ScanError;
+pub(crate) use run::CLUSTER_EVENT;
 pub use run::{Explanation, ScanRequest, explain, scan};
+pub(crate) use session::ABANDONED;
 
 use crate::model::coverage::Coverage;
 use crate::model::outcome::Status;

@@ -2,10 +2,10 @@
 
 use super::name::is_name;
 use crate::base::text::brief;
-use crate::model::scanner::{BUILTIN, ScannerDocument};
+use crate::model::scanner::{BUILTIN, Offered, ScannerDocument};
 
 /// Folders of a scanner's pod that are gapscan's own, with what is below them.
-const TAKEN: [&str; 3] = ["/agent", "/results", "/tmp"];
+const TAKEN: [&str; 4] = ["/access", "/agent", "/results", "/tmp"];
 
 /// Everything that is wrong with a scanner's definition, each with the field that it is about.
 pub fn problems(scanner: &ScannerDocument) -> Vec<String> {
@@ -38,21 +38,13 @@ pub fn problems(scanner: &ScannerDocument) -> Vec<String> {
         }
     }
     // Each approach is a pod of its own, so that what one of them mounts is nothing to another.
-    let approaches = [("image", &scanner.approaches.image), ("node", &scanner.approaches.node)];
-    let approaches: Vec<_> =
-        approaches.into_iter().filter_map(|(name, approach)| Some((name, approach.as_ref()?))).collect();
+    let approaches = scanner.approaches.offered();
     if approaches.is_empty() {
         problems.push("approaches: none is there, so that it could scan nothing".to_owned());
     }
-    for (name, approach) in &approaches {
-        if approach.command.is_empty() {
-            problems.push(format!("approaches.{name}.command: it is empty"));
-        }
-        for text in approach.command.iter().chain(approach.env.values()) {
-            if text.match_indices("${").any(|(at, _)| !text[at..].contains('}')) {
-                problems.push(format!("approaches.{name}: `{}` has a `${{` without its `}}`", brief(text)));
-            }
-        }
+    problems.extend(approaches.iter().flat_map(Offered::problems));
+    if scanner.approaches.cluster.as_ref().is_some_and(|cluster| cluster.resources.is_empty()) {
+        problems.push("approaches.cluster.resources: none is there, so that it could list nothing".to_owned());
     }
     let mut dependencies: Vec<(String, &str)> = Vec::new();
     for dependency in &scanner.dependencies {
@@ -63,8 +55,9 @@ pub fn problems(scanner: &ScannerDocument) -> Vec<String> {
         dependencies.push((format!("dependencies.{}.mount", brief(&dependency.name)), &dependency.mount));
     }
     let mut found = mount_problems(&dependencies);
-    for (name, approach) in approaches {
-        let mut mounts = vec![(format!("approaches.{name}.mount"), approach.mount.as_str())];
+    for Offered { field, mount, .. } in approaches {
+        let own = mount.map(|mount| (format!("approaches.{field}.mount"), mount));
+        let mut mounts: Vec<_> = own.into_iter().collect();
         mounts.extend(dependencies.iter().cloned());
         found.extend(mount_problems(&mounts));
     }
@@ -146,7 +139,7 @@ mod tests {
             ("mount: /target", "mount: /agent/x", "approaches.image.mount: "),
             ("mount: /grype-db", "mount: /target/db", "dependencies.grype-db.mount: "),
             ("mount: /grype-db", "mount: /a/../target", "dependencies.grype-db.mount: "),
-            ("- dir:/target", "- dir:${open", "approaches.image: "),
+            ("- dir:/target", "- dir:${open", "approaches.image.command[1]: "),
             ("memory: 1Gi", "memory: 1 GB", "memory: "),
             ("cpu: \"1\"", "cpu: \"0\"", "cpu: "),
             ("deadline: 15m", "deadline: 0s", "deadline: "),
@@ -172,6 +165,31 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("approaches.node.command: "), "{found:?}");
         assert!(found[1].starts_with("dependencies.grype-db.mount: "), "{found:?}");
+    }
+
+    #[test]
+    fn what_an_approach_does_not_know_is_refused_with_its_place() {
+        for (approach, field) in [
+            ("exec: {command: [a, '${target.root}']}", "approaches.exec.command[1]: "),
+            ("debug: {command: [a], env: {K: '${target.kubeconfig}'}}", "approaches.debug.env.K: "),
+            ("sidecar: {command: ['${target.rooot}']}", "approaches.sidecar.command[0]: "),
+            ("cluster: {command: ['${target.pod}'], resources: [pods]}", "approaches.cluster.command[0]: "),
+            ("cluster: {command: [a], resources: []}", "approaches.cluster.resources: "),
+            ("exec: {command: []}", "approaches.exec.command: "),
+        ] {
+            let found = problems_of(&shipped().replace("approaches:", &format!("approaches:\n  {approach}")));
+            assert!(matches!(&found[..], [one] if one.starts_with(field)), "{approach}: {found:?}");
+        }
+        let node = shipped().replace("- dir:/target", "- dir:${target.root}");
+        assert!(problems_of(&node)[0].starts_with("approaches.image.command[1]: "), "files are mounted where it says");
+        let known = "approaches:\n  exec: {command: ['${target.kubeconfig}${target.namespace}${target.pod}', \
+                     '${target.container}']}\n  debug: {command: ['${target.root}']}\n  sidecar: {command: \
+                     ['${target.root}']}\n  cluster: {command: ['${target.kubeconfig}'], resources: [pods, apps/deployments]}";
+        assert_eq!(problems_of(&shipped().replace("approaches:", known)), Vec::<String>::new());
+        let secret = shipped().replace("approaches:", "approaches:\n  cluster: {command: [a], resources: [secrets]}");
+        let error = document::parse::<ScannerDocument>(Path::new("scanner.yaml"), &secret).expect_err("it is refused");
+        assert!(error.to_string().contains("secrets"), "{error}");
+        assert!(error.to_string().contains("`scanner.yaml` as Scanner: line "), "{error}");
     }
 
     #[test]

@@ -10,8 +10,9 @@ use clap::{Args as ClapArgs, Subcommand};
 
 use crate::base::exit::{ExitClass, Outcome};
 use crate::base::limits::Limits;
+use crate::cluster::agent::kubeconfig::ApiServer;
 use crate::cluster::agent::probe::Expected;
-use crate::cluster::agent::run::{ResultAt, RunRequest};
+use crate::cluster::agent::run::{Network, ResultAt, RunRequest};
 use crate::cluster::agent::{collect, hold, install, listen, parcel, probe, run};
 use crate::native::facts;
 
@@ -36,6 +37,14 @@ enum Command {
         /// Where the target's files are
         #[arg(long)]
         target_mount: Option<PathBuf>,
+        #[command(flatten)]
+        api: Api,
+        /// The network is the target's too
+        #[arg(long)]
+        shared_network: bool,
+        /// By which `collect --release` finds it
+        #[arg(long)]
+        word: Option<String>,
         /// Seconds after which the scanner is killed
         #[arg(long)]
         deadline: u64,
@@ -50,6 +59,18 @@ enum Command {
     Collect {
         #[command(flatten)]
         kept: Kept,
+        /// End what holds with this word afterwards
+        #[arg(long, value_name = "WORD")]
+        release: Option<String>,
+    },
+    /// Print the process that holds with a word
+    Locate {
+        /// The word
+        #[arg(long)]
+        word: String,
+        /// End it
+        #[arg(long)]
+        release: bool,
     },
     /// Do nothing until SIGTERM
     Hold {
@@ -92,6 +113,30 @@ enum Command {
     },
 }
 
+/// How a scanner reaches the API server.
+#[derive(Debug, ClapArgs)]
+struct Api {
+    /// An address of the API server
+    #[arg(long, requires_all = ["identity", "kubeconfig", "namespace"])]
+    api_server: Vec<SocketAddr>,
+    /// The folder with token and CA
+    #[arg(long)]
+    identity: Option<PathBuf>,
+    /// Where the kubeconfig is written
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// The namespace of its context
+    #[arg(long)]
+    namespace: Option<String>,
+}
+
+impl Api {
+    fn server(self) -> Option<ApiServer> {
+        let Self { api_server, identity, kubeconfig, namespace } = self;
+        Some(ApiServer { servers: api_server, identity: identity?, kubeconfig: kubeconfig?, namespace: namespace? })
+    }
+}
+
 /// Where a scanner's output is.
 #[derive(Debug, ClapArgs)]
 struct Kept {
@@ -117,11 +162,13 @@ impl Args {
     pub(crate) async fn run(self) -> Outcome {
         match self.command {
             Command::Install { to } => install::install(&to)?,
-            Command::Run { kept, target_mount, deadline, hold, command } => {
+            Command::Run { kept, target_mount, api, shared_network, word: _, deadline, hold, command } => {
                 let request = RunRequest {
                     result: kept.result(),
                     spool: kept.spool,
                     target_mount,
+                    api: api.server(),
+                    network: if shared_network { Network::Shared } else { Network::Own },
                     deadline: Duration::from_secs(deadline),
                     hold: Duration::from_secs(hold),
                     limit: kept.limit,
@@ -129,11 +176,23 @@ impl Args {
                 };
                 run::run(&request).await?;
             }
-            Command::Collect { kept } => {
+            Command::Collect { kept, release } => {
                 let mut out = std::io::BufWriter::with_capacity(256 * 1024, std::io::stdout().lock());
                 collect::collect(&kept.spool, &kept.result(), kept.limit, &mut out)?;
                 // Nothing can be told to a runner that went away.
                 let _ = out.flush();
+                if let Some(word) = release {
+                    hold::release(&word);
+                }
+            }
+            Command::Locate { word, release } => {
+                for pid in hold::holders(&word) {
+                    // Nothing can be told to a runner that went away.
+                    let _ = writeln!(std::io::stdout().lock(), "{pid}");
+                }
+                if release {
+                    hold::release(&word);
+                }
             }
             Command::Hold { deadline, word: _ } => hold::hold(Duration::from_secs(deadline)).await?,
             Command::Facts { root, release } => {

@@ -1,6 +1,8 @@
 //! Identities that live for one scan: an account, a Role that names one pod, a token of ten minutes, and nothing of it
 //! left afterwards. No request for secrets is ever made, and none is granted.
 
+mod scanner;
+
 use std::time::Duration;
 
 use hyper::http::Method;
@@ -13,6 +15,9 @@ use super::namespace::ScanNamespace;
 use super::object::{Inventory, Kind, ObjectRef};
 use super::objects::ResourceKey;
 use crate::model::provenance::Cleanup;
+use crate::model::scanner::ListedResource;
+
+pub use scanner::{Reach, ScannerIdentity};
 
 /// The shortest life that the API server grants a token.
 const SHORTEST: Duration = Duration::from_secs(600);
@@ -107,8 +112,7 @@ impl ScanIdentity {
             inventory.create(cluster, role, json!({ "rules": rights.rules(pod) })).await?;
             let binding = binding("Role", &name, home.name());
             inventory.create(cluster, ObjectRef::namespaced(Kind::RoleBinding, namespace, &name), binding).await?;
-            let path = pod_path(namespace, pod);
-            wait_for_rights(&account, &path).await?;
+            wait_for_rights(&account, &Power::Read(pod_path(namespace, pod))).await?;
             Ok(account)
         }
         .await;
@@ -143,7 +147,7 @@ impl ScanIdentity {
     /// server remembers a token for some seconds, and no scan should wait for that.
     pub async fn remove(self, cluster: &Cluster, home: &ScanNamespace) -> Cleanup {
         let path = pod_path(&self.pod.0, &self.pod.1);
-        self.account.remove(cluster, home, &path).await
+        self.account.remove(cluster, home, &Power::Read(path)).await
     }
 }
 
@@ -167,7 +171,7 @@ impl<'a> RunReader<'a> {
             inventory.create(cluster, role, json!({ "rules": rules })).await?;
             let binding = binding("ClusterRole", &name, home.name());
             inventory.create(cluster, ObjectRef::cluster_wide(Kind::ClusterRoleBinding, &name), binding).await?;
-            wait_for_rights(&account, &sample).await?;
+            wait_for_rights(&account, &Power::Read(sample.clone())).await?;
             Ok(account)
         }
         .await;
@@ -184,7 +188,7 @@ impl<'a> RunReader<'a> {
     }
 
     pub(crate) async fn remove(self, cluster: &Cluster) -> Cleanup {
-        self.account.remove(cluster, self.home, &self.sample).await
+        self.account.remove(cluster, self.home, &Power::Read(self.sample)).await
     }
 }
 
@@ -208,17 +212,11 @@ impl Account {
         Ok(Fresh { cluster: cluster.as_token(&token)?, token })
     }
 
-    /// `denied` is a path that the identity could read.
-    async fn remove(self, cluster: &Cluster, home: &ScanNamespace, denied: &str) -> Cleanup {
+    /// `lost` is something that the identity could do.
+    async fn remove(self, cluster: &Cluster, home: &ScanNamespace, lost: &Power<'_>) -> Cleanup {
         let mut cleanup = self.inventory.remove(cluster).await;
-        let stripped = poll_until(PROPAGATION, || async {
-            match self.cluster.get::<Value>("see that rights are gone", denied.to_owned()).await {
-                Err(ClusterError::Denied { .. }) => Ok(Some(())),
-                Ok(_) | Err(ClusterError::Missing { .. }) => Ok(None),
-                Err(error) => Err(error),
-            }
-        })
-        .await;
+        let stripped =
+            poll_until(PROPAGATION, || async { Ok((!lost.holds(&self.cluster).await?).then_some(())) }).await;
         let identity = format!("{}/{}", self.namespace, self.name);
         if !matches!(stripped, Ok(Some(()))) {
             cleanup.remaining.push(format!("rights/{identity}"));
@@ -262,19 +260,64 @@ fn pod_path(namespace: &str, pod: &str) -> String {
     ObjectRef::namespaced(Kind::Pod, namespace, pod).path()
 }
 
-/// Waits until the identity may read `path`. Denied for longer than propagation takes, it is left to whoever uses the
-/// identity to meet the denial and to report it.
-async fn wait_for_rights(account: &Fresh, path: &str) -> Result<(), ClusterError> {
-    let known = poll_until(PROPAGATION, || async {
-        match account.cluster.get::<Value>("read as the scan's identity", path.to_owned()).await {
-            Ok(_) | Err(ClusterError::Missing { .. }) => Ok(Some(())),
-            Err(ClusterError::Denied { .. }) => Ok(None),
-            Err(error) => Err(error),
+/// Something that an identity may be able to do.
+#[derive(Debug)]
+enum Power<'a> {
+    /// Read what is at this path.
+    Read(String),
+    /// List this resource in all namespaces, whatever its version.
+    List(&'a ListedResource),
+}
+
+impl Power<'_> {
+    /// Whether the identity of this connection can do it now.
+    async fn holds(&self, cluster: &Cluster) -> Result<bool, ClusterError> {
+        #[derive(Deserialize)]
+        struct Review {
+            status: Status,
         }
-    })
-    .await?;
+        #[derive(Deserialize)]
+        struct Status {
+            allowed: bool,
+        }
+        match self {
+            Self::Read(path) => match cluster.get::<Value>("see what a scan's identity may read", path.clone()).await {
+                Ok(_) | Err(ClusterError::Missing { .. }) => Ok(true),
+                Err(ClusterError::Denied { .. }) => Ok(false),
+                Err(error) => Err(error),
+            },
+            // SelfSubjectAccessReview, authorization.k8s.io/v1: every account may ask it.
+            Self::List(resource) => {
+                let body = json!({
+                    "apiVersion": "authorization.k8s.io/v1",
+                    "kind": "SelfSubjectAccessReview",
+                    "spec": { "resourceAttributes": {
+                        "group": resource.group(), "resource": resource.resource(), "verb": "list",
+                    } },
+                });
+                let call = Call {
+                    what: format!("see whether a scan's identity may list {resource}"),
+                    method: Method::POST,
+                    path: "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews".to_owned(),
+                    body: Some(body.to_string().into_bytes()),
+                };
+                match cluster.call::<Review>(call).await {
+                    Ok(review) => Ok(review.status.allowed),
+                    // Nobody any more.
+                    Err(ClusterError::Denied { code: 401, .. }) => Ok(false),
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the identity has this power. Denied for longer than propagation takes, it is left to whoever uses the
+/// identity to meet the denial and to report it.
+async fn wait_for_rights(account: &Fresh, power: &Power<'_>) -> Result<(), ClusterError> {
+    let known = poll_until(PROPAGATION, || async { Ok(power.holds(&account.cluster).await?.then_some(())) }).await?;
     if known.is_none() {
-        tracing::debug!(path, "rights were not granted in time");
+        tracing::debug!(?power, "rights were not granted in time");
     }
     Ok(())
 }

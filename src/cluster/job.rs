@@ -1,6 +1,7 @@
 //! A scanner as a Job in a namespace of the run: started, waited for, its result fetched by one exec, all removed.
 //!
-//! The scanner never talks to anything. gapscan's own binary is put beside it (an init container copies it from gapscan's
+//! The scanner talks to nothing, but to the API server where its approach needs it (see
+//! [`access::transport`](super::access::transport)). gapscan's own binary is put beside it (an init container copies it from gapscan's
 //! image), runs it, and holds the pod until the result was fetched through the kubelet. The profile and the databases are
 //! image volumes, which the kubelet mounts read-only; so is a target that is an image. A target that is a node is the node's
 //! file system, mounted read-only in a pod on it (see [`access::node`](super::access::node)).
@@ -17,6 +18,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::access::node::{self, NodePlace};
+use super::access::transport::ApiAccess;
 use super::agent::protocol::{ExitStatus, Unreadable};
 use super::agent::sockets::Sockets;
 use super::client::{Cluster, poll_until};
@@ -30,8 +32,9 @@ use super::pull::PullSecret;
 use crate::base::spool::Spooled;
 use crate::base::text::brief;
 use crate::model::provenance::Cleanup;
-use crate::model::scanner::{ExitMeaning, MountApproach, ScannerDocument};
+use crate::model::scanner::{ExitMeaning, Offered, ScannerDocument};
 
+pub(crate) use fetch::HandOver;
 pub(crate) use manifest::AGENT;
 pub use parameters::substitute;
 
@@ -60,6 +63,8 @@ pub enum JobTarget {
     Image(String),
     /// A node. The namespace must be one that was [made for nodes](ScanNamespace::create_for_nodes).
     Node(NodePlace),
+    /// What the scanner reaches through the API server.
+    Api(ApiAccess),
 }
 
 /// What becomes of files that a scanner may not read.
@@ -75,7 +80,7 @@ pub enum Unread {
 #[derive(Clone, Copy, Debug)]
 pub struct Program<'a> {
     /// The command, and where it finds the target.
-    pub approach: &'a MountApproach,
+    pub approach: Offered<'a>,
     /// The path of its result below the folder for results; `stdout` for its standard output.
     pub result: &'a str,
     /// When it is killed.
@@ -90,9 +95,9 @@ pub struct Program<'a> {
 
 impl<'a> Program<'a> {
     /// A scanner by its definition, in one of the ways that it offers.
-    pub fn of(scanner: &'a ScannerDocument, approach: &'a MountApproach) -> Self {
+    pub fn of(scanner: &'a ScannerDocument, approach: impl Into<Offered<'a>>) -> Self {
         Self {
-            approach,
+            approach: approach.into(),
             result: &scanner.result.path,
             deadline: scanner.deadline.duration(),
             memory: &scanner.memory,
@@ -186,9 +191,23 @@ pub struct JobReport {
 /// # Cancel safety
 /// Dropped half-way it leaves the Job, which ends by its own deadline; the namespace's end or the sweeper removes it.
 pub async fn run_job(cluster: &Cluster, home: &ScanNamespace, request: &JobRequest<'_>) -> JobReport {
+    run_job_then(cluster, home, request, async {}).await
+}
+
+/// The same, with something that is done as soon as the scanner has ended, however it ended, and before anything is removed.
+///
+/// # Cancel safety
+/// As [`run_job`].
+pub(crate) async fn run_job_then(
+    cluster: &Cluster,
+    home: &ScanNamespace,
+    request: &JobRequest<'_>,
+    ended: impl Future<Output = ()>,
+) -> JobReport {
     let mut inventory = Inventory::new(home.mark(Some(request.scan)));
     let (mut identity, mut notes) = (None, Vec::new());
     let outcome = scan(cluster, home, request, &mut inventory, &mut identity, &mut notes).await;
+    ended.await;
     let username = identity.as_ref().map(|identity| identity.username().to_owned());
     let mut cleanup = match identity {
         Some(identity) => identity.remove(cluster, home).await,
@@ -235,7 +254,11 @@ async fn scan(
     inventory.create(cluster, job.clone(), manifest).await?;
     let pod = started(cluster, home, request).await?;
     if let JobTarget::Node(_) = &request.target {
-        notes.extend(node::writable_below(&pod, manifest::CONTAINER, &request.program.approach.mount));
+        notes.extend(node::writable_below(
+            &pod,
+            manifest::CONTAINER,
+            request.program.approach.mount.unwrap_or_default(),
+        ));
     }
     let name = pod.metadata.name.clone().unwrap_or_default();
     let identity = identity.insert(

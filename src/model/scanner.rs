@@ -1,5 +1,7 @@
 //! Scanner and profile definitions: scanners are data.
 
+mod approach;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,11 @@ use super::control::Control;
 use super::target::TargetKind;
 use crate::base::document::{ApiVersion, Document};
 use crate::base::quantity::Span;
+
+pub use approach::{
+    Approaches, CONTAINER, ClusterApproach, CommandApproach, KUBECONFIG, ListedResource, ListedResourceError,
+    MountApproach, NAMESPACE, Offered, POD, RESULTS, ROOT, TARGET,
+};
 
 /// The name of the engine that is built in and needs no image.
 pub const BUILTIN: &str = "builtin";
@@ -61,37 +68,12 @@ impl Document for ScannerDocument {
     const KIND: &'static str = "Scanner";
 }
 
-/// The approaches that a scanner supports.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Approaches {
-    /// A scanner pod with the target image mounted read-only as an image volume.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<MountApproach>,
-    /// A scanner pod on the node, as root who may read and not write, with the node's file system mounted read-only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<MountApproach>,
-}
-
-/// How a scanner is run on a target whose files are mounted read-only.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct MountApproach {
-    /// Where the target's files are mounted, as `/target`.
-    pub mount: String,
-    /// The command with its arguments; no shell is involved. `${parameter}` stands for a parameter of the profile.
-    pub command: Vec<String>,
-    /// Environment variables; `${parameter}` as in the command.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-}
-
 /// Where a scanner leaves its result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ResultFile {
-    /// The path of the result below `/results`, the only writable folder besides `/tmp`, as `arf.xml`; `stdout` for the
-    /// standard output.
+    /// The path of the result below `/results` (with `debug` and `sidecar` below what [`RESULTS`] stands for), the only
+    /// writable folder besides `/tmp`, as `arf.xml`; `stdout` for the standard output.
     pub path: String,
     /// Which parser reads it.
     pub format: ResultFormat,

@@ -18,7 +18,7 @@ use hyper::http::Method;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde_json::{Value, json};
 
-use super::auto::{ContainerFacts, DEBUG_NAME, User};
+use super::auto::{ContainerFacts, DEBUG_NAME};
 use super::exec::{Caps, ExecOutput, Place, exec_at, incarnation_of};
 use crate::cluster::canary::BINARY;
 use crate::cluster::client::{Call, Cluster, poll_until};
@@ -30,13 +30,13 @@ use crate::model::record::RunId;
 use crate::model::target::Target;
 
 /// How long the image may take to be pulled and the container to start.
-const START: Duration = Duration::from_secs(120);
+pub(super) const START: Duration = Duration::from_secs(120);
 
 /// How often it is looked at while it starts.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// How long it may take to end once it was told to.
-const END: Duration = Duration::from_secs(20);
+pub(super) const END: Duration = Duration::from_secs(20);
 
 /// One ephemeral container.
 #[derive(Clone, Debug)]
@@ -99,14 +99,11 @@ async fn attempt(
     made: &mut Option<String>,
     object: &str,
 ) -> Result<ExecOutput, ClusterError> {
-    let Some(user) = request.facts.user else {
-        let detail = "which user it runs as is not known".to_owned();
-        return Err(ClusterError::TargetNotRunning { target: request.target.key(), detail });
-    };
+    let context = context(request.facts, request.target)?;
     let before = incarnation_of(identity, place).await?;
     let word = format!("{}-{}", request.run, request.scan);
     let life = START + request.deadline + END;
-    let manifest = manifest(request, user, own.container, place.container, &word, life);
+    let manifest = manifest(request, context, own.container, place.container, &word, life);
     let call = Call {
         what: format!("add an ephemeral container to pod `{}/{}`", place.namespace, place.pod),
         method: Method::PATCH,
@@ -145,32 +142,41 @@ async fn attempt(
     }
 }
 
-fn patch(uid: &str, container: Value) -> Value {
+pub(super) fn patch(uid: &str, container: Value) -> Value {
     json!({ "metadata": { "uid": uid }, "spec": { "ephemeralContainers": [container] } })
 }
 
-/// The ephemeral container: with the target's user and group, and with the capabilities that the target has, because
-/// without them Linux would not let it see the target's files; of these only root has any.
-fn manifest(request: &DebugRequest<'_>, user: User, name: &str, target: &str, word: &str, life: Duration) -> Value {
+/// What an ephemeral container beside the target may do: it has the target's user and group, and the capabilities that the
+/// target has, because without them Linux would not let it see the target's files; of these only root has any.
+pub(super) fn context(facts: &ContainerFacts, target: &Target) -> Result<Value, ClusterError> {
+    let Some(user) = facts.user else {
+        let detail = "which user it runs as is not known".to_owned();
+        return Err(ClusterError::TargetNotRunning { target: target.key(), detail });
+    };
     let dropped = match user.uid {
-        0 => request.facts.dropped_capabilities.clone(),
+        0 => facts.dropped_capabilities.clone(),
         _ => vec!["ALL".to_owned()],
     };
+    Ok(json!({
+        "runAsUser": user.uid,
+        "runAsGroup": user.gid,
+        "runAsNonRoot": user.uid != 0,
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": { "drop": dropped },
+        "seccompProfile": { "type": "RuntimeDefault" },
+    }))
+}
+
+/// The ephemeral container.
+fn manifest(request: &DebugRequest<'_>, context: Value, name: &str, target: &str, word: &str, life: Duration) -> Value {
     json!({
         "name": name,
         "image": request.image,
         "imagePullPolicy": "IfNotPresent",
         "targetContainerName": target,
         "command": [BINARY, "agent", "hold", "--deadline", life.as_secs().to_string(), "--word", word],
-        "securityContext": {
-            "runAsUser": user.uid,
-            "runAsGroup": user.gid,
-            "runAsNonRoot": user.uid != 0,
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": { "drop": dropped },
-            "seccompProfile": { "type": "RuntimeDefault" },
-        },
+        "securityContext": context,
     })
 }
 
@@ -183,7 +189,7 @@ async fn status(identity: &Cluster, own: &Place<'_>) -> Result<Option<ContainerS
     Ok(statuses(&pod).get(own.container).map(|status| (*status).clone()))
 }
 
-async fn started(identity: &Cluster, own: &Place<'_>) -> Result<(), ClusterError> {
+pub(super) async fn started(identity: &Cluster, own: &Place<'_>) -> Result<(), ClusterError> {
     let began = Instant::now();
     loop {
         let why = match status(identity, own).await?.as_ref().map(container_stage) {
@@ -201,7 +207,7 @@ async fn started(identity: &Cluster, own: &Place<'_>) -> Result<(), ClusterError
 }
 
 /// Whether it is over, or its pod is.
-async fn has_ended(identity: &Cluster, own: &Place<'_>) -> bool {
+pub(super) async fn has_ended(identity: &Cluster, own: &Place<'_>) -> bool {
     let over = poll_until(END, || async {
         match status(identity, own).await {
             Ok(status) => {

@@ -25,13 +25,13 @@ pub async fn hold(deadline: Duration) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// The processes that hold with this word on their command line.
+/// The processes that hold, or run a scanner, with this word on their command line.
 pub fn holders(word: &str) -> Vec<u32> {
     let own = std::process::id();
     let holds = |pid: u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
-        words.contains(&b"hold".as_slice()) && words.contains(&word.as_bytes())
+        [b"hold", b"run".as_slice()].iter().any(|holding| words.contains(holding)) && words.contains(&word.as_bytes())
     };
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let numbers = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());

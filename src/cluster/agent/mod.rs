@@ -1,10 +1,11 @@
-//! The other end: what gapscan's own binary does inside a pod. It talks to nobody; the runner comes to it by exec, or reads
-//! its termination message.
+//! The other end: what gapscan's own binary does inside a pod. It talks to nobody, but for looking whether the API server can be
+//! reached by a scanner that is to talk to it; the runner comes to it by exec, or reads its termination message.
 
 pub mod collect;
 pub mod error;
 pub mod hold;
 pub mod install;
+pub mod kubeconfig;
 pub mod listen;
 pub mod parcel;
 pub mod probe;

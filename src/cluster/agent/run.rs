@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::AgentError;
+use super::kubeconfig::{self, ApiServer};
 use super::protocol::{
     ExitStatus, Header, ResultState, STATUS_FILE, STDERR_TAIL, STDOUT_FILE, STDOUT_TAIL, TAIL_BYTES, Unreadable,
 };
@@ -33,6 +34,15 @@ pub enum ResultAt {
     Stdout,
 }
 
+/// Whose network a scanner has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Its own pod's: what talks there is the scanner.
+    Own,
+    /// Its target's: what talks there may as well be the target.
+    Shared,
+}
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct RunRequest {
@@ -42,6 +52,10 @@ pub struct RunRequest {
     pub spool: PathBuf,
     /// Where the target's files are, to find out what can't be read.
     pub target_mount: Option<PathBuf>,
+    /// What it needs to talk to the API server, where it is to.
+    pub api: Option<ApiServer>,
+    /// Whose network it has.
+    pub network: Network,
     /// When the scanner is killed.
     pub deadline: Duration,
     /// How long the pod is held after the scanner's end.
@@ -73,8 +87,25 @@ pub async fn run(request: &RunRequest) -> Result<(), AgentError> {
 }
 
 async fn work(request: &RunRequest) -> Result<Header, AgentError> {
+    // Before anything is watched: who connects here is gapscan itself.
+    let ready = match &request.api {
+        Some(api) => kubeconfig::write(api).await,
+        None => Ok(()),
+    };
     let kills = oom_kills();
-    let (ended, sockets) = watched(execute(request)).await;
+    let work = async {
+        match ready {
+            Ok(()) => execute(request).await,
+            Err(message) => Ok((ExitStatus::NotStarted { message }, Vec::new(), Vec::new(), false)),
+        }
+    };
+    let (ended, sockets) = match request.network {
+        Network::Own => watched(work).await,
+        Network::Shared => {
+            let unseen = "the scanner shares its target's network, and what the target talks there is not its own";
+            (work.await, Sockets { unseen: Some(unseen.to_owned()), ..Sockets::default() })
+        }
+    };
     let (exit, stdout, stderr, cut) = ended?;
     let tail = |name: &str, bytes: &[u8]| {
         let path = request.spool.join(name);

@@ -1,5 +1,6 @@
 //! Fetching the result: one exec that waits for the scanner's end, repeated if its connection breaks.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -45,20 +46,17 @@ pub(super) async fn fetch(
     let mut argv = vec![AGENT.to_owned(), "agent".to_owned(), "collect".to_owned()];
     argv.extend(manifest::kept(request));
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-    let limit = usize::try_from(request.result_limit).unwrap_or(usize::MAX);
-    // A line for each block comes on top, and for the keep-alive a line break every ten seconds. Each part has its own limit.
-    let lines = limit / BLOCK_BYTES * LINE;
-    let caps = Caps { stdout: limit.saturating_add(lines + 2 * HEADER_BYTES + 2 * TAIL_BYTES), stderr: TAIL_BYTES };
+    let over = HandOver::of(request);
     let deadline = patience(request);
     let began = Instant::now();
     let mut damaged = 0;
     loop {
         let left = deadline.saturating_sub(began.elapsed());
-        let mut receiver = receiver(request);
+        let mut receiver = over.receiver();
         let mut sink = |bytes: &[u8]| receiver.take(bytes);
-        let finished = exec_into(identity.cluster(), &place, &argv, None, caps, left, &mut sink).await;
+        let finished = exec_into(identity.cluster(), &place, &argv, None, over.caps(), left, &mut sink).await;
         let error = match finished {
-            Ok(end) => match read(request, &end, receiver) {
+            Ok(end) => match over.read(&end, receiver) {
                 // A connection that broke without being noticed may give less at first and all at the next attempt.
                 Err(error @ ClusterError::OutputTruncated { .. }) => {
                     damaged += 1;
@@ -123,53 +121,86 @@ async fn ended(cluster: &Cluster, request: &JobRequest<'_>, place: &Place<'_>) -
     }
 }
 
-/// What takes the agent's parcel.
-pub(super) fn receiver(request: &JobRequest<'_>) -> Receiver {
-    let (header, tail) = (HEADER_BYTES as u64, TAIL_BYTES as u64);
-    let parts = [(STATUS, header), (RESULT, request.result_limit), (STDOUT, tail), (STDERR, tail)];
-    Receiver::new(&parts, &request.spool)
+/// What is to be handed over by the agent, and within which bounds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HandOver<'a> {
+    /// The result's place, for messages.
+    pub(crate) result: &'a str,
+    /// Bytes of the result, at most.
+    pub(crate) limit: u64,
+    /// The folder in which a large result is kept while it arrives.
+    pub(crate) spool: &'a Path,
+    /// When the scanner was to be killed.
+    pub(crate) deadline: Duration,
+    /// Its memory limit.
+    pub(crate) memory: &'a str,
 }
 
-/// Takes what arrived, if it is all that the agent sent and what it had announced.
-pub(super) fn read(request: &JobRequest<'_>, end: &ExecEnd, receiver: Receiver) -> Result<JobOutput, ClusterError> {
-    let cut = |detail: String| ClusterError::OutputTruncated { detail };
-    if end.stdout_truncated {
-        return Err(cut("the hand-over went on beyond all limits".to_owned()));
-    }
-    if end.code != Some(0) {
-        let said = String::from_utf8_lossy(&end.stderr).into_owned();
-        return Err(cut(format!("the hand-over ended with exit code {:?}: {}", end.code, said.trim())));
-    }
-    let mut parts = receiver.finish()?;
-    let mut bytes = |part: &str| parts.take(part)?.into_bytes().map_err(ClusterError::Spool);
-    let (status, stdout_tail, stderr_tail) = (bytes(STATUS)?, bytes(STDOUT)?, bytes(STDERR)?);
-    let header: Header =
-        serde_json::from_slice(&status).map_err(|error| cut(format!("its header makes no sense: {error}")))?;
-    let result = match header.result {
-        ResultState::Present { length, .. } if length > request.result_limit => {
-            Err(ClusterError::OutputTooLarge { length, limit: request.result_limit })
+impl<'a> HandOver<'a> {
+    pub(super) fn of(request: &'a JobRequest<'_>) -> Self {
+        Self {
+            result: request.program.result,
+            limit: request.result_limit,
+            spool: &request.spool,
+            deadline: request.program.deadline,
+            memory: request.program.memory,
         }
-        ResultState::Present { length, .. } => {
-            let result = parts.take(RESULT)?;
-            if result.length() != length {
-                return Err(cut(format!("it has {} bytes where {length} were announced", result.length())));
+    }
+
+    /// How much of the agent's output is taken. A line for each block comes on top, and for the keep-alive a line break every
+    /// ten seconds. Each part has its own limit.
+    pub(crate) fn caps(&self) -> Caps {
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let lines = limit / BLOCK_BYTES * LINE;
+        Caps { stdout: limit.saturating_add(lines + 2 * HEADER_BYTES + 2 * TAIL_BYTES), stderr: TAIL_BYTES }
+    }
+
+    /// What takes the agent's parcel.
+    pub(crate) fn receiver(&self) -> Receiver {
+        let (header, tail) = (HEADER_BYTES as u64, TAIL_BYTES as u64);
+        let parts = [(STATUS, header), (RESULT, self.limit), (STDOUT, tail), (STDERR, tail)];
+        Receiver::new(&parts, self.spool)
+    }
+
+    /// Takes what arrived, if it is all that the agent sent and what it had announced.
+    pub(crate) fn read(&self, end: &ExecEnd, receiver: Receiver) -> Result<JobOutput, ClusterError> {
+        let cut = |detail: String| ClusterError::OutputTruncated { detail };
+        if end.stdout_truncated {
+            return Err(cut("the hand-over went on beyond all limits".to_owned()));
+        }
+        if end.code != Some(0) {
+            let said = String::from_utf8_lossy(&end.stderr).into_owned();
+            return Err(cut(format!("the hand-over ended with exit code {:?}: {}", end.code, said.trim())));
+        }
+        let mut parts = receiver.finish()?;
+        let mut bytes = |part: &str| parts.take(part)?.into_bytes().map_err(ClusterError::Spool);
+        let (status, stdout_tail, stderr_tail) = (bytes(STATUS)?, bytes(STDOUT)?, bytes(STDERR)?);
+        let header: Header =
+            serde_json::from_slice(&status).map_err(|error| cut(format!("its header makes no sense: {error}")))?;
+        let result = match header.result {
+            ResultState::Present { length, .. } if length > self.limit => {
+                Err(ClusterError::OutputTooLarge { length, limit: self.limit })
             }
-            Ok(result)
+            ResultState::Present { length, .. } => {
+                let result = parts.take(RESULT)?;
+                if result.length() != length {
+                    return Err(cut(format!("it has {} bytes where {length} were announced", result.length())));
+                }
+                Ok(result)
+            }
+            ResultState::Missing { detail } => Err(ClusterError::NoOutput { path: self.result.to_owned(), detail }),
+        };
+        match &header.exit {
+            ExitStatus::TimedOut => {
+                return Err(ClusterError::ScannerTimeout { after: self.deadline });
+            }
+            // A scanner that ends as if nothing was, although one of its processes was killed, can't be believed either.
+            ExitStatus::Signalled { .. } | ExitStatus::Exited { .. } if header.oom_killed => {
+                return Err(ClusterError::OutOfMemory { limit: self.memory.to_owned() });
+            }
+            ExitStatus::Signalled { .. } | ExitStatus::Exited { .. } | ExitStatus::NotStarted { .. } => {}
         }
-        ResultState::Missing { detail } => {
-            Err(ClusterError::NoOutput { path: request.program.result.to_owned(), detail })
-        }
-    };
-    match &header.exit {
-        ExitStatus::TimedOut => {
-            return Err(ClusterError::ScannerTimeout { after: request.program.deadline });
-        }
-        // A scanner that ends as if nothing was, although one of its processes was killed, can't be believed either.
-        ExitStatus::Signalled { .. } | ExitStatus::Exited { .. } if header.oom_killed => {
-            return Err(ClusterError::OutOfMemory { limit: request.program.memory.to_owned() });
-        }
-        ExitStatus::Signalled { .. } | ExitStatus::Exited { .. } | ExitStatus::NotStarted { .. } => {}
+        let Header { exit, unreadable, sockets, .. } = header;
+        Ok(JobOutput { exit, result, stdout_tail, stderr_tail, unreadable, sockets })
     }
-    let Header { exit, unreadable, sockets, .. } = header;
-    Ok(JobOutput { exit, result, stdout_tail, stderr_tail, unreadable, sockets })
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::parameters::substitute;
-use super::{HOLD, JobRequest, JobTarget, Unread};
+use super::{HOLD, JobRequest, JobTarget, START, Unread};
 use crate::cluster::access::node;
 use crate::cluster::agent::unreadable::LOOK;
 use crate::cluster::canary::BINARY;
 use crate::cluster::error::ClusterError;
 use crate::cluster::pod;
 use crate::cluster::pull::PullSecret;
+use crate::model::scanner as placeholder;
 
 /// The scanner's container.
 pub(super) const CONTAINER: &str = "scanner";
@@ -51,18 +52,24 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
     let mut command: Vec<String> = vec![AGENT.to_owned(), "agent".to_owned(), "run".to_owned()];
     command.extend(kept(request));
     let (deadline_seconds, hold_seconds) = (deadline.as_secs().to_string(), HOLD.as_secs().to_string());
-    let mount = &program.approach.mount;
-    if program.unread == Unread::Silent {
+    let mount = program.approach.mount.unwrap_or_default();
+    // Behind the API server there are no files to look for.
+    if program.unread == Unread::Silent && program.approach.mount.is_some() {
         command.extend(["--target-mount", mount].map(str::to_owned));
+    }
+    if let JobTarget::Api(access) = &request.target {
+        command.extend(access.arguments());
     }
     let more = ["--deadline", &deadline_seconds, "--hold", &hold_seconds, "--"];
     command.extend(more.map(str::to_owned));
-    for argument in &program.approach.command {
-        command.push(substitute(argument, &request.parameters)?);
+    let mut values = request.parameters.clone();
+    values.insert(placeholder::RESULTS.to_owned(), RESULTS.to_owned());
+    for argument in program.approach.command {
+        command.push(substitute(argument, &values)?);
     }
     let mut env = Vec::new();
-    for (name, value) in &program.approach.env {
-        env.push(json!({ "name": name, "value": substitute(value, &request.parameters)? }));
+    for (name, value) in program.approach.env {
+        env.push(json!({ "name": name, "value": substitute(value, &values)? }));
     }
     let (target, target_mounts, security) = match &request.target {
         JobTarget::Image(image) => (
@@ -71,6 +78,8 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
             pod::security(),
         ),
         JobTarget::Node(_) => (node::volumes().into(), node::mounts(mount).into(), node::security()),
+        // The pod is started and its images are pulled with the token mounted already.
+        JobTarget::Api(access) => (access.volumes(START + deadline).into(), access.mounts().into(), pod::security()),
     };
     let mut volumes = vec![
         json!({ "name": "agent", "emptyDir": { "sizeLimit": "256Mi" } }),
@@ -110,8 +119,10 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
         "volumeMounts": [{ "name": "agent", "mountPath": "/agent" }],
     }]);
     specification["volumes"] = json!(volumes);
-    if let JobTarget::Node(place) = &request.target {
-        place.bind(&mut specification);
+    match &request.target {
+        JobTarget::Node(place) => place.bind(&mut specification),
+        JobTarget::Api(access) => specification["serviceAccountName"] = json!(access.account),
+        JobTarget::Image(_) => {}
     }
     if request.pull.is_some() {
         specification["imagePullSecrets"] = PullSecret::reference(&pull_name(request.scan));

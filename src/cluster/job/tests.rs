@@ -151,9 +151,10 @@ fn sent(header: &Header, result: Option<&[u8]>) -> Vec<u8> {
 fn receive(sent: &[u8], code: Option<i32>) -> Result<JobOutput, ClusterError> {
     let scanner = scanner();
     let request = request(&scanner);
-    let mut receiver = fetch::receiver(&request);
+    let over = HandOver::of(&request);
+    let mut receiver = over.receiver();
     receiver.take(sent);
-    fetch::read(&request, &ExecEnd { stderr: Vec::new(), code, stdout_truncated: false }, receiver)
+    over.read(&ExecEnd { stderr: Vec::new(), code, stdout_truncated: false }, receiver)
 }
 
 fn read(header: &Header, result: &[u8]) -> Result<JobOutput, ClusterError> {

@@ -12,6 +12,10 @@ use crate::model::provenance::{Approach, NetworkProof};
 use crate::model::reason::Reason;
 use crate::model::target::Target;
 
+/// What has to be said where a container is judged by its image.
+pub(super) const OF_IMAGE: &str =
+    "judged by the image that it was started from: what was changed in the running container since is not seen";
+
 /// How a container is reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Ways {
@@ -55,7 +59,7 @@ pub(crate) async fn reach(target: &Target, ways: &Ways, tasks: &[Task], context:
 }
 
 /// Whether this way can't lead to the target, and another one might: not where the target is gone or the cluster is silent.
-fn another_way_may_do(reason: Reason) -> bool {
+pub(super) fn another_way_may_do(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::NoShell
@@ -67,7 +71,7 @@ fn another_way_may_do(reason: Reason) -> bool {
 }
 
 /// What is set up in the cluster, where something may be run in it.
-fn session(context: &Context) -> Result<(&Session, NetworkProof), NotDone> {
+pub(super) fn session(context: &Context) -> Result<(&Session, NetworkProof), NotDone> {
     match &context.session {
         Some(Ok(session)) => Ok((session, session.may_run()?)),
         Some(Err(why)) => Err(why.clone()),
@@ -82,8 +86,6 @@ async fn of_image(target: &Target, ways: &Ways, tasks: &[Task], context: &Contex
         return Reached::nothing(target.clone(), Approach::Image, why);
     };
     let mut reached = image::reach_as(target, reference, tasks, context).await;
-    let note =
-        "judged by the image that it was started from: what was changed in the running container since is not seen";
-    reached.notes.push(note.to_owned());
+    reached.notes.push(OF_IMAGE.to_owned());
     reached
 }

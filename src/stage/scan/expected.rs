@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::container::Ways;
-use super::content::Content;
+use super::content::{Content, External};
 use super::error::ScanError;
-use super::external::offered;
+use super::external::{self, obstacle};
 use super::select::Selected;
 use super::session::Intent;
 use super::unit::{NotDone, Task, Unit, Work};
@@ -15,7 +15,7 @@ use crate::cluster::access::auto::{ContainerFacts, choose};
 use crate::model::access::Way;
 use crate::model::reason::Reason;
 use crate::model::scanner::BUILTIN;
-use crate::model::target::{TargetKind, TargetSpec};
+use crate::model::target::{Target, TargetKind, TargetSpec};
 use crate::stage::plan::{Policy, Selection};
 
 /// Every engine and profile that is named must exist: one that does not would be a scan that silently did less.
@@ -108,7 +108,10 @@ pub(super) fn intent(units: &[Unit]) -> Option<Intent> {
     for unit in units {
         match &unit.work {
             Work::Container(ways) if ways.only_image() => {}
-            Work::Container(_) | Work::Node(_) | Work::External(_) => return Some(Intent::Run),
+            Work::ExternalContainer(_, ways) if ways.choice.ways.is_empty() => {}
+            Work::Container(_) | Work::Node(_) | Work::External(_) | Work::ExternalContainer(..) => {
+                return Some(Intent::Run);
+            }
             Work::Objects => intent = Some(Intent::ReadObjects),
             Work::Host | Work::Image | Work::Impossible(_) => {}
         }
@@ -149,10 +152,7 @@ pub(super) fn plan_units(
             let task = Task { engine: external.scanner.name.clone(), profile: external.profile.clone(), rules: None };
             let work = match &missed {
                 Some(why) => Work::Impossible(why.clone()),
-                None => match offered(external, &target) {
-                    Ok(_) => Work::External(Arc::clone(external)),
-                    Err(why) => Work::Impossible(why),
-                },
+                None => external_work(&target, facts.as_ref(), external, policy),
             };
             units.push(Unit { target: target.clone(), workload: workload.clone(), rank, work, tasks: vec![task] });
         }
@@ -161,6 +161,22 @@ pub(super) fn plan_units(
         return Err(ScanError::Request("nothing is to be scanned: no profile fits what was asked for".to_owned()));
     }
     Ok(units)
+}
+
+fn external_work(target: &Target, facts: Option<&ContainerFacts>, external: &Arc<External>, policy: &Policy) -> Work {
+    if let Some(why) = obstacle(external, target) {
+        return Work::Impossible(why);
+    }
+    match (target.kind(), facts) {
+        (TargetKind::Container, Some(facts)) => {
+            let ways = Box::new(external::offers(external, facts, policy));
+            Work::ExternalContainer(Arc::clone(external), ways)
+        }
+        (TargetKind::Container, None) => {
+            Work::Impossible(NotDone::new(Reason::TargetUnsupported, "nothing is known of the container"))
+        }
+        _ => Work::External(Arc::clone(external)),
+    }
 }
 
 /// The ways to a container that the builtin engine knows.

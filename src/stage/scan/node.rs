@@ -74,7 +74,7 @@ async fn collect(reached: &mut Reached, image: &str, context: &Context) -> Resul
     let command = [AGENT, "agent", "facts", "--root", ROOT].map(str::to_owned).into();
     let approach = MountApproach { mount: ROOT.to_owned(), command, env: Default::default() };
     let program = Program {
-        approach: &approach,
+        approach: (&approach).into(),
         result: "stdout",
         deadline: COLLECT,
         memory: MEMORY,

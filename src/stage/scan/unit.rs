@@ -123,6 +123,8 @@ pub(crate) enum Work {
     Objects,
     /// A scanner's Job.
     External(Arc<External>),
+    /// A scanner at a container, in the ways that were chosen.
+    ExternalContainer(Arc<External>, Box<Ways>),
     /// It is known already that it can't be reached.
     Impossible(NotDone),
 }
@@ -218,10 +220,15 @@ impl Unit {
             Work::External(external) if self.target.kind() == TargetKind::Node => {
                 (plain(Approach::Node, &node::explain(&external.scanner.title, policy)), Vec::new())
             }
+            Work::External(external) if self.target.kind() == TargetKind::Cluster => {
+                (plain(Approach::Objects, &external::explain(external)), Vec::new())
+            }
             Work::External(_) => {
                 (plain(Approach::ImageVolume, "a Job of the scanner, with the image mounted as a volume"), Vec::new())
             }
-            Work::Container(ways) => (pairs(&ways.choice.ways), pairs(&ways.choice.refused)),
+            Work::Container(ways) | Work::ExternalContainer(_, ways) => {
+                (pairs(&ways.choice.ways), pairs(&ways.choice.refused))
+            }
             Work::Impossible(why) => {
                 (Vec::new(), vec![(Approach::None.word().to_owned(), format!("{}: {}", why.reason, why.detail))])
             }
@@ -249,7 +256,8 @@ impl Unit {
     fn part(&self) -> Option<Part> {
         match &self.work {
             Work::Container(ways) if ways.only_image() => None,
-            Work::Container(_) => {
+            Work::ExternalContainer(_, ways) if ways.choice.ways.is_empty() => None,
+            Work::Container(_) | Work::ExternalContainer(..) => {
                 let Target::Container { node, .. } = &self.target else { return Some(Part::default()) };
                 Some(Part { node: node.clone(), workload: self.workload.clone() })
             }
@@ -284,6 +292,9 @@ impl Unit {
                 Work::Node(image) => node::reach(target, image, tasks, context).await,
                 Work::Objects => objects::reach(target, tasks, context).await,
                 Work::External(external) => external::reach(target, tasks, external, context).await,
+                Work::ExternalContainer(external, ways) => {
+                    external::reach_container(target, ways, tasks, external, context).await
+                }
                 Work::Impossible(why) => Reached::nothing(target.clone(), Approach::None, why.clone()),
             }
         };
@@ -313,7 +324,9 @@ impl Work {
         match self {
             Self::Host => Approach::Local,
             Self::Image => Approach::Image,
-            Self::Container(ways) => ways.choice.ways.first().map_or(Approach::None, |chosen| chosen.way.approach()),
+            Self::Container(ways) | Self::ExternalContainer(_, ways) => {
+                ways.choice.ways.first().map_or(Approach::None, |chosen| chosen.way.approach())
+            }
             Self::Objects => Approach::Objects,
             Self::Node(_) => Approach::Node,
             Self::External(_) => external::approach(target),
@@ -326,6 +339,11 @@ impl Work {
         let own = context.policy.deadline.duration();
         match self {
             Self::External(external) => external.scanner.deadline.duration() + own,
+            // Each way is a scan of its own.
+            Self::ExternalContainer(external, ways) => {
+                let tries = u32::try_from(ways.choice.ways.len()).unwrap_or(u32::MAX).max(1);
+                external.scanner.deadline.duration().saturating_mul(tries) + own
+            }
             Self::Node(_) => node::COLLECT + own,
             Self::Host | Self::Image | Self::Container(_) | Self::Objects | Self::Impossible(_) => own,
         }

@@ -21,7 +21,14 @@ fn made(facts: &ContainerFacts) -> Value {
         caps: Caps { stdout: 1, stderr: 1 },
         deadline: Duration::from_secs(60),
     };
-    manifest(&request, facts.user.expect("it is known"), "gapscan-x-3", "app", "word", Duration::from_secs(200))
+    manifest(
+        &request,
+        context(facts, &target).expect("its user is known"),
+        "gapscan-x-3",
+        "app",
+        "word",
+        Duration::from_secs(200),
+    )
 }
 
 #[test]

@@ -8,6 +8,8 @@ fn request(folder: &Path, result: ResultAt, script: &str) -> RunRequest {
         result,
         spool: folder.join("spool"),
         target_mount: None,
+        api: None,
+        network: Network::Own,
         deadline: Duration::from_secs(20),
         hold: Duration::ZERO,
         limit: 1000,

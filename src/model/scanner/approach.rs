@@ -1,0 +1,324 @@
+//! How a scanner reaches each kind of target: one command for each approach that its definition offers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::text::brief;
+use crate::model::access::Way;
+
+/// What the names of placeholders begin with that stand for the target of a scan and not for a parameter of a profile.
+pub const TARGET: &str = "target.";
+
+/// The folder that the scanner leaves its result in, which every approach knows: `/results` in a pod of its own.
+pub const RESULTS: &str = "target.results";
+/// The folder that is the root of the target's files: `/proc/1/root`, as an example.
+pub const ROOT: &str = "target.root";
+/// The path of a kubeconfig that leads to the target and to nothing else.
+pub const KUBECONFIG: &str = "target.kubeconfig";
+/// The namespace of the target's pod.
+pub const NAMESPACE: &str = "target.namespace";
+/// The name of the target's pod.
+pub const POD: &str = "target.pod";
+/// The name of the target.
+pub const CONTAINER: &str = "target.container";
+
+/// The approaches that a scanner supports; at least one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Approaches {
+    /// A scanner pod with the target image mounted read-only as an image volume: for images, and for containers by the image
+    /// that they were started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<MountApproach>,
+    /// A scanner pod on the node, as root who may read and not write, with the node's file system mounted read-only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<MountApproach>,
+    /// A scanner pod that runs commands in the container through the API server, as an identity that may do so in that pod
+    /// alone. Placeholders: [`KUBECONFIG`], [`NAMESPACE`], [`POD`], [`CONTAINER`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<CommandApproach>,
+    /// The scanner as an ephemeral container beside the container, with its user, group and processes. Placeholders:
+    /// [`ROOT`], [`NAMESPACE`], [`POD`], [`CONTAINER`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debug: Option<CommandApproach>,
+    /// The scanner beside the container in a copy of its pod. Placeholders as for `debug`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<CommandApproach>,
+    /// A scanner pod that lists API objects, as an identity that may list what is named here and nothing else. Placeholder:
+    /// [`KUBECONFIG`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterApproach>,
+}
+
+/// How a scanner is run on a target whose files are mounted read-only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct MountApproach {
+    /// Where the target's files are mounted, as `/target`.
+    pub mount: String,
+    /// The command with its arguments; no shell is involved. `${parameter}` stands for a parameter of the profile.
+    pub command: Vec<String>,
+    /// Environment variables; `${parameter}` as in the command.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+}
+
+/// How a scanner is run that finds the target by itself, from what its placeholders stand for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct CommandApproach {
+    /// The command with its arguments; no shell is involved. `${parameter}` stands for a parameter of the profile, and
+    /// `${target.…}` for one of the approach's placeholders.
+    pub command: Vec<String>,
+    /// Environment variables; placeholders as in the command.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+}
+
+/// How a scanner is run that lists API objects.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ClusterApproach {
+    /// What it lists, in all namespaces; at least one.
+    pub resources: Vec<ListedResource>,
+    /// The command, as in [`CommandApproach`].
+    pub command: Vec<String>,
+    /// Environment variables, likewise.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+}
+
+/// A resource of the API as RBAC names it: `pods`, or `apps/deployments` with its group. Never `secrets`, whose list is their
+/// contents; no wildcards and no subresources.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ListedResource {
+    /// The API group; empty for the core group.
+    group: String,
+    /// The plural, in lower case.
+    resource: String,
+}
+
+impl ListedResource {
+    /// The API group; empty for the core group.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// The plural, in lower case.
+    pub fn resource(&self) -> &str {
+        &self.resource
+    }
+}
+
+/// A text that names no resource that a scanner may list.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "read resource `{}`: it must be RESOURCE or GROUP/RESOURCE in lower case, without wildcards, and not secrets",
+    brief(.0)
+)]
+pub struct ListedResourceError(String);
+
+impl FromStr for ListedResource {
+    type Err = ListedResourceError;
+
+    fn from_str(text: &str) -> Result<Self, ListedResourceError> {
+        let fits = |part: &str, dots: bool| {
+            part.starts_with(|c: char| c.is_ascii_lowercase())
+                && part.len() <= 253
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || (dots && b == b'.'))
+        };
+        let (group, resource) = text.split_once('/').unwrap_or(("", text));
+        if !(group.is_empty() && !text.starts_with('/') || fits(group, true))
+            || !fits(resource, false)
+            || resource == "secrets"
+        {
+            return Err(ListedResourceError(text.to_owned()));
+        }
+        Ok(Self { group: group.to_owned(), resource: resource.to_owned() })
+    }
+}
+
+impl TryFrom<String> for ListedResource {
+    type Error = ListedResourceError;
+
+    fn try_from(text: String) -> Result<Self, ListedResourceError> {
+        text.parse()
+    }
+}
+
+impl From<ListedResource> for String {
+    fn from(resource: ListedResource) -> Self {
+        resource.to_string()
+    }
+}
+
+impl fmt::Display for ListedResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.group.as_str() {
+            "" => f.write_str(&self.resource),
+            group => write!(f, "{group}/{}", self.resource),
+        }
+    }
+}
+
+/// What all approaches have, with the words for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Offered<'a> {
+    /// The approach's field in the document.
+    pub field: &'static str,
+    /// Where the target's files are mounted, where gapscan mounts them.
+    pub mount: Option<&'a str>,
+    /// The command with its arguments.
+    pub command: &'a [String],
+    /// Environment variables.
+    pub env: &'a BTreeMap<String, String>,
+    /// The placeholders that it knows besides parameters.
+    pub placeholders: &'static [&'static str],
+}
+
+impl<'a> From<&'a MountApproach> for Offered<'a> {
+    fn from(from: &'a MountApproach) -> Self {
+        Self { field: "", mount: Some(&from.mount), command: &from.command, env: &from.env, placeholders: &[] }
+    }
+}
+
+impl<'a> From<&'a CommandApproach> for Offered<'a> {
+    fn from(from: &'a CommandApproach) -> Self {
+        Self { field: "", mount: None, command: &from.command, env: &from.env, placeholders: &[] }
+    }
+}
+
+impl<'a> From<&'a ClusterApproach> for Offered<'a> {
+    fn from(from: &'a ClusterApproach) -> Self {
+        Self { field: "", mount: None, command: &from.command, env: &from.env, placeholders: &[] }
+    }
+}
+
+const MOUNTED: &[&str] = &[RESULTS];
+const TRANSPORTED: &[&str] = &[RESULTS, KUBECONFIG, NAMESPACE, POD, CONTAINER];
+const BESIDE: &[&str] = &[RESULTS, ROOT, NAMESPACE, POD, CONTAINER];
+const LISTED: &[&str] = &[RESULTS, KUBECONFIG];
+
+impl Approaches {
+    /// The approaches that the definition names.
+    pub fn offered(&self) -> Vec<Offered<'_>> {
+        let Self { image, node, exec, debug, sidecar, cluster } = self;
+        fn named<'o>(field: &'static str, placeholders: &'static [&'static str], offered: Offered<'o>) -> Offered<'o> {
+            Offered { field, placeholders, ..offered }
+        }
+        let all = [
+            image.as_ref().map(|a| named("image", MOUNTED, a.into())),
+            node.as_ref().map(|a| named("node", MOUNTED, a.into())),
+            exec.as_ref().map(|a| named("exec", TRANSPORTED, a.into())),
+            debug.as_ref().map(|a| named("debug", BESIDE, a.into())),
+            sidecar.as_ref().map(|a| named("sidecar", BESIDE, a.into())),
+            cluster.as_ref().map(|a| named("cluster", LISTED, a.into())),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
+    /// The ways to a container among them.
+    pub fn ways(&self) -> Vec<Way> {
+        let offers = |way: &Way| match way {
+            Way::Exec => self.exec.is_some(),
+            Way::Debug => self.debug.is_some(),
+            Way::Sidecar => self.sidecar.is_some(),
+            Way::Image => self.image.is_some(),
+        };
+        Way::ALL.into_iter().filter(offers).collect()
+    }
+}
+
+impl Offered<'_> {
+    /// What is wrong with the command and the environment, each with its place below `approaches`.
+    pub fn problems(&self) -> Vec<String> {
+        let field = self.field;
+        let mut problems = Vec::new();
+        if self.command.is_empty() {
+            problems.push(format!("approaches.{field}.command: it is empty"));
+        }
+        let commands = self.command.iter().enumerate().map(|(at, text)| (format!("command[{at}]"), text));
+        let env = self.env.iter().map(|(name, text)| (format!("env.{}", brief(name)), text));
+        for (place, text) in commands.chain(env) {
+            let place = format!("approaches.{field}.{place}");
+            match placeholders(text) {
+                Err(()) => problems.push(format!("{place}: `{}` has a `${{` without its `}}`", brief(text))),
+                Ok(names) => {
+                    let unknown = |name: &&str| name.starts_with(TARGET) && !self.placeholders.contains(name);
+                    let unknown = names.into_iter().filter(unknown);
+                    problems.extend(unknown.map(|name| {
+                        let known = self.placeholders.join(", ");
+                        format!("{place}: `${{{}}}` means nothing to approach {field}: it knows {known}", brief(name))
+                    }));
+                }
+            }
+        }
+        problems
+    }
+}
+
+/// The names in `${…}`, or an error where one is not closed.
+fn placeholders(text: &str) -> Result<Vec<&str>, ()> {
+    let mut names = Vec::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        let inside = &rest[start + 2..];
+        let end = inside.find('}').ok_or(())?;
+        names.push(&inside[..end]);
+        rest = &inside[end + 1..];
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_is_named_exactly_and_is_never_secret() {
+        for (text, group, resource) in
+            [("pods", "", "pods"), ("apps/deployments", "apps", "deployments"), ("a.b-c/d0", "a.b-c", "d0")]
+        {
+            let read: ListedResource = text.parse().expect(text);
+            assert_eq!((read.group(), read.resource(), read.to_string().as_str()), (group, resource, text));
+        }
+        for text in [
+            "",
+            "/",
+            "/pods",
+            "apps/",
+            "*",
+            "apps/*",
+            "*/pods",
+            "secrets",
+            "x/secrets",
+            "pods/exec/x",
+            "Pods",
+            "v1 pods",
+        ] {
+            assert!(text.parse::<ListedResource>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_approach_knows_its_own_placeholders_only() {
+        let command = |words: &[&str]| CommandApproach {
+            command: words.iter().map(|w| (*w).to_owned()).collect(),
+            env: BTreeMap::new(),
+        };
+        let both = || command(&["a", "${target.pod}${parameter}", "${target.root}"]);
+        let approaches = Approaches { exec: Some(both()), debug: Some(both()), ..Approaches::default() };
+        let found: Vec<String> = approaches.offered().iter().flat_map(Offered::problems).collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("approaches.exec.command[2]: `${target.root}` means nothing"), "{found:?}");
+        assert_eq!(approaches.ways(), [Way::Exec, Way::Debug]);
+        let open = Approaches { sidecar: Some(command(&["${target.root"])), ..Approaches::default() };
+        assert!(open.offered()[0].problems()[0].contains("without its"));
+    }
+}

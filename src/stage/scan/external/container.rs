@@ -1,0 +1,81 @@
+//! Reaching a container by a scanner: in the first of the chosen ways that leads to it.
+
+use super::{begin, beside, by_image, transport};
+use crate::cluster::access::auto::{Chosen, ContainerFacts, choose};
+use crate::model::access::Way;
+use crate::model::provenance::Approach;
+use crate::model::reason::Reason;
+use crate::model::target::Target;
+use crate::stage::plan::Policy;
+use crate::stage::scan::container::{OF_IMAGE, Ways, another_way_may_do};
+use crate::stage::scan::content::External;
+use crate::stage::scan::unit::{Context, NotDone, Reached, Task};
+
+/// The ways to a container that the scanner's definition offers, of those that policy allows.
+pub(crate) fn offers(external: &External, facts: &ContainerFacts, policy: &Policy) -> Ways {
+    let mut choice = choose(facts, &external.scanner.approaches.ways(), &policy.approaches);
+    if let Some(mounted) = external.mounts.first() {
+        let why = format!("the scanner needs `{}`, and an ephemeral container can mount nothing", mounted.content.name);
+        let without = |chosen: &mut Chosen| chosen.way == Way::Debug;
+        let refused: Vec<Chosen> = choice.ways.extract_if(.., without).collect();
+        choice.refused.extend(refused.into_iter().map(|chosen| Chosen { why: why.clone(), ..chosen }));
+    }
+    for chosen in &mut choice.ways {
+        let how = match chosen.way {
+            Way::Exec => {
+                "a pod of the scanner that may run commands in this one pod; the container needs a shell".to_owned()
+            }
+            Way::Debug => format!("{} (one of gapscan holds the agent for the scanner's)", chosen.why),
+            Way::Image => format!("a Job of the scanner, with {}", chosen.why),
+            Way::Sidecar => continue,
+        };
+        chosen.why = how;
+    }
+    Ways { facts: facts.clone(), choice, own_image: Some(external.own_image.clone()) }
+}
+
+pub(crate) async fn reach(
+    target: &Target,
+    ways: &Ways,
+    tasks: &[Task],
+    external: &External,
+    context: &Context,
+) -> Reached {
+    let mut earlier: Option<Reached> = None;
+    for chosen in &ways.choice.ways {
+        let mut reached = match chosen.way {
+            Way::Exec => transport::of_container(target, tasks, external, context).await,
+            Way::Debug => beside::of_container(target, ways, tasks, external, context).await,
+            Way::Image => of_image(target, ways, tasks, external, context).await,
+            Way::Sidecar => {
+                let why = NotDone::new(Reason::TargetUnsupported, "scanners are not run in copies of pods yet");
+                Reached::nothing(target.clone(), Approach::Sidecar, why)
+            }
+        };
+        if let Some(before) = earlier.take() {
+            reached = reached.after(before);
+        }
+        match &reached.verdict {
+            Err(why) if another_way_may_do(why.reason) => earlier = Some(reached),
+            _ => return reached,
+        }
+    }
+    earlier.unwrap_or_else(|| {
+        let why = NotDone::new(Reason::TargetUnsupported, ways.choice.refusals());
+        Reached::nothing(target.clone(), Approach::None, why)
+    })
+}
+
+/// The container by the image that it was started from.
+async fn of_image(target: &Target, ways: &Ways, tasks: &[Task], external: &External, context: &Context) -> Reached {
+    let mut reached = begin(target, Approach::ImageVolume, external);
+    reached.notes.push(OF_IMAGE.to_owned());
+    let outcome = match &ways.facts.image {
+        Some(reference) => by_image(&mut reached, reference, tasks, external, context).await,
+        None => Err(NotDone::new(Reason::TargetUnsupported, "no registry can be asked for its image")),
+    };
+    if let Err(why) = outcome {
+        reached.verdict = Err(why);
+    }
+    reached
+}

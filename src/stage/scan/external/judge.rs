@@ -1,0 +1,133 @@
+//! What a scanner left: evidence, its verdicts on what was expected, and gapscan's own on how it did its work.
+
+use jiff::Timestamp;
+
+use crate::cluster::agent::protocol::Unreadable;
+use crate::cluster::job::JobOutput;
+use crate::model::evidence::Evidence;
+use crate::model::finding::{Detail, Finding};
+use crate::model::outcome::Outcome;
+use crate::model::reason::Reason;
+use crate::model::scanner::{COMPLETE_CONTROL, ResultFormat};
+use crate::results;
+use crate::stage::scan::content::External;
+use crate::stage::scan::network::{self, Allowance};
+use crate::stage::scan::unit::{Context, NotDone, Reached, Task};
+
+/// What is known of what the scanner could not read.
+pub(super) enum Seen {
+    /// It was looked for.
+    Looked(Unreadable),
+    /// It could not be looked for; a sentence says why.
+    Unknown(&'static str),
+}
+
+/// What a scanner left.
+pub(super) struct Left<'a> {
+    pub(super) output: JobOutput,
+    /// Whom it may have talked to.
+    pub(super) allowance: Allowance<'a>,
+    pub(super) seen: Seen,
+}
+
+/// Takes it as evidence, and judges the target by it.
+pub(super) fn judge(
+    reached: &mut Reached,
+    tasks: &[Task],
+    external: &External,
+    context: &Context,
+    Left { output, allowance, seen }: Left<'_>,
+) -> Result<(), NotDone> {
+    if let Ok(result) = &output.result {
+        reached.evidence.push(Evidence::new("result", media_type(external.scanner.result.format), result.clone()));
+    }
+    for (name, bytes) in [("stdout", &output.stdout_tail), ("stderr", &output.stderr_tail)] {
+        if !bytes.is_empty() {
+            reached.evidence.push(Evidence::new(name, "text/plain", bytes.clone()));
+        }
+    }
+    let sockets = output.sockets.clone();
+    reached.notes.extend(network::note(&sockets, allowance));
+    let result = output.into_result(&external.scanner.exit_codes).map_err(|e| NotDone::because(e.reason(), &e))?;
+    let task = tasks.first().ok_or_else(|| NotDone::new(Reason::InternalError, "there is no task"))?;
+    // A large result takes seconds, during which other scans wait for their connections.
+    let parse = || results::parse(external.scanner.result.format, &result, &task.profile, &context.limits);
+    let mut parsed = tokio::task::block_in_place(parse).map_err(|e| NotDone::because(e.reason(), &e))?;
+    if let Some(engine) = &mut reached.engine {
+        engine.version = parsed.scanner_version.unwrap_or_default();
+    }
+    // With several, the scanner does not say which of them it means.
+    if let (Some(built), [content]) = (parsed.database_built, &mut reached.content[..]) {
+        content.built = Some(built);
+    }
+    reached.notes.extend(external.check_age(parsed.database_built, &context.policy, Timestamp::now())?);
+    account_for_unread(&mut parsed.findings, &seen, context.limits.finding_details)?;
+    network::judge(&mut parsed.findings, &sockets, allowance, context.limits.finding_details);
+    reached.notes.extend(parsed.notes);
+    reached.verdict = Ok(vec![parsed.findings]);
+    Ok(())
+}
+
+/// Judges the control that asks whether the scanner could read all of the target: a scanner passes over what it may not read
+/// in silence, so that its other verdicts are about the rest.
+fn account_for_unread(findings: &mut [Finding], seen: &Seen, most: usize) -> Result<(), NotDone> {
+    let (detail, unreadable) = match seen {
+        Seen::Looked(unreadable) => {
+            let more = if unreadable.incomplete { "at least " } else { "" };
+            let detail = format!("the scanner's user may not read {more}{} paths of the target", unreadable.count);
+            (detail, Some(unreadable))
+        }
+        Seen::Unknown(why) => ((*why).to_owned(), None),
+    };
+    let whole = unreadable.is_some_and(|unreadable| unreadable.count == 0 && !unreadable.incomplete);
+    let Some(finding) = findings.iter_mut().find(|f| f.control == COMPLETE_CONTROL) else {
+        // Without a control that could say so, the verdicts would be taken for ones on the whole target.
+        return if whole { Ok(()) } else { Err(NotDone::new(Reason::UnreadablePaths, detail)) };
+    };
+    if whole {
+        *finding = Finding::new(COMPLETE_CONTROL, Outcome::Passed);
+        return Ok(());
+    }
+    let Some(unreadable) = unreadable else {
+        *finding = Finding::new(COMPLETE_CONTROL, Outcome::not_evaluated(Reason::FactMissing, detail));
+        return Ok(());
+    };
+    let paths = unreadable.sample.iter().map(|path| Detail::new(path, "not readable for the scanner's user"));
+    *finding = Finding::new(COMPLETE_CONTROL, Outcome::not_evaluated(Reason::UnreadablePaths, detail))
+        .with_details(paths, most);
+    finding.details_omitted = unreadable.count.saturating_sub(finding.details.len() as u64);
+    Ok(())
+}
+
+fn media_type(format: ResultFormat) -> &'static str {
+    match format {
+        ResultFormat::Arf => "application/xml",
+        ResultFormat::Grype => "application/json",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_scanner_could_not_read_is_never_passed_over() {
+        let looked = |count, incomplete| Seen::Looked(Unreadable { count, sample: vec!["/a".to_owned()], incomplete });
+        let control = || vec![Finding::new("x", Outcome::Passed), Finding::new(COMPLETE_CONTROL, Outcome::Passed)];
+        for (seen, wanted) in [
+            (looked(2, false), Reason::UnreadablePaths),
+            (looked(0, true), Reason::UnreadablePaths),
+            (Seen::Unknown("it is not known"), Reason::FactMissing),
+        ] {
+            let mut findings = control();
+            account_for_unread(&mut findings, &seen, 10).expect("a control says so");
+            assert!(matches!(findings[1].outcome, Outcome::NotEvaluated { reason, .. } if reason == wanted));
+            let why = account_for_unread(&mut control()[..1], &seen, 10).expect_err("nothing says so");
+            assert_eq!(why.reason, Reason::UnreadablePaths);
+        }
+        let mut findings = control();
+        findings[1] = Finding::new(COMPLETE_CONTROL, Outcome::Failed);
+        account_for_unread(&mut findings, &looked(0, false), 10).expect("all was read");
+        assert_eq!(findings[1].outcome, Outcome::Passed);
+    }
+}

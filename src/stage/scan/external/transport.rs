@@ -1,0 +1,129 @@
+//! By a scanner that talks to the API server: to run commands in one container, or to list what its definition names.
+
+use super::{Left, Seen, begin, judge, needed, request, take};
+use crate::cluster::access::exec::Place;
+use crate::cluster::access::transport::{self, KUBECONFIG, Transport};
+use crate::cluster::agent::protocol::Unreadable;
+use crate::cluster::identity::Reach;
+use crate::cluster::job::{self, JobOutput, JobTarget};
+use crate::model::provenance::Approach;
+use crate::model::reason::Reason;
+use crate::model::scanner::{self as placeholder, Offered};
+use crate::model::target::Target;
+use crate::stage::scan::container::session;
+use crate::stage::scan::content::External;
+use crate::stage::scan::network::Allowance;
+use crate::stage::scan::unit::{Context, NotDone, Reached, Task};
+
+/// What can't be known of a scanner that runs commands in its target.
+const UNSEEN: &str =
+    "what the scanner's commands could not read in the container is not known: they ran there as the container's user";
+
+/// A container, by commands in it.
+pub(super) async fn of_container(target: &Target, tasks: &[Task], external: &External, context: &Context) -> Reached {
+    let mut reached = begin(target, Approach::Exec, external);
+    if let Err(why) = in_container(&mut reached, tasks, external, context).await {
+        reached.verdict = Err(why);
+    }
+    reached
+}
+
+async fn in_container(
+    reached: &mut Reached,
+    tasks: &[Task],
+    external: &External,
+    context: &Context,
+) -> Result<(), NotDone> {
+    let approach = needed(external.scanner.approaches.exec.as_ref(), "containers by exec")?;
+    let Target::Container { namespace, pod, container, uid, .. } = reached.target.clone() else {
+        return Err(NotDone::new(Reason::TargetUnsupported, "only a container can be reached by exec"));
+    };
+    let place = Place { namespace: &namespace, pod: &pod, container: &container, uid: uid.as_deref() };
+    let reach = Reach::Pod { namespace: namespace.clone(), pod: pod.clone() };
+    let values = [
+        (placeholder::NAMESPACE, namespace.as_str()),
+        (placeholder::POD, pod.as_str()),
+        (placeholder::CONTAINER, container.as_str()),
+    ];
+    let (output, servers, _) = run(reached, external, context, approach.into(), (reach, &values, Some(&place))).await?;
+    let allowance = Allowance { tcp: &servers };
+    judge(reached, tasks, external, context, Left { output, allowance, seen: Seen::Unknown(UNSEEN) })
+}
+
+/// The cluster, by lists.
+pub(super) async fn of_cluster(
+    reached: &mut Reached,
+    tasks: &[Task],
+    external: &External,
+    context: &Context,
+) -> Result<(), NotDone> {
+    let approach = needed(external.scanner.approaches.cluster.as_ref(), "the cluster")?;
+    let reach = Reach::Lists(approach.resources.clone());
+    let (output, servers, unlisted) = run(reached, external, context, approach.into(), (reach, &[], None)).await?;
+    let allowance = Allowance { tcp: &servers };
+    judge(reached, tasks, external, context, Left { output, allowance, seen: Seen::Looked(unlisted) })
+}
+
+/// What the scanner left, whom it may have talked to, and what it could not list.
+type Ran = (JobOutput, Vec<std::net::SocketAddr>, Unreadable);
+
+/// Runs the scanner with a way to the API server, and takes that away again.
+async fn run<'e>(
+    reached: &mut Reached,
+    external: &'e External,
+    context: &Context,
+    approach: Offered<'e>,
+    (reach, values, place): (Reach, &[(&str, &str)], Option<&Place<'_>>),
+) -> Result<Ran, NotDone> {
+    let failed = |error| NotDone::because(crate::cluster::ClusterError::reason(&error), &error);
+    let (session, network) = session(context)?;
+    reached.network = Some(network);
+    let (cluster, home) = (&session.cluster, &session.home);
+    let scan = session.next_scan();
+    let mut parameters = external.document.parameters.clone();
+    parameters.insert(placeholder::KUBECONFIG.to_owned(), KUBECONFIG.to_owned());
+    parameters.extend(values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    let mut transport = Transport::open(cluster, home, scan, reach).await.map_err(failed)?;
+    let outcome = async {
+        let identity = transport.identity().ok_or_else(|| NotDone::new(Reason::InternalError, "it has no identity"))?;
+        reached.identity = Some(identity.username().to_owned());
+        let unlisted = identity.unlisted().await.map_err(failed)?;
+        let before = match place {
+            Some(place) => Some(transport::look(identity, place).await.map_err(failed)?),
+            None => None,
+        };
+        let target = JobTarget::Api(transport.access().clone());
+        let request = request(external, approach, (scan, target, parameters), context).await?;
+        Ok((unlisted, before, request))
+    }
+    .await;
+    let servers: Vec<_> = transport.access().servers.iter().copied().collect();
+    let outcome = match outcome {
+        Ok((unlisted, before, request)) => {
+            let mut same = Ok(());
+            // The pod may take some seconds to go; its rights need not last so long.
+            let ended = async {
+                if let (Some(identity), Some(place), Some(before)) = (transport.identity(), place, &before) {
+                    same = transport::unchanged(identity, place, before).await;
+                }
+                transport.revoke(cluster, home).await;
+            };
+            let report = job::run_job_then(cluster, home, &request, ended).await;
+            let output = take(reached, report);
+            same.map_err(failed).and(output).map(|output| (output, servers, unlisted))
+        }
+        Err(why) => {
+            transport.revoke(cluster, home).await;
+            Err(why)
+        }
+    };
+    let closed = transport.close(cluster).await;
+    match &mut reached.cleanup {
+        Some(cleanup) => {
+            cleanup.created.extend(closed.created);
+            cleanup.remaining.extend(closed.remaining);
+        }
+        none => *none = Some(closed),
+    }
+    outcome
+}

@@ -1,5 +1,6 @@
 //! What every layer stands on: digests, limits, exit classes, documents, files, spools, progress.
 
+pub mod certificate;
 pub mod digest;
 pub mod document;
 pub mod exit;

@@ -3,6 +3,7 @@
 mod access;
 mod agent;
 mod bundle;
+mod doctor;
 mod explanation;
 mod export;
 mod history;
@@ -55,6 +56,7 @@ enum Command {
     Bundle(bundle::Args),
     Load(load::Args),
     Registry(registry::Args),
+    Doctor(Box<doctor::Args>),
     Scan(Box<scan::Args>),
     Serve(serve::Args),
     Results(results::Args),
@@ -131,6 +133,7 @@ async fn run(command: Command) -> Outcome {
         Command::Trust(args) => args.run(jiff::Timestamp::now()),
         Command::Bundle(args) => args.run(jiff::Timestamp::now()).await,
         Command::Registry(args) => args.run().await,
+        Command::Doctor(args) => args.run().await,
         Command::Scan(args) => args.run().await,
         Command::Serve(args) => args.run().await,
         Command::Export(export) => export.run(jiff::Timestamp::now()),

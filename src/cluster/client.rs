@@ -66,6 +66,23 @@ pub struct ClusterIdentity {
     pub version: String,
 }
 
+/// Where an API server is.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Whether it is an `https` address.
+    pub secure: bool,
+    /// The host's name or address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The name that its certificate must be for.
+    pub name: String,
+    /// The CAs (DER) that its certificate must chain to; those of the system where none are named.
+    pub authorities: Option<Vec<Vec<u8>>>,
+    /// Whether a proxy is between.
+    pub by_proxy: bool,
+}
+
 /// One request, which can be built again for each attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
@@ -184,6 +201,23 @@ impl Cluster {
     /// The server's address.
     pub fn server(&self) -> String {
         self.config.cluster_url.to_string()
+    }
+
+    /// How the server is reached: what [`Cluster::connect`] would connect to, before anything is connected.
+    ///
+    /// # Errors
+    /// When the configuration can't be used.
+    pub async fn endpoint(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Endpoint, ClusterError> {
+        let (config, _) = configuration(kubeconfig, context).await?;
+        let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        Ok(Endpoint {
+            secure: config.cluster_url.scheme() == Some(&http::uri::Scheme::HTTPS),
+            port: config.cluster_url.port_u16().unwrap_or(443),
+            name: config.tls_server_name.unwrap_or_else(|| host.clone()),
+            host,
+            authorities: config.root_cert,
+            by_proxy: config.proxy_url.is_some(),
+        })
     }
 
     /// How long one request may take.

@@ -6,6 +6,7 @@ pub mod canary;
 pub mod client;
 pub mod error;
 pub mod identity;
+pub mod inspect;
 pub mod install;
 pub mod job;
 pub mod namespace;

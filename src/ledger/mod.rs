@@ -34,6 +34,7 @@ mod error;
 mod evidence;
 pub mod head;
 mod lock;
+mod probe;
 mod query;
 mod schema;
 mod verify;
@@ -41,6 +42,7 @@ mod writer;
 
 pub use error::LedgerError;
 pub use head::Head;
+pub use probe::{Writer, writer};
 pub use query::{Change, LedgerReader, RunRecord, TaskSummary};
 pub use verify::{Problem, VerifyReport};
 pub use writer::Ledger;

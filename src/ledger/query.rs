@@ -114,6 +114,14 @@ impl LedgerReader {
         head(&self.conn).map(|(head, _)| head).map_err(self.failed("read the last entry"))
     }
 
+    /// The time that the last entry names.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn last_at(&self) -> Result<Timestamp, LedgerError> {
+        head(&self.conn).map(|(_, at)| at).map_err(self.failed("read the last entry"))
+    }
+
     /// The newest runs, the newest first, at most `limit`.
     ///
     /// # Errors

@@ -84,6 +84,25 @@ impl Client {
         }
     }
 
+    /// Whether the registry lists what is about a manifest by itself, so that no tag has to be kept for it.
+    ///
+    /// # Errors
+    /// When the registry can't be asked.
+    pub async fn lists_referrers(&self, repository: &Repository, digest: &Digest) -> Result<bool, RegistryError> {
+        let action = self.action("list what is about", digest, "in", repository);
+        let expected = [
+            StatusCode::OK,
+            StatusCode::NOT_FOUND,
+            StatusCode::BAD_REQUEST,
+            StatusCode::METHOD_NOT_ALLOWED,
+            StatusCode::NOT_IMPLEMENTED,
+        ];
+        let url = self.url(&format!("{repository}/referrers/{digest}"));
+        let dress = |request: reqwest::RequestBuilder| request.header(ACCEPT, INDEX);
+        let response = self.ask(&action, &Self::pull_scope(repository), &expected, Method::GET, url, dress).await?;
+        Ok(response.status() == StatusCode::OK)
+    }
+
     async fn referrers_by_tag(&self, repository: &Repository, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         let tag: Tag = format!("sha256-{}", digest.hex()).parse()?;
         match self.manifest(repository, &ManifestName::Tag(tag)).await {

@@ -267,7 +267,7 @@ pub async fn uninstall(
 }
 
 /// What the cluster profiles of this content read.
-fn resources(content: &Content) -> BTreeSet<ResourceKey> {
+pub(crate) fn resources(content: &Content) -> BTreeSet<ResourceKey> {
     content
         .builtin
         .iter()

@@ -2,6 +2,7 @@
 
 pub mod blackout;
 pub mod build;
+pub mod doctor;
 pub mod export;
 pub mod inject;
 pub mod install;

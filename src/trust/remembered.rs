@@ -50,6 +50,16 @@ pub struct Remembered {
     folder: Option<PathBuf>,
     witnessed: Arc<[Witnessed]>,
     on_loss: OnLoss,
+    writes: Writes,
+}
+
+/// What becomes of a version that was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writes {
+    /// It is remembered.
+    Kept,
+    /// Nothing: somebody only looks.
+    None,
 }
 
 /// A bundle that somebody else recorded as used: a ledger names the bundle that each of its results comes from.
@@ -144,12 +154,18 @@ struct Known {
 impl Remembered {
     /// Versions are remembered in this folder, which is made when it is needed.
     pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: Some(folder.into()), witnessed: Arc::default(), on_loss: OnLoss::Refuse }
+        Self { folder: Some(folder.into()), witnessed: Arc::default(), on_loss: OnLoss::Refuse, writes: Writes::Kept }
     }
 
     /// Nothing is remembered: no protection against rollback. For looking at a bundle that is not going to be used.
     pub fn nothing() -> Self {
-        Self { folder: None, witnessed: Arc::default(), on_loss: OnLoss::Refuse }
+        Self { folder: None, witnessed: Arc::default(), on_loss: OnLoss::Refuse, writes: Writes::Kept }
+    }
+
+    /// The same for looking: what is remembered is compared with as ever, and nothing is remembered anew.
+    #[must_use]
+    pub fn for_looking(self) -> Self {
+        Self { writes: Writes::None, ..self }
     }
 
     /// The same, compared with what somebody else recorded.
@@ -196,6 +212,9 @@ impl Offer {
     /// As [`Remembered::check`], and when the bundle revokes itself or a file can't be written.
     pub fn remember(&self, notices: &Notices, how: Use) -> Result<(), TrustError> {
         let Some(files) = self.remembered.files(&self.candidate)? else { return Ok(()) };
+        if self.remembered.writes == Writes::None {
+            return self.compare().map(|_| ());
+        }
         file::make_folder(&files.lineage)?;
         let failed = |source| FileError::Write { path: files.lock.clone(), source };
         // Two loads at once must not both read the old version and then write in the wrong order.

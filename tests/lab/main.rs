@@ -5,6 +5,7 @@
 //! is skipped. They share one cluster, and some freeze or break parts of it: run them with `--test-threads=1`.
 
 mod collector;
+mod doctor;
 mod enclave;
 mod external;
 mod faults;

@@ -18,10 +18,10 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
-use super::certificate::{self, OwnCa};
+use super::certificate::OwnCa;
 use super::error::ServeError;
 use super::server::Tls;
-use crate::base::file;
+use crate::base::{certificate, file};
 
 /// Bytes of a PEM file.
 const PEM: u64 = 1 << 20;

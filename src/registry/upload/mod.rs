@@ -15,6 +15,7 @@ mod content;
 mod feed;
 mod mode;
 mod mount;
+mod probe;
 mod session;
 mod sessions;
 mod stream;

@@ -29,7 +29,7 @@ mod known;
 mod network;
 mod node;
 mod objects;
-mod pull;
+pub(crate) mod pull;
 mod resume;
 mod run;
 mod select;
@@ -40,7 +40,9 @@ pub use dispatch::{RunSummary, Stop, Stopping};
 pub use error::ScanError;
 pub(crate) use resume::by_itself;
 pub use resume::{ResumeRequest, newest_unfinished, resume};
+pub(crate) use run::CLUSTER_EVENT;
 pub use run::{Explanation, ScanRequest, explain, scan};
+pub(crate) use session::ABANDONED;
 
 use crate::model::coverage::Coverage;
 use crate::model::outcome::Status;

@@ -292,7 +292,7 @@ fn record_cleanup(cleanup: &Cleanup, run: RunId, ledger: &mut Ledger, progress: 
 }
 
 /// The event by which a ledger remembers its cluster: the subject is the cluster's UID.
-const CLUSTER_EVENT: &str = "cluster-first-seen";
+pub(crate) const CLUSTER_EVENT: &str = "cluster-first-seen";
 
 /// Binds the ledger to the cluster. Targets are named within one cluster (`pod/NS/NAME`), so that in a ledger of two
 /// clusters the results of one would pass for those of the other.

@@ -11,6 +11,8 @@ mod hostile;
 mod install;
 mod lab;
 mod node;
+mod outage;
 mod pull;
+mod runner;
 mod silence;
 mod stops;

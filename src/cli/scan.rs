@@ -15,13 +15,13 @@ use crate::base::progress::Progress;
 use crate::base::quantity::Span;
 use crate::base::text::printable;
 use crate::cluster::access::node::Toleration;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerReader};
 use crate::model::access::Way;
 use crate::model::control::Severity;
 use crate::model::outcome::Status;
 use crate::model::record::Trigger;
 use crate::model::scanner::BUILTIN;
-use crate::model::target::TargetSpec;
+use crate::model::target::{Target, TargetSpec};
 use crate::registry::Reference;
 use crate::stage::plan::{Access, ClusterAccess, NodePolicy, Plan, Policy, Selection, Unenforced};
 use crate::stage::scan::{ResumeRequest, RunSummary, ScanError, ScanRequest, Stopping, explain, resume, scan};
@@ -188,11 +188,18 @@ impl Args {
     }
 
     fn requests(&self) -> Result<(Access, Vec<ScanRequest>), Failure> {
+        let of_image = |reference: &String| reference.parse::<Reference>().ok().map(|r| r.registry.to_string());
         let images = self.targets.iter().filter_map(|t| match t {
-            TargetSpec::Image(reference) => reference.parse::<Reference>().ok().map(|r| r.registry.to_string()),
+            TargetSpec::Image(reference) => of_image(reference),
             _ => None,
         });
-        let mut access = self.access.access(images);
+        // Those of a run that is resumed are named in the ledger.
+        let resumed = if self.resume { self.unfinished_targets()? } else { Vec::new() };
+        let resumed = resumed.iter().filter_map(|target| match target {
+            Target::Image { reference, .. } => of_image(reference),
+            _ => None,
+        });
+        let mut access = self.access.access(images.chain(resumed));
         let on_loss = if self.state_from_ledger { OnLoss::Adopt } else { OnLoss::Refuse };
         let Some(file) = &self.file else {
             let selection = Selection {
@@ -237,6 +244,16 @@ impl Args {
         };
         let requests = plan.scans.iter().map(|s| request(&s.selection)).collect();
         Ok((access, requests))
+    }
+
+    /// The targets of the newest run that has no end, which `--resume` goes on with.
+    fn unfinished_targets(&self) -> Result<Vec<Target>, Failure> {
+        let path = &self.access.ledger.path;
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let newest = LedgerReader::open(path)?.unfinished_runs()?.pop();
+        Ok(newest.into_iter().flat_map(|(start, _)| start.expected).map(|task| task.target).collect())
     }
 
     /// How the process ends because of this run. What was not evaluated counts before what failed.

@@ -51,34 +51,6 @@ fn a_pod_deleted_during_its_scan_is_not_evaluated() {
     assert!(lines.iter().any(|l| l["target"] == "host" && l["outcome"] == "passed"), "the rest was finished");
 }
 
-#[test]
-fn a_frozen_api_server_does_not_end_the_batch() {
-    let Some(lab) = lab() else { return };
-    let enclave = enclave(lab);
-    let mark = lab.audit_length();
-    let arguments = enclave.scan_arguments(lab, "frozen.sqlite", &["ns/shop", "host"]);
-    let mut scan = lab
-        .command(GAPSCAN)
-        .args(&arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("gapscan runs");
-    wait_until("an exec", || lab.audit(mark).iter().any(|l| l["objectRef"]["subresource"] == "exec"));
-    lab.control(&["pause", "apiserver"]);
-    std::thread::sleep(std::time::Duration::from_secs(20));
-    lab.control(&["resume", "apiserver"]);
-    let code = scan.wait().expect("gapscan ends").code();
-
-    assert_eq!(code, Some(3));
-    let lines = enclave.lines(lab, "frozen.sqlite");
-    assert!(lines.iter().any(|l| l["target"] == "host" && l["outcome"] == "passed"), "the rest was finished");
-    let end = lines.last().expect("there are lines");
-    assert_eq!(end["type"], "end");
-    assert_eq!(lines[0]["unrecorded"], 0, "everything that was expected is accounted for");
-    lab.inside(&["ledger", "verify", "--ledger", &enclave.file("frozen.sqlite")]).exits(0);
-}
-
 /// OpenSCAP's definition with another command, and with other values for keys at its end.
 fn broken_scanner(command: &str, values: &[(&str, &str)]) -> String {
     let scanner = fs::read_to_string(sources().join("bundle/scanners/openscap.yaml")).expect("the definition is there");

@@ -80,7 +80,7 @@ pub async fn look(cluster: &Cluster) -> Found {
         let path = kind.collection(None);
         let plural = path.rsplit('/').next().unwrap_or_default().to_owned();
         match list::<Value>(cluster, &format!("look for {plural} of runs"), &path, query, MOST).await {
-            Ok((_, objects)) => {
+            Ok(objects) => {
                 for object in &objects {
                     let shown = name(&plural, object);
                     match object["metadata"]["labels"][RUN].as_str() {

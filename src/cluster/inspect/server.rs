@@ -174,7 +174,7 @@ async fn privileged(cluster: &Cluster, restricted: Option<&str>) -> Tried {
             let query = [("labelSelector", "pod-security.kubernetes.io/enforce=restricted")];
             let what = "look for a namespace with the restricted standard";
             match list::<Value>(cluster, what, "/api/v1/namespaces", &query, 100_000).await {
-                Ok((_, found)) => match found.iter().find_map(|one| one["metadata"]["name"].as_str()) {
+                Ok(found) => match found.iter().find_map(|one| one["metadata"]["name"].as_str()) {
                     Some(name) => name.to_owned(),
                     None => return Tried::Not(format!("no namespace has the label {ENFORCE}=restricted")),
                 },
@@ -224,7 +224,7 @@ async fn try_pod(cluster: &Cluster, namespace: &str, specification: &Value) -> R
 }
 
 async fn nodes(cluster: &Cluster) -> Result<Vec<NodeFacts>, ClusterError> {
-    let (_, nodes) = list::<Node>(cluster, "list nodes", "/api/v1/nodes", &[], 100_000).await?;
+    let nodes = list::<Node>(cluster, "list nodes", "/api/v1/nodes", &[], 100_000).await?;
     let facts = |node: Node| {
         let status = node.status.unwrap_or_default();
         let info = status.node_info.unwrap_or_default();

@@ -12,7 +12,7 @@ use super::{kubeconfig, leftovers, registry, rights, server, tls, trust};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::Span;
-use crate::cluster::canary;
+use crate::cluster::canary::{self, CanaryImage, Proven, Remains};
 use crate::cluster::client::{Cluster, Endpoint};
 use crate::cluster::inspect::grants::{self, Found};
 use crate::cluster::inspect::{entrance, rights as asked, server as seen};
@@ -228,7 +228,13 @@ impl Doctor {
         progress.say("proving that network policies are enforced");
         match ScanNamespace::create(cluster, RunId::new()).await {
             Ok(home) => {
-                let proof = canary::prove(cluster, &home, &image, secret.as_ref(), Timestamp::now()).await;
+                let image = CanaryImage { name: &image, pull: secret.as_ref() };
+                let Proven { proof, standing: _, used } = canary::prove(cluster, &home, &[], image, 0).await;
+                let Remains { remaining, tokens } = used.remove(cluster).await;
+                home.leave(remaining);
+                for (identity, token) in tokens {
+                    home.retire(identity, token);
+                }
                 self.checks.push(match proof.enforced {
                     true => Check::ok(NAME, subject, proof.detail),
                     false => Check::bad(NAME, subject, proof.detail)

@@ -266,15 +266,23 @@ pub async fn uninstall(
     Ok(install::remove(&cluster, namespace, data).await?)
 }
 
-/// What the cluster profiles of this content read.
+/// What the cluster profiles of this content read, and what its scanners list there: the runner can hand on only what it has.
 pub(crate) fn resources(content: &Content) -> BTreeSet<ResourceKey> {
-    content
+    let builtin = content
         .builtin
         .iter()
         .filter(|profile| profile.document().targets.contains(&TargetKind::Cluster))
         .flat_map(|profile| profile.resources())
-        .map(|r| ResourceKey { group: r.group, version: r.version, resource: r.resource })
-        .collect()
+        .map(|r| ResourceKey { group: r.group, version: r.version, resource: r.resource });
+    let scanners = content.external.iter().filter(|e| e.document.targets.contains(&TargetKind::Cluster));
+    let listed = scanners.filter_map(|e| e.scanner.approaches.cluster.as_ref()).flat_map(|cluster| &cluster.resources);
+    // Rights know no versions, and neither do definitions.
+    let listed = listed.map(|r| ResourceKey {
+        group: r.group().to_owned(),
+        version: String::new(),
+        resource: r.resource().to_owned(),
+    });
+    builtin.chain(listed).collect()
 }
 
 /// Makes the plan one of the runner's container; what can't be so is said.

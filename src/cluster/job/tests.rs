@@ -97,6 +97,44 @@ fn a_job_on_a_node_reads_all_of_it_and_gets_nothing_else() {
 }
 
 #[test]
+fn only_a_scanner_with_a_transport_gets_a_token_and_only_its_own_container() {
+    let text = SCANNER
+        .replace("  image:\n    mount: /target", "  exec:")
+        .replace("OSCAP_PROBE_ROOT: /target", "KUBECONFIG: '${target.kubeconfig}', AT: '${target.results}'");
+    let scanner: ScannerDocument = document::parse(std::path::Path::new("s.yaml"), &text).expect("a scanner");
+    let access = ApiAccess {
+        account: "gapscan-x-7-scanner".to_owned(),
+        servers: ["192.0.2.1:6443".parse().expect("an address")].into(),
+        namespace: "shop".to_owned(),
+    };
+    let with_image = self::scanner();
+    let mut request = request(&with_image);
+    request.program = Program::of(&scanner, scanner.approaches.exec.as_ref().expect("it has one"));
+    request.target = JobTarget::Api(access);
+    request.parameters.insert("target.kubeconfig".to_owned(), "/k".to_owned());
+    let manifest = manifest::job(&request, Duration::from_secs(60)).expect("a manifest");
+    let read: Job = serde_json::from_value(manifest.clone()).expect("a Job");
+    assert_eq!(serde_json::to_value(&read).expect("the same")["spec"], manifest["spec"]);
+    let pod = &manifest["spec"]["template"]["spec"];
+    assert_eq!(pod["serviceAccountName"], "gapscan-x-7-scanner");
+    assert_eq!(pod["automountServiceAccountToken"], json!(false), "only what is mounted by name");
+    let volume = pod["volumes"].as_array().expect("volumes").iter().find(|v| v["name"] == "identity").expect("a token");
+    let token = &volume["projected"]["sources"][0]["serviceAccountToken"];
+    // Five minutes to start, five to scan.
+    assert_eq!(*token, json!({ "path": "token", "expirationSeconds": 600 }));
+    let mounts = |container: &Value| container["volumeMounts"].to_string();
+    assert!(mounts(&pod["containers"][0]).contains("identity"));
+    assert!(!mounts(&pod["initContainers"][0]).contains("identity"), "the agent's installer needs none");
+    let container = &pod["containers"][0];
+    assert_eq!(
+        container["env"],
+        json!([{ "name": "AT", "value": "/results" }, { "name": "KUBECONFIG", "value": "/k" }])
+    );
+    assert!(!container["command"].to_string().contains("--target-mount"), "there are no files to look for");
+    assert!(container["command"].to_string().contains("\"--api-server\",\"192.0.2.1:6443\""));
+}
+
+#[test]
 fn only_a_job_with_credentials_names_a_secret_and_no_manifest_holds_them() {
     let scanner = scanner();
     let secret = PullSecret::new(zeroize::Zeroizing::new("s3cr3t".to_owned()));

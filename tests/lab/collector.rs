@@ -223,7 +223,7 @@ fn what_a_poor_container_can_not_tell_is_absent_and_nothing_is_written() {
     assert!(alone.users.is_some() && alone.groups.is_some() && alone.mounts.is_some() && alone.sockets.is_some());
     assert!(alone.processes.as_ref().is_some_and(|list| !list.is_empty()), "builtins suffice");
     assert!(alone.files.is_none() && alone.special_files.is_none() && alone.sysctls.is_none());
-    for fact in ["files", "special_files", "sysctls"] {
+    for fact in ["files", "specialFiles", "sysctls"] {
         assert!(missing(&alone, fact).is_some(), "{fact} is absent for a reason: {:?}", alone.missing);
     }
     let no_find = of("no-find");

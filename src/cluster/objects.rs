@@ -143,19 +143,21 @@ async fn list_raw<T>(
     .await
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
+/// What a list says of its items, which don't say it themselves.
+#[derive(Debug, Default)]
 pub(crate) struct ListHead {
-    #[serde(default)]
     pub(crate) api_version: String,
-    #[serde(default)]
     pub(crate) kind: String,
 }
 
+// Not with the head flattened into it: serde would hold all items in a form of its own first.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Page<T> {
-    #[serde(flatten)]
-    head: ListHead,
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
     #[serde(default)]
     metadata: PageMetadata,
     // Go writes an empty list as null. An answer without it is no list, and not one that is empty.
@@ -204,7 +206,8 @@ pub(crate) async fn list_as<T: DeserializeOwned, U>(
                 }
                 outcome => outcome?,
             };
-            let items = page.items.unwrap_or_default();
+            let Page { api_version, kind, metadata, items } = page;
+            let (head, items) = (ListHead { api_version, kind }, items.unwrap_or_default());
             seen += items.len();
             if seen > most {
                 return Err(ClusterError::Rejected {
@@ -214,9 +217,9 @@ pub(crate) async fn list_as<T: DeserializeOwned, U>(
                 });
             }
             for item in items {
-                kept.extend(keep(&page.head, item)?);
+                kept.extend(keep(&head, item)?);
             }
-            more = page.metadata.more;
+            more = metadata.more;
             if more.is_empty() {
                 return Ok(kept);
             }

@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::lab::{Lab, Ran};
 
 pub(crate) const BUNDLE: &str = "lab";
 
 pub(crate) struct Enclave {
-    _folder: TempDir,
     pub(crate) path: PathBuf,
 }
 
@@ -20,9 +18,13 @@ pub(crate) struct Enclave {
 pub(crate) fn enclave(lab: &'static Lab) -> &'static Enclave {
     static ENCLAVE: OnceLock<Enclave> = OnceLock::new();
     ENCLAVE.get_or_init(|| {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().to_owned();
-        let enclave = Enclave { _folder: folder, path };
+        // Nothing that is static is dropped at the end, and a bundle has hundreds of megabytes: it makes way for the next one.
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lab");
+        if path.exists() {
+            fs::remove_dir_all(&path).expect("the folder of an earlier run is removed");
+        }
+        fs::create_dir_all(&path).expect("a folder");
+        let enclave = Enclave { path };
         enclave.prepare(lab);
         enclave
     })

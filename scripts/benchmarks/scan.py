@@ -136,15 +136,8 @@ class Bench(Runner):
         return [
             (moment(t["provenance"]["started"]), moment(t["provenance"]["finished"]))
             for t in lines
-            if t["type"] == "task" and self.key(t["target"]).startswith(prefix)
+            if t["type"] == "task" and t["targetKey"].startswith(prefix)
         ]
-
-    @staticmethod
-    def key(target):
-        kind = target["kind"]
-        if kind == "container":
-            return f"pod/{target['namespace']}/{target['pod']}/{target['container']}"
-        return f"{kind}/{target.get('reference') or target.get('name')}"
 
     def one(self):
         self.pods(1)

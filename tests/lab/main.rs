@@ -15,3 +15,4 @@ mod node;
 mod pull;
 mod silence;
 mod stops;
+mod upload;

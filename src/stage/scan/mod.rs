@@ -9,6 +9,7 @@
 //! * `account`: the records of what was not evaluated at all.
 //! * `unit`: one target by one engine; beside it one file for each way to reach a target.
 //! * `pull`: what the cluster's nodes pull the images with.
+//! * `upload`: where results come in, if they are not fetched.
 //! * `session`: what a run sets up in the cluster, proves, and removes again.
 
 pub mod account;
@@ -30,6 +31,7 @@ mod run;
 mod select;
 mod session;
 mod unit;
+mod upload;
 
 pub use dispatch::{RunSummary, Stop, Stopping};
 pub use error::ScanError;

@@ -82,6 +82,11 @@ pub async fn scan(
         expected: units.iter().flat_map(Unit::expected).collect(),
     };
 
+    // Before the run begins: where nobody can listen, nothing of it could come in.
+    let uploads = match intent(&units) {
+        Some(Intent::Run) => super::upload::open(&policy.results).await?,
+        Some(Intent::ReadObjects) | None => None,
+    };
     begin(&start, &units, ledger)?;
 
     let blackout = in_blackout(&policy);
@@ -134,6 +139,7 @@ pub async fn scan(
         pulling,
         layers: LayerCache::default(),
         spool: ledger.reader().folder().to_owned(),
+        uploads: uploads.clone(),
         bundle: content.bundle,
         session,
     });
@@ -144,6 +150,7 @@ pub async fn scan(
         let cleanup = session::close(session, cluster, run).await;
         record_cleanup(&cleanup, run, ledger, progress)?;
     }
+    super::upload::close(uploads, run, ledger).await?;
     Ok(summary?)
 }
 

@@ -42,7 +42,7 @@ enum Command {
         #[command(flatten)]
         api: Api,
         #[command(flatten)]
-        upload: Upload,
+        upload: Box<Upload>,
         /// The network is the target's too
         #[arg(long)]
         shared_network: bool,

@@ -33,7 +33,7 @@ fn a_result_that_is_sent_is_the_one_that_would_be_fetched() {
     assert_eq!(fetched.code, sent.code, "{}", sent.stderr);
     let (one, other) = (enclave.lines(lab, "fetched.sqlite"), enclave.lines(lab, "sent.sqlite"));
     let (one, other_outcomes) = (outcomes(&one), outcomes(&other));
-    assert!(one.len() > 10, "{one:?}");
+    assert!(one.values().filter(|outcome| outcome.contains("passed")).count() > 10, "{one:?}");
     assert_eq!(one, other_outcomes);
 
     let task = other.iter().find(|line| line["type"] == "task").expect("a task");

@@ -211,6 +211,7 @@ async fn job(
         pull: None,
         result_limit: 256 << 20,
         spool: std::env::temp_dir(),
+        uploads: None,
     };
     let name = home.name().to_owned();
     let other = tokio::task::spawn_blocking(move || meanwhile(name));
@@ -269,6 +270,7 @@ async fn a_job_on_a_node_reads_what_is_roots_and_changes_nothing() {
         pull: None,
         result_limit: 1 << 20,
         spool: std::env::temp_dir(),
+        uploads: None,
     };
     let report = run_job(&cluster, &home, &request).await;
     println!("{:?} {:?} {:?}", report.identity, report.cleanup, report.notes);

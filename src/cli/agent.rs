@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
 
+use crate::base::digest::Digest;
 use crate::base::exit::{ExitClass, Outcome};
 use crate::base::limits::Limits;
 use crate::cluster::agent::beside::{self, Kept as KeptParcel, Neighbour, Settled};
@@ -17,6 +18,7 @@ use crate::cluster::agent::own_sockets::OwnWatch;
 use crate::cluster::agent::probe::Expected;
 use crate::cluster::agent::protocol::OWN_SOCKETS;
 use crate::cluster::agent::run::{Network, ResultAt, RunRequest};
+use crate::cluster::agent::upload::Destination;
 use crate::cluster::agent::{collect, hold, install, listen, parcel, probe, run};
 use crate::native::facts;
 
@@ -43,6 +45,8 @@ enum Command {
         target_mount: Option<PathBuf>,
         #[command(flatten)]
         api: Api,
+        #[command(flatten)]
+        upload: Box<Upload>,
         /// The network is the target's too
         #[arg(long)]
         shared_network: bool,
@@ -166,6 +170,29 @@ impl Api {
     }
 }
 
+/// Where a result is sent to.
+#[derive(Debug, ClapArgs)]
+struct Upload {
+    /// The runner's address, where it takes results
+    #[arg(long = "upload", value_name = "ADDRESS:PORT", requires_all = ["slot", "pin", "token"])]
+    address: Option<SocketAddr>,
+    /// The scan's slot there
+    #[arg(long)]
+    slot: Option<String>,
+    /// The digest of the runner's certificate
+    #[arg(long)]
+    pin: Option<Digest>,
+    /// The file with the scan's token
+    #[arg(long)]
+    token: Option<PathBuf>,
+}
+
+impl Upload {
+    fn destination(self) -> Option<Destination> {
+        Some(Destination { address: self.address?, id: self.slot?, pin: self.pin?, token: self.token? })
+    }
+}
+
 /// Where a scanner's output is.
 #[derive(Debug, ClapArgs)]
 struct Kept {
@@ -191,12 +218,13 @@ impl Args {
     pub(crate) async fn run(self) -> Outcome {
         match self.command {
             Command::Install { to } => install::install(&to)?,
-            Command::Run { kept, target_mount, api, shared_network, word: _, deadline, hold, command } => {
+            Command::Run { kept, target_mount, api, upload, shared_network, word: _, deadline, hold, command } => {
                 let request = RunRequest {
                     result: kept.result(),
                     spool: kept.spool,
                     target_mount,
                     api: api.server(),
+                    upload: upload.destination(),
                     network: if shared_network { Network::Shared } else { Network::Own },
                     deadline: Duration::from_secs(deadline),
                     hold: Duration::from_secs(hold),

@@ -23,7 +23,9 @@ use crate::model::record::Trigger;
 use crate::model::scanner::BUILTIN;
 use crate::model::target::{Target, TargetSpec};
 use crate::registry::Reference;
-use crate::stage::plan::{Access, ClusterAccess, NodePolicy, Plan, Policy, Selection, Unenforced};
+use crate::stage::plan::{
+    Access, ClusterAccess, NodePolicy, Plan, Policy, ResultsPolicy, Selection, Transport, Unenforced,
+};
 use crate::stage::scan::{ResumeRequest, RunSummary, ScanError, ScanRequest, Stopping, explain, resume, scan};
 use crate::trust::remembered::OnLoss;
 
@@ -39,7 +41,7 @@ pub(crate) struct Args {
     /// All scans of this plan, once, with what the plan says; --ledger counts where it names none
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = [
         "targets", "all", "nodes", "selector", "engine", "profile", "bundle", "registry", "root", "state", "ca", "username",
-        "token_host", "plain_http", "unenforced_network", "approach", "tolerate", "database_max_age", "parallel",
+        "token_host", "plain_http", "unenforced_network", "approach", "tolerate", "database_max_age", "parallel", "upload_address",
     ])]
     file: Option<PathBuf>,
     /// The objects of the cluster, every container, and every image that runs
@@ -74,6 +76,10 @@ pub(crate) struct Args {
     /// node that is tainted or cordoned is not evaluated
     #[arg(long, value_name = "TAINT", help_heading = "Cluster")]
     tolerate: Vec<Toleration>,
+    /// Let scanners in pods of their own send their results to this address, at which they reach this machine, instead of
+    /// fetching them by a command in the pod
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Cluster")]
+    upload_address: Option<String>,
     /// How old a database may be where the bundle does not say
     #[arg(long, value_name = "SPAN", default_value_t = Policy::default().database_max_age)]
     database_max_age: Span,
@@ -224,6 +230,10 @@ impl Args {
                 approaches: self.approach.clone(),
                 node: NodePolicy { tolerate: self.tolerate.clone() },
                 database_max_age: self.database_max_age,
+                results: match &self.upload_address {
+                    Some(address) => ResultsPolicy { transport: Transport::Upload, address: Some(address.clone()) },
+                    None => ResultsPolicy::default(),
+                },
                 parallel: usize::from(self.parallel),
                 // Who says how many means all of them, on however few nodes.
                 per_node: parallel,

@@ -1,5 +1,6 @@
 //! `gapscan serve`: by schedule, until told to stop.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
@@ -11,7 +12,8 @@ use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::ledger::Ledger;
 use crate::stage::plan::{Access, Plan};
-use crate::stage::serve::serve;
+use crate::stage::serve::endpoint::{self, Endpoint};
+use crate::stage::serve::{Pulse, serve_with};
 
 /// Run the scans of a plan by their schedules, until told to stop
 ///
@@ -24,10 +26,27 @@ pub(crate) struct Args {
     file: PathBuf,
     #[command(flatten)]
     ledger: LedgerPath,
+    /// Answer /healthz, /readyz and /metrics here; without a certificate by HTTP
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// The certificate chain (PEM) to answer with, read again when it changes
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "listen"])]
+    tls_cert: Option<PathBuf>,
+    /// The key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Ask who answers at --listen for this path instead of serving, and exit with 5 if all is not well: for a probe by exec,
+    /// where nothing may connect
+    #[arg(long, value_name = "PATH", requires = "listen", conflicts_with = "tls_cert")]
+    ask: Option<String>,
 }
 
 impl Args {
     pub(crate) async fn run(self) -> Outcome {
+        if let (Some(path), Some(address)) = (&self.ask, self.listen) {
+            endpoint::ask(address, path)?;
+            return Ok(ExitClass::Success);
+        }
         let progress = Progress::stderr();
         let stop = super::signal::stop_on_signals(progress.clone())?;
         let plan = Plan::load(&self.file, &Limits::default())?;
@@ -38,7 +57,23 @@ impl Args {
             registries: plan.registries.clone(),
         };
         let mut ledger = Ledger::open(&access.ledger, Timestamp::now())?;
-        serve(&plan, &access, &mut ledger, stop, &progress).await?;
+        let pulse = Pulse::new(Timestamp::now());
+        let endpoint = match self.listen {
+            Some(address) => {
+                let tls = self.tls_cert.zip(self.tls_key);
+                let scheme = if tls.is_some() { "https" } else { "http" };
+                let open = Endpoint::open(address, tls, plan.clone(), access.ledger.clone(), pulse.clone()).await?;
+                // For scripts: with port 0 only this says where.
+                println!("{scheme}://{}", open.address());
+                Some(open)
+            }
+            None => None,
+        };
+        let served = serve_with(&plan, &access, &mut ledger, stop, &progress, &pulse).await;
+        if let Some(endpoint) = endpoint {
+            endpoint.close().await;
+        }
+        served?;
         Ok(ExitClass::Success)
     }
 }

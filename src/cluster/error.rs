@@ -231,6 +231,14 @@ pub enum ClusterError {
     /// What arrives can't be kept on this machine.
     #[error("keep the result while it arrives")]
     Spool(#[source] std::io::Error),
+    /// Results can't be taken from pods.
+    #[error("take results at {address}")]
+    Uploads {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// The result is larger than the limit.
     #[error("collect the result: it has {length} bytes, and the limit is {limit}")]
     OutputTooLarge {
@@ -272,6 +280,7 @@ impl ClusterError {
             | Self::Malformed { .. }
             | Self::AnswerTooLarge { .. }
             | Self::Parameter { .. }
+            | Self::Uploads { .. }
             | Self::Spool(_) => Reason::InternalError,
             Self::TargetGone { .. } => Reason::TargetGone,
             Self::TargetChanged { .. } => Reason::TargetChanged,
@@ -339,6 +348,7 @@ impl Classify for ClusterError {
             | Self::Rejected { .. }
             | Self::Malformed { .. }
             | Self::AnswerTooLarge { .. }
+            | Self::Uploads { .. }
             | Self::Spool(_) => ExitClass::Unreachable,
             Self::TargetGone { .. }
             | Self::TargetChanged { .. }
@@ -377,6 +387,9 @@ impl Classify for ClusterError {
                 brief(image)
             )),
             Self::Spool(_) => Some("see that there is room in the folder of the ledger".to_owned()),
+            Self::Uploads { .. } => {
+                Some("name an address of this machine that pods reach, with a port that nobody listens on".to_owned())
+            }
             Self::OutOfMemory { .. } => Some("raise `memory` in the scanner's definition".to_owned()),
             Self::ScannerTimeout { .. } => Some("raise `deadline` in the scanner's definition".to_owned()),
             _ => None,

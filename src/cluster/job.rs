@@ -9,6 +9,7 @@
 mod fetch;
 mod manifest;
 mod parameters;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use super::access::node::{self, NodePlace};
 use super::access::transport::ApiAccess;
 use super::agent::protocol::{ExitStatus, Unreadable};
 use super::agent::sockets::Sockets;
+use super::agent::upload::Uploads;
 use super::client::{Cluster, poll_until};
 use super::error::ClusterError;
 use super::identity::{Rights, ScanIdentity};
@@ -130,6 +132,8 @@ pub struct JobRequest<'a> {
     pub result_limit: u64,
     /// The folder in which a large result is kept while it arrives.
     pub spool: PathBuf,
+    /// Where results are taken by upload; `None` to fetch them by exec.
+    pub uploads: Option<Uploads>,
 }
 
 /// What a scanner left.
@@ -238,7 +242,11 @@ async fn scan(
     identity: &mut Option<ScanIdentity>,
     notes: &mut Vec<String>,
 ) -> Result<JobOutput, ClusterError> {
-    let manifest = manifest::job(request, START + HOLD)?;
+    let mut manifest = manifest::job(request, START + HOLD)?;
+    let ticket = upload::ticket(request)?;
+    if let Some(ticket) = &ticket {
+        upload::dress(&mut manifest, request.scan, ticket);
+    }
     let pod = ObjectRef::namespaced(Kind::Pod, home.name(), manifest::name(request.scan));
     let template = manifest["spec"]["template"].clone();
     match object::rehearse(cluster, &pod, &home.mark(Some(request.scan)), template).await {
@@ -251,6 +259,9 @@ async fn scan(
     if let Some(pull) = &request.pull {
         pull.create(cluster, home, &manifest::pull_name(request.scan), inventory).await?;
     }
+    if let Some(ticket) = &ticket {
+        upload::prepare(cluster, home, request.scan, ticket, inventory).await?;
+    }
     inventory.create(cluster, job.clone(), manifest).await?;
     let pod = started(cluster, home, request).await?;
     if let JobTarget::Node(_) = &request.target {
@@ -259,6 +270,9 @@ async fn scan(
             manifest::CONTAINER,
             request.program.approach.mount.unwrap_or_default(),
         ));
+    }
+    if let Some(ticket) = ticket {
+        return upload::receive(cluster, request, &pod, ticket, notes).await;
     }
     let name = pod.metadata.name.clone().unwrap_or_default();
     let identity = identity.insert(

@@ -140,6 +140,9 @@ pub struct Policy {
     pub breakers: BreakerPolicy,
     /// When a runner that starts takes up a run whose runner had died.
     pub resume: ResumePolicy,
+    /// How results come out of pods.
+    #[serde(skip_serializing_if = "ResultsPolicy::is_default")]
+    pub results: ResultsPolicy,
     /// When nothing is started.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub blackout: Vec<Blackout>,
@@ -224,6 +227,7 @@ impl Default for Policy {
             per_workload: FOUR,
             breakers: BreakerPolicy::default(),
             resume: ResumePolicy::default(),
+            results: ResultsPolicy::default(),
             blackout: Vec::new(),
             deadline: Span::seconds(15 * 60),
         }
@@ -263,6 +267,34 @@ pub enum Isolate {
     /// Yes, by a temporary policy for that pod alone: **the application in it has no network for as long as this takes**. Where
     /// another policy allows it anything, or another pod has the same labels, it is not looked at in this way.
     Required,
+}
+
+/// How the results of scanners in pods of their own get to the runner.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ResultsPolicy {
+    /// Which way.
+    pub transport: Transport,
+    /// `HOST:PORT` at which pods reach the runner, for `upload`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
+impl ResultsPolicy {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A way for results.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// The runner fetches them by running a command in the scanner's pod.
+    #[default]
+    Exec,
+    /// The pod sends them to the runner by HTTPS.
+    Upload,
 }
 
 /// How nodes may be reached.
@@ -459,6 +491,10 @@ impl Plan {
         }
         if let Some(way) = ways.iter().enumerate().find(|(at, way)| ways[..*at].contains(way)) {
             problems.push(format!("policy.approaches names {} twice", way.1));
+        }
+        let results = &document.policy.results;
+        if (results.transport == Transport::Upload) != results.address.is_some() {
+            problems.push("policy.results names an address if, and only if, its transport is upload".to_owned());
         }
         if document.policy.parallel == 0 {
             problems.push("policy.parallel must be at least 1".to_owned());

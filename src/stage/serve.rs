@@ -1,5 +1,9 @@
 //! Runs a plan's scans by their schedules, and keeps account of every due time: run, missed, or overlapped.
 
+pub mod endpoint;
+mod metrics;
+mod pulse;
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -14,6 +18,8 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::model::reason::Reason;
 use crate::model::record::{Event, RunStart, Trigger};
 use crate::trust::remembered::OnLoss;
+
+pub use pulse::Pulse;
 
 /// A due time that is seen this late, while the runner had nothing else to do, was missed: the machine slept, or the clock
 /// was set. Well above the step in which the clock is read, so that an ordinary wake-up is never late.
@@ -102,8 +108,23 @@ pub async fn serve(
     plan: &Plan,
     access: &Access,
     ledger: &mut Ledger,
+    stop: Stop,
+    progress: &Progress,
+) -> Result<(), ServeError> {
+    serve_with(plan, access, ledger, stop, progress, &Pulse::new(Timestamp::now())).await
+}
+
+/// The same, with a pulse by which others see that the loop turns.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_with(
+    plan: &Plan,
+    access: &Access,
+    ledger: &mut Ledger,
     mut stop: Stop,
     progress: &Progress,
+    pulse: &Pulse,
 ) -> Result<(), ServeError> {
     let started = Timestamp::now();
     take_up(plan, access, ledger, stop.clone(), progress).await?;
@@ -146,6 +167,7 @@ pub async fn serve(
 
     let mut free_since = Timestamp::now();
     while *stop.borrow() == Stopping::No {
+        pulse.beat(Timestamp::now());
         let mut ran = false;
         for entry in &mut entries {
             if *stop.borrow() != Stopping::No {

@@ -21,3 +21,4 @@ mod runner;
 mod sidecar;
 mod silence;
 mod stops;
+mod upload;

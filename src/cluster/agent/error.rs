@@ -35,6 +35,14 @@ pub enum AgentError {
     /// The collected bytes can't be written out.
     #[error("send what was collected")]
     Send(#[source] io::Error),
+    /// What was collected can't be sent to the runner.
+    #[error("send what was collected to the runner at {address}")]
+    Upload {
+        /// The runner.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// A socket can't be opened.
     #[error("listen on port {port}")]
     Listen {
@@ -73,6 +81,7 @@ impl Classify for AgentError {
             | Self::Spool { .. }
             | Self::Changed { .. }
             | Self::Send(_)
+            | Self::Upload { .. }
             | Self::Listen { .. }
             | Self::Neighbour { .. }
             | Self::Signals(_) => ExitClass::Unreachable,

@@ -1,5 +1,5 @@
 //! The other end: what gapscan's own binary does inside a pod. It talks to nobody, but for looking whether the API server can be
-//! reached by a scanner that is to talk to it; the runner comes to it by exec, or reads its termination message.
+//! reached by a scanner that is to talk to it, and for an [`upload`] where that is how results travel; else the runner comes to it by exec, or reads its termination message.
 
 pub mod beside;
 pub mod collect;
@@ -16,3 +16,4 @@ pub mod relay;
 pub mod run;
 pub mod sockets;
 pub mod unreadable;
+pub mod upload;

@@ -246,6 +246,11 @@ impl Receiver {
         }
     }
 
+    /// What is wrong with what arrived so far: nothing that follows can mend it.
+    pub(crate) fn failure(&self) -> Option<&ClusterError> {
+        self.wrong.as_ref()
+    }
+
     /// The parts, if everything came that its sender had, and nothing else.
     ///
     /// # Errors

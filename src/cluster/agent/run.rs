@@ -22,6 +22,7 @@ use super::protocol::{
 use super::relay::Relay;
 use super::sockets::{self, Sockets, Watch};
 use super::unreadable::unreadable;
+use super::upload::Destination;
 
 /// How long the scanner's output may stay open after the scanner itself ended: a child of its own that it left behind must
 /// not hold the result.
@@ -58,6 +59,8 @@ pub struct RunRequest {
     pub api: Option<ApiServer>,
     /// Whose network it has.
     pub network: Network,
+    /// Where the result is sent to as soon as it is there; `None` where somebody comes for it.
+    pub upload: Option<Destination>,
     /// When the scanner is killed.
     pub deadline: Duration,
     /// How long the pod is held after the scanner's end.
@@ -81,6 +84,14 @@ pub async fn run(request: &RunRequest) -> Result<(), AgentError> {
         _ = terminated.recv() => return Ok(()),
     };
     write_status(&request.spool, &kept)?;
+    if let Some(to) = request.upload.clone() {
+        let (spool, result, limit) = (request.spool.clone(), request.result.clone(), request.limit);
+        let sent = tokio::task::spawn_blocking(move || to.send(&spool, &result, limit));
+        tokio::select! {
+            sent = sent => sent.unwrap_or_else(|error| Err(AgentError::Send(std::io::Error::other(error))))?,
+            _ = terminated.recv() => return Ok(()),
+        }
+    }
     tokio::select! {
         () = tokio::time::sleep(request.hold) => {}
         _ = terminated.recv() => {}

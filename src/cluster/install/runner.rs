@@ -37,6 +37,9 @@ const PULL_FOLDER: &str = "/etc/gapscan-pull";
 const DATA_FOLDER: &str = "/var/lib/gapscan";
 const LEDGER: &str = "/var/lib/gapscan/ledger.sqlite";
 
+/// Where the runner answers whoever is in its own pod.
+const ENDPOINT: &str = "127.0.0.1:9464";
+
 /// How long the runner may take to end what runs and to remove what it made, before it is killed.
 const GRACE_SECONDS: u32 = 180;
 
@@ -145,7 +148,7 @@ fn pod_of(settings: &Settings) -> Value {
         "name": RUNNER,
         "image": settings.image,
         "imagePullPolicy": "IfNotPresent",
-        "command": [BINARY, "serve", "-f", format!("{PLAN_FOLDER}/plan.yaml")],
+        "command": [BINARY, "serve", "-f", format!("{PLAN_FOLDER}/plan.yaml"), "--listen", ENDPOINT],
         // For `serve`, and for whoever asks `gapscan results` in the pod.
         "env": [{ "name": "GAPSCAN_LEDGER", "value": LEDGER }],
         "securityContext": pod::security(),
@@ -153,10 +156,16 @@ fn pod_of(settings: &Settings) -> Value {
             "requests": { "cpu": "50m", "memory": "64Mi" },
             "limits": { "cpu": "1", "memory": "1Gi" },
         },
-        // It is ready when its ledger can be read. By exec, because nothing may connect to it.
+        // By exec, because nothing may connect to it: whether a kubelet's own requests get through default-deny differs from
+        // network to network. It is ready when its ledger can be written and its schedule's loop turns; it is alive when it
+        // answers at all, so that a long run is never taken for a dead one.
         "readinessProbe": {
-            "exec": { "command": [BINARY, "history", "-n", "1"] },
-            "periodSeconds": 15, "timeoutSeconds": 10,
+            "exec": { "command": [BINARY, "serve", "--listen", ENDPOINT, "--ask", "/readyz"] },
+            "periodSeconds": 15, "timeoutSeconds": 15,
+        },
+        "livenessProbe": {
+            "exec": { "command": [BINARY, "serve", "--listen", ENDPOINT, "--ask", "/healthz"] },
+            "initialDelaySeconds": 60, "periodSeconds": 60, "timeoutSeconds": 15, "failureThreshold": 5,
         },
         "volumeMounts": mounts,
     }]));

@@ -106,7 +106,7 @@ async fn cause(cluster: &Cluster, request: &JobRequest<'_>, place: &Place<'_>, e
 }
 
 /// How the pod ended, if it did.
-async fn ended(cluster: &Cluster, request: &JobRequest<'_>, place: &Place<'_>) -> Option<ClusterError> {
+pub(super) async fn ended(cluster: &Cluster, request: &JobRequest<'_>, place: &Place<'_>) -> Option<ClusterError> {
     let object = ObjectRef::namespaced(Kind::Pod, place.namespace, place.pod);
     match cluster.get::<Pod>(&format!("read {object}"), object.path()).await {
         Ok(pod) => match pod::stage(&pod, CONTAINER, request.program.memory) {

@@ -42,6 +42,7 @@ fn request(scanner: &ScannerDocument) -> JobRequest<'_> {
         pull: None,
         result_limit: 1 << 20,
         spool: std::env::temp_dir(),
+        uploads: None,
     }
 }
 
@@ -250,4 +251,25 @@ fn the_snapshot_has_no_token_and_no_rights() {
     let pod = &manifest["spec"]["template"]["spec"];
     assert_eq!(pod["automountServiceAccountToken"], json!(false));
     assert_eq!(pod["containers"][0]["securityContext"]["capabilities"], json!({ "drop": ["ALL"] }));
+}
+
+#[tokio::test]
+async fn an_upload_adds_the_token_as_a_file_and_never_as_a_word() {
+    use crate::cluster::agent::upload::Uploads;
+    let scanner = scanner();
+    let uploads = Uploads::open("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
+    let request = JobRequest { uploads: Some(uploads.clone()), ..request(&scanner) };
+    let mut manifest = manifest::job(&request, Duration::from_secs(60)).expect("a manifest");
+    let ticket = upload::ticket(&request).expect("a ticket").expect("one");
+    upload::dress(&mut manifest, request.scan, &ticket);
+    let read: Job = serde_json::from_value(manifest.clone()).expect("a Job");
+    assert_eq!(serde_json::to_value(&read).expect("the same")["spec"], manifest["spec"]);
+    assert!(!manifest.to_string().contains(ticket.0.token()));
+    let command = &manifest["spec"]["template"]["spec"]["containers"][0]["command"];
+    let words: Vec<&str> = command.as_array().expect("words").iter().filter_map(Value::as_str).collect();
+    let (at, own) = (words.iter().position(|w| *w == "--upload"), words.iter().position(|w| *w == "--"));
+    assert!(at < own && at.is_some(), "{words:?}");
+    let pin = uploads.pin().to_string();
+    assert!(words.contains(&pin.as_str()) && words.contains(&"/upload/token"));
+    uploads.close().await;
 }

@@ -21,6 +21,7 @@ mod metrics;
 mod receive;
 mod route;
 mod router;
+mod served;
 mod server;
 mod session;
 mod store;
@@ -32,6 +33,7 @@ mod upload;
 pub use collect::{CollectMode, CollectPolicy, Collected};
 pub use error::ServeError;
 pub use manifest::Parts;
+pub use served::ServedCertificate;
 pub use server::{RunningServer, ServeConfig, Server, Tls, collect};
 pub use token::pull_token;
 

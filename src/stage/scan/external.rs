@@ -138,6 +138,7 @@ async fn request<'e>(
         parameters,
         result_limit: context.limits.result_bytes,
         spool: context.spool.clone(),
+        uploads: context.uploads.clone(),
     })
 }
 

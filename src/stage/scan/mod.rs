@@ -11,6 +11,7 @@
 //! * `known`: the images whose facts the ledger has already.
 //! * `pull`: what the cluster's nodes pull the images with.
 //! * `resume`: a run of which the runner died, taken up again.
+//! * `upload`: where results come in, if they are not fetched.
 //! * `session`: what a run sets up in the cluster, proves, and removes again.
 
 pub mod account;
@@ -35,6 +36,7 @@ mod run;
 mod select;
 mod session;
 mod unit;
+mod upload;
 
 pub use dispatch::{RunSummary, Stop, Stopping};
 pub use error::ScanError;

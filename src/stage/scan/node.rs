@@ -92,6 +92,7 @@ async fn collect(reached: &mut Reached, image: &str, context: &Context) -> Resul
         pull: context.pulling.secret([image], &context.registries, &context.limits).await?,
         result_limit: context.limits.collector_bytes,
         spool: context.spool.clone(),
+        uploads: context.uploads.clone(),
     };
     reached.network = Some(network);
     let report = job::run_job(&session.cluster, home, &request).await;

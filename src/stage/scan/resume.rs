@@ -15,7 +15,7 @@ use super::dispatch::{RunSummary, Stop};
 use super::error::ScanError;
 use super::expected::plan_units;
 use super::pull::Pulling;
-use super::run::{Prepared, carry_out, cluster_for, content_for};
+use super::run::{Prepared, carry_out, cluster_for, content_for, uploads};
 use super::select::{needs_cluster, select};
 use super::unit::{Unit, Work};
 use crate::base::limits::Limits;
@@ -113,7 +113,8 @@ pub async fn resume(
         earlier.extend(tokio::task::block_in_place(|| not_done(run, task, reason, &detail, ledger))?);
     }
     let prepared = Prepared { run, units, selection, policy, limits, registries, content, cluster };
-    carry_out(prepared, earlier, pulling, ledger, stop, progress).await
+    let uploads = uploads(&prepared).await?;
+    carry_out(prepared, earlier, pulling, uploads, ledger, stop, progress).await
 }
 
 /// Whether a runner that starts takes up this run by itself.

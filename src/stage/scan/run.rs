@@ -19,6 +19,7 @@ use super::session::{self, ABANDONED, Intent, Session};
 use super::unit::{Context, NotDone, Unit};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
+use crate::cluster::agent::upload::Uploads;
 use crate::cluster::client::Cluster;
 use crate::cluster::sweep;
 use crate::ledger::Ledger;
@@ -83,8 +84,21 @@ pub async fn scan(
         expected: prepared.units.iter().flat_map(Unit::expected).collect(),
     };
 
+    // Before the run begins: where nobody can listen, nothing of it could come in.
+    let uploads = uploads(&prepared).await?;
     begin(&start, &prepared.units, ledger)?;
-    carry_out(prepared, Vec::new(), pulling, ledger, stop, progress).await
+    carry_out(prepared, Vec::new(), pulling, uploads, ledger, stop, progress).await
+}
+
+/// Where results of this run come in, if they are not fetched.
+///
+/// # Errors
+/// When nobody can listen there.
+pub(super) async fn uploads(prepared: &Prepared) -> Result<Option<Uploads>, ScanError> {
+    match intent(&prepared.units) {
+        Some(Intent::Run) => super::upload::open(&prepared.policy.results).await,
+        Some(Intent::ReadObjects) | None => Ok(None),
+    }
 }
 
 /// Does what a run that was begun is to do, besides what it has results of already.
@@ -95,6 +109,7 @@ pub(super) async fn carry_out(
     prepared: Prepared,
     earlier: Vec<TaskRecord>,
     pulling: Pulling,
+    uploads: Option<Uploads>,
     ledger: &mut Ledger,
     mut stop: Stop,
     progress: &Progress,
@@ -158,6 +173,7 @@ pub(super) async fn carry_out(
         layers: LayerCache::default(),
         known: Known::of(ledger.reader()),
         spool: ledger.reader().folder().to_owned(),
+        uploads: uploads.clone(),
         bundle: content.bundle,
         session,
     });
@@ -173,6 +189,7 @@ pub(super) async fn carry_out(
         let cleanup = session::close(session, cluster, run).await;
         record_cleanup(&cleanup, run, ledger, progress)?;
     }
+    super::upload::close(uploads, run, ledger).await?;
     Ok(summary?)
 }
 

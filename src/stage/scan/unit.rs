@@ -17,6 +17,7 @@ use super::session::Session;
 use super::{container, external, host, image, node, objects};
 use crate::base::limits::Limits;
 use crate::cluster::access::auto::Chosen;
+use crate::cluster::agent::upload::Uploads;
 use crate::model::evidence::Evidence;
 use crate::model::finding::Finding;
 use crate::model::profile::Profile;
@@ -40,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) known: Known,
     /// The folder in which large results are kept while they arrive: that of the ledger, which they go into.
     pub(crate) spool: PathBuf,
+    /// Where results are taken by upload; `None` to fetch them.
+    pub(crate) uploads: Option<Uploads>,
     /// The verified bundle, for provenance.
     pub(crate) bundle: Option<BundleRef>,
     /// What was set up in the cluster; why not, where it could not be; `None` where no unit needs it.

@@ -10,6 +10,7 @@ fn request(folder: &Path, result: ResultAt, script: &str) -> RunRequest {
         target_mount: None,
         api: None,
         network: Network::Own,
+        upload: None,
         deadline: Duration::from_secs(20),
         hold: Duration::ZERO,
         limit: 1000,

@@ -246,11 +246,16 @@ fn what_needs_a_registry_that_is_gone_waits_until_it_is_back() {
     let runner = Runner::start(lab, &arguments);
     wait_until("the breaker", || has_event(&ledger, "breaker-opened"));
     registry.comes();
-    let code = runner.ends();
-    assert!(matches!(code, Some(0 | 1)), "everything was evaluated in the end: {code:?}");
+    // Some facts of such an image are no facts; what counts is that each image was judged.
+    assert!(matches!(runner.ends(), Some(0 | 1 | 3)));
     let reader = LedgerReader::open(&ledger).expect("the ledger");
     let runs = reader.runs(1).expect("runs");
-    assert_eq!((runs[0].tasks, runs[0].coverage.is_complete()), (4, true));
+    assert_eq!(runs[0].tasks, 4);
+    let lines = enclave.lines(lab, "outage.sqlite");
+    targets.sort();
+    assert_eq!(judged(&lines), targets, "everything was evaluated in the end");
+    let lost = ["registry-unreachable", "breaker-open"];
+    assert!(!lines.iter().any(|l| l["reason"].as_str().is_some_and(|reason| lost.contains(&reason))));
     assert!(has_event(&ledger, "breaker-closed"));
     let notes: Vec<String> =
         reader.tasks_of(runs[0].start.run).expect("tasks").into_iter().flat_map(|task| task.notes).collect();

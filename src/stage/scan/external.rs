@@ -74,9 +74,14 @@ async fn attempt(reached: &mut Reached, tasks: &[Task], external: &External, con
     let images = [&external.image, &external.own_image].into_iter().chain(target_image);
     let images = images.chain(mounts.iter().map(|m| &m.reference)).map(String::as_str);
     let pull = context.pulling.secret(images, &context.registries, &context.limits).await?;
+    let node = match &job_target {
+        JobTarget::Image(_) => None,
+        JobTarget::Node(place) => Some(place.node.as_str()),
+    };
+    let cpu = context.cpu(&external.scanner.cpu, node);
     let request = JobRequest {
         scan: session.next_scan(),
-        program: Program::of(&external.scanner, approach),
+        program: Program { cpu: &cpu, ..Program::of(&external.scanner, approach) },
         scanner_image: external.image.clone(),
         agent_image: external.own_image.clone(),
         target: job_target,

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::quantity::Span;
-use crate::stage::scan::budget::{Budget, Part as Needs, Queue, Rank};
+use crate::stage::scan::budget::{Budget, CpuBudget, Part as Needs, Queue, Rank};
 
 const FAILED: Sign = Sign::Fails(Reason::CollectorFailed);
 
@@ -26,7 +26,14 @@ fn opened() -> Breaker {
 
 fn place(target: &str, node: &str, workload: &str) -> Place {
     let cluster = Some(Needs { node: Some(node.to_owned()), workload: Some(workload.to_owned()) });
-    Place { rank: Rank::Selected, lane: "shop".to_owned(), target: target.to_owned(), registry: None, cluster }
+    Place {
+        rank: Rank::Selected,
+        lane: "shop".to_owned(),
+        target: target.to_owned(),
+        registry: None,
+        cluster,
+        cpu_millis: 0,
+    }
 }
 
 fn cluster_probe(breakers: &mut Breakers, now: Elapsed) -> bool {
@@ -223,7 +230,7 @@ proptest! {
         in_all in 1usize..6,
     ) {
         let mut breakers = breakers();
-        let budget = Budget { in_all: some(in_all), per_node: some(2), per_workload: some(1) };
+        let budget = Budget { in_all: some(in_all), per_node: some(2), per_workload: some(1), cpu: CpuBudget::Unknown };
         let mut queue = Queue::new(budget);
         for (number, (target, node, workload)) in pieces.iter().enumerate() {
             let place = place(&format!("t{target}"), &format!("n{node}"), &format!("w{workload}"));

@@ -43,7 +43,8 @@ impl Process {
     /// Starts it as the lab does: in a session of its own, with its process id where the lab looks for it.
     fn start(&self) {
         let log = Path::new(self.lab.var("LAB_RUN")).join(format!("{}.log", self.name));
-        let script = "pid=$1 log=$2; shift 2; setsid \"$@\" >>\"$log\" 2>&1 </dev/null & echo $! >\"$pid\"";
+        // What whoever runs the tests holds open, a lock perhaps, is not for a process that outlives them.
+        let script = "pid=$1 log=$2; shift 2; for n in 3 4 5 6 7 8 9; do eval \"exec $n>&-\"; done; setsid \"$@\" >>\"$log\" 2>&1 </dev/null & echo $! >\"$pid\"";
         let mut command = self.lab.command("sh");
         command.args(["-c", script, "sh"]).arg(Self::pid_file(self.lab, self.name)).arg(log).args(&self.arguments);
         let started = command.current_dir(&self.folder).status().expect("it can be started");
@@ -260,6 +261,17 @@ fn what_needs_a_registry_that_is_gone_waits_until_it_is_back() {
     let notes: Vec<String> =
         reader.tasks_of(runs[0].start.run).expect("tasks").into_iter().flat_map(|task| task.notes).collect();
     assert!(notes.iter().any(|note| note.contains("registry-unreachable")), "what happened is told: {notes:?}");
+
+    // The nodes do not trust this registry: what the runner can read, they can't pull.
+    let both = enclave.file("outage-both.pem");
+    let text = |path: &str| fs::read_to_string(path).expect("a certificate");
+    fs::write(&both, text(&lab.ca().display().to_string()) + &text(&registry.ca())).expect("written");
+    let mut arguments = enclave.scan_arguments(lab, "pull.sqlite", &[&targets[0], "--engine", "grype"]);
+    let ca = arguments.iter().position(|a| a == "--ca").expect("it names a CA") + 1;
+    arguments[ca] = both;
+    assert_eq!(Runner::start(lab, &arguments).ends(), Some(3));
+    assert_not_evaluated(&enclave.lines(lab, "pull.sqlite"), &targets[0], &["image-pull-failed"]);
+    assert_accounted(lab, &enclave.path.join("pull.sqlite"));
 }
 
 /// An account with all rights, for one runner.

@@ -300,7 +300,7 @@ fn a_registry_that_is_gone_is_asked_by_itself_and_keeps_only_what_needs_it() {
     let mut breakers = Breakers::new(BreakerPolicy::default());
     let of = |registry: &str| Place { registry: Some(registry.to_owned()), cluster: None, ..place("image", "n", "w") };
     let gone = signs(Approach::Image, Err(Reason::RegistryUnreachable));
-    let mut fail = |breakers: &mut Breakers| {
+    let fail = |breakers: &mut Breakers| {
         let permit = breakers.begin(&of("a"), seconds(0));
         breakers.ended(permit, gone, seconds(0))
     };
@@ -314,10 +314,10 @@ fn a_registry_that_is_gone_is_asked_by_itself_and_keeps_only_what_needs_it() {
     assert_eq!(breakers.ask(&of("a"), seconds(1)), Answer::Wait(Some(seconds(10))));
     assert_eq!(breakers.ask(&of("a"), seconds(10)), Answer::Wait(None), "no target is risked");
     let scope = Scope::Registry("a".to_owned());
-    assert_eq!(breakers.begin_probes(seconds(10)), [scope.clone()]);
+    assert_eq!(breakers.begin_probes(seconds(10)), std::slice::from_ref(&scope));
     assert_eq!(breakers.begin_probes(seconds(10)), [], "one at a time");
     assert_eq!(breakers.probed(scope.clone(), Sign::Fails(Reason::RegistryUnreachable), seconds(11)), None);
-    assert_eq!(breakers.begin_probes(seconds(31)), [scope.clone()]);
+    assert_eq!(breakers.begin_probes(seconds(31)), std::slice::from_ref(&scope));
     assert_eq!(breakers.probed(scope, Sign::Works, seconds(31)).map(|change| change.now), Some(Now::Closed));
     assert_eq!(breakers.ask(&of("a"), seconds(31)), Answer::Pass);
 }

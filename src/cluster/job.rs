@@ -11,6 +11,7 @@ mod manifest;
 mod parameters;
 mod upload;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -79,7 +80,7 @@ pub enum Unread {
 }
 
 /// What is run, and within which bounds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Program<'a> {
     /// The command, and where it finds the target.
     pub approach: Offered<'a>,
@@ -90,7 +91,7 @@ pub struct Program<'a> {
     /// Its memory limit, as a Kubernetes quantity.
     pub memory: &'a str,
     /// Its CPU limit, likewise.
-    pub cpu: &'a str,
+    pub cpu: Cow<'a, str>,
     /// What becomes of files that it may not read.
     pub unread: Unread,
 }
@@ -103,7 +104,7 @@ impl<'a> Program<'a> {
             result: &scanner.result.path,
             deadline: scanner.deadline.duration(),
             memory: &scanner.memory,
-            cpu: &scanner.cpu,
+            cpu: Cow::Borrowed(&scanner.cpu),
             unread: Unread::Silent,
         }
     }

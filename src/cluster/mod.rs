@@ -3,6 +3,7 @@
 pub mod access;
 pub mod agent;
 pub mod canary;
+pub mod capacity;
 pub mod client;
 pub mod error;
 pub mod identity;

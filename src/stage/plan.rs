@@ -136,6 +136,9 @@ pub struct Policy {
     pub per_node: NonZeroUsize,
     /// How many of them of one workload: pods that have one controller.
     pub per_workload: NonZeroUsize,
+    /// The share of the nodes' CPU that the pods of scans may ask for at once, in percent: of all nodes together and of each.
+    /// A scanner that asks for more gets no more than that.
+    pub cpu_percent: u8,
     /// When what fails again and again is left alone for a while.
     pub breakers: BreakerPolicy,
     /// When a runner that starts takes up a run whose runner had died.
@@ -225,6 +228,7 @@ impl Default for Policy {
             parallel: 4,
             per_node: FOUR,
             per_workload: FOUR,
+            cpu_percent: 50,
             breakers: BreakerPolicy::default(),
             resume: ResumePolicy::default(),
             results: ResultsPolicy::default(),
@@ -501,6 +505,9 @@ impl Plan {
         }
         if document.policy.network.prove_every < Span::seconds(10) {
             problems.push("policy.network.proveEvery must be at least 10s".to_owned());
+        }
+        if !(1..=100).contains(&document.policy.cpu_percent) {
+            problems.push("policy.cpuPercent must be from 1 to 100".to_owned());
         }
         if document.policy.breakers.pause < Span::seconds(1) {
             problems.push("policy.breakers.pause must be at least 1s".to_owned());

@@ -3,8 +3,12 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::enclave::{assert_not_evaluated, enclave, sources};
-use crate::lab::{GAPSCAN, lab, wait_until};
+use gapscan::model::record::RunId;
+use serde_json::Value;
+
+use crate::enclave::{Enclave, assert_not_evaluated, enclave};
+use crate::lab::{GAPSCAN, Lab, lab, wait_until};
+use crate::runner::{Runner, assert_accounted, next_run};
 
 const VICTIM: &str = r#"
 apiVersion: v1
@@ -51,86 +55,101 @@ fn a_pod_deleted_during_its_scan_is_not_evaluated() {
     assert!(lines.iter().any(|l| l["target"] == "host" && l["outcome"] == "passed"), "the rest was finished");
 }
 
-/// OpenSCAP's definition with another command, and with other values for keys at its end.
-fn broken_scanner(command: &str, values: &[(&str, &str)]) -> String {
-    let scanner = fs::read_to_string(sources().join("bundle/scanners/openscap.yaml")).expect("the definition is there");
-    let mut broken = String::new();
-    let mut in_command = false;
-    for line in scanner.lines() {
-        let (indent, text) = (line.len() - line.trim_start().len(), line.trim_start());
-        if text.starts_with("command:") {
-            broken += &format!("{}command: {command}\n", " ".repeat(indent));
-            in_command = true;
-            continue;
-        }
-        if in_command && text.starts_with("- ") {
-            continue;
-        }
-        in_command = false;
-        match values.iter().find(|(key, _)| line.starts_with(&format!("{key}:"))) {
-            Some((key, value)) => broken += &format!("{key}: {value}\n"),
-            None => broken += &format!("{line}\n"),
-        }
+/// Scanners that fail, each with its command, what else its definition says, and the reason that the record gives.
+const BROKEN: [(&str, &str, &str, &str); 4] = [
+    ("silent", "[/bin/true]", "deadline: 2m\nmemory: 64Mi", "no-output"),
+    ("hung", "[/bin/sleep, infinity]", "deadline: 10s\nmemory: 64Mi", "timeout"),
+    // `tail` keeps a line until it ends, and this one never does.
+    ("hungry", "[/bin/tail, /dev/zero]", "deadline: 2m\nmemory: 64Mi", "scanner-out-of-memory"),
+    ("evicted", "[/bin/sleep, '100000']", "deadline: 3m\nmemory: 64Mi", "scanner-evicted"),
+];
+
+/// The bundle `broken` with these scanners, loaded.
+fn load_broken(lab: &Lab, enclave: &Enclave) {
+    let (mut scanners, mut profiles) = (String::new(), String::new());
+    for (name, command, more, _) in BROKEN {
+        let scanner = format!(
+            "apiVersion: gapscan/v1\nkind: Scanner\nname: {name}\ntitle: One that fails\nimage: busybox\n\
+             approaches: {{image: {{mount: /target, command: {command}}}}}\nresult: {{path: r.json, format: grype}}\n\
+             exitCodes: {{0: complete}}\n{more}\ncpu: 100m\n"
+        );
+        let profile = format!(
+            "apiVersion: gapscan/v1\nkind: Profile\nname: {name}\nversion: '1'\ntitle: Sample\nengine: {name}\n\
+             targets: [image]\ncontrols:\n\
+             - {{id: no-critical-vulnerabilities, title: A, description: A, check: A, fix: A, severity: high}}\n"
+        );
+        let folder = enclave.path.join("broken").join(name);
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join("profile.yaml"), profile).expect("written");
+        let path = enclave.file(&format!("broken/{name}.yaml"));
+        fs::write(&path, scanner).expect("written");
+        scanners += &format!("- {path}\n");
+        profiles += &format!("- {{path: {}}}\n", folder.display());
     }
-    broken
+    let definition = format!(
+        "apiVersion: gapscan/v1\nkind: Bundle\nname: broken\nversion: 1\nvalidFor: 30d\n\
+         registries: {{'{upstream}': {{caFile: {ca}}}}}\nimages:\n- {{name: busybox, from: '{upstream}/lab/busybox:1'}}\n\
+         scanners:\n{scanners}profiles:\n{profiles}",
+        upstream = lab.var("UPSTREAM"),
+        ca = lab.ca().display(),
+    );
+    fs::write(enclave.path.join("broken.yaml"), definition).expect("written");
+    enclave.build(lab, "broken.yaml", "broken.tar");
+    enclave.load_from_pipe(lab, "broken.tar").exits(0);
 }
 
-/// What a scan of an image by this scanner and by the builtin engine comes to: the former is not evaluated for this reason,
-/// the latter goes on.
-#[track_caller]
-fn assert_broken(name: &str, scanner: &str, reason: &str) {
+/// Evicts the pod of this run that has this word in its command, once it runs.
+fn evict(lab: &Lab, enclave: &Enclave, run: RunId, word: &str) {
+    let selector = format!("gapscan.dev/run={run}");
+    let mut found = None;
+    wait_until("the scanner that is evicted", || {
+        let pods = lab.kubectl(&["get", "pods", "-A", "-l", &selector, "-o", "json"]);
+        let pods: Value = serde_json::from_str(&pods).expect("it is JSON");
+        let is_it =
+            |pod: &&Value| pod["spec"]["containers"].to_string().contains(word) && pod["status"]["phase"] == "Running";
+        let pod = pods["items"].as_array().into_iter().flatten().find(is_it);
+        found = pod.map(|pod| pod["metadata"].clone());
+        found.is_some()
+    });
+    let found = found.expect("it was waited for");
+    let [namespace, name] = ["namespace", "name"].map(|key| found[key].as_str().expect("it has one").to_owned());
+    let eviction = serde_json::json!({ "apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": { "name": name, "namespace": namespace } });
+    let file = enclave.path.join("eviction.json");
+    fs::write(&file, eviction.to_string()).expect("written");
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction");
+    lab.kubectl(&["create", "--raw", &path, "-f", &file.display().to_string()]);
+}
+
+#[test]
+fn scanners_that_say_nothing_hang_take_too_much_memory_or_are_evicted_are_not_evaluated() {
     let Some(lab) = lab() else { return };
     let enclave = enclave(lab);
-    let path = enclave.path.join(format!("{name}-scanner.yaml"));
-    fs::write(&path, scanner).expect("the scanner is written");
-    let upstream = lab.var("UPSTREAM");
-    let definition = format!(
-        "registries: {{'{upstream}': {{caFile: {ca}}}}}\nimages:\n- {{name: openscap, from: '{upstream}/lab/openscap:1'}}\n\
-         scanners:\n- {path}\nprofiles:\n- {{path: {mirror}/debian12-standard}}\n",
-        ca = lab.ca().display(),
-        path = path.display(),
-        mirror = sources().join("profiles-mirror").display(),
-    );
-    let (document, tar, ledger) = (format!("{name}.yaml"), format!("{name}.tar"), format!("{name}.sqlite"));
-    fs::write(
-        enclave.path.join(&document),
-        format!("apiVersion: gapscan/v1\nkind: Bundle\nname: {name}\nversion: 1\nvalidFor: 30d\n{definition}"),
-    )
-    .expect("the definition is written");
-    enclave.build(lab, &document, &tar);
-    enclave.load_from_pipe(lab, &tar).exits(0);
-
-    let image = format!("image/{}/lab/web:1", lab.var("REGISTRY"));
-    let mut arguments = enclave.scan_arguments(lab, &ledger, &[&image, "--engine", "openscap", "--engine", "builtin"]);
+    load_broken(lab, enclave);
+    let image = format!("image/{}/lab/busybox:1", lab.var("REGISTRY"));
+    let engines = BROKEN.iter().flat_map(|(name, ..)| ["--engine", name]);
+    let words: Vec<&str> =
+        [image.as_str(), "--engine", "builtin", "--parallel", "5"].into_iter().chain(engines).collect();
+    let mut arguments = enclave.scan_arguments(lab, "broken.sqlite", &words);
     let bundle = arguments.iter().position(|a| a == "--bundle").expect("it names a bundle") + 1;
-    arguments[bundle] = name.to_owned();
-    lab.inside(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).exits(3);
+    arguments[bundle] = "broken".to_owned();
+    let runner = Runner::start(lab, &arguments);
+    let ledger = enclave.path.join("broken.sqlite");
+    let run = next_run(&ledger, 0);
+    evict(lab, enclave, run, "100000");
+    assert_eq!(runner.ends(), Some(3));
 
-    let lines = enclave.lines(lab, &ledger);
-    let broken: Vec<_> = lines.iter().filter(|l| l["type"] == "finding" && l["engine"] == "openscap").collect();
-    assert!(!broken.is_empty(), "what was expected of the scanner is in the record");
-    for line in broken {
-        let outcome = (line["outcome"].as_str(), line["reason"].as_str());
-        assert_eq!(outcome, (Some("not-evaluated"), Some(reason)), "{line}");
+    let lines = enclave.lines(lab, "broken.sqlite");
+    for (name, _, _, reason) in BROKEN {
+        let of_scanner: Vec<_> = lines.iter().filter(|l| l["type"] == "finding" && l["engine"] == name).collect();
+        assert!(!of_scanner.is_empty(), "what was expected of {name} is in the record");
+        for line in of_scanner {
+            let outcome = (line["outcome"].as_str(), line["reason"].as_str());
+            assert_eq!(outcome, (Some("not-evaluated"), Some(reason)), "{line}");
+        }
     }
     assert!(lines.iter().any(|l| l["engine"] == "builtin" && l["outcome"] == "passed"), "the rest was finished");
-}
-
-#[test]
-fn a_scanner_that_says_nothing_and_exits_with_0_is_not_evaluated() {
-    assert_broken("silent", &broken_scanner("[/usr/bin/true]", &[]), "no-output");
-}
-
-#[test]
-fn a_scanner_that_hangs_is_ended_at_its_deadline() {
-    assert_broken("hung", &broken_scanner("[/usr/bin/sleep, infinity]", &[("deadline", "10s")]), "timeout");
-}
-
-#[test]
-fn a_scanner_that_takes_too_much_memory_is_killed_and_said_to_be() {
-    // `tail` keeps a line until it ends, and this one never does.
-    let hungry = broken_scanner("[/usr/bin/tail, /dev/zero]", &[("memory", "64Mi")]);
-    assert_broken("hungry", &hungry, "scanner-out-of-memory");
+    assert_accounted(lab, &ledger);
 }
 
 #[test]

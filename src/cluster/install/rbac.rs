@@ -45,7 +45,7 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 /// Without what the profiles read.
 const OWN: [(Scope, &str, &str, &[&str]); 17] = [
     (Scope::Cluster, "", "namespaces", &["create", "delete", "get", "list"]),
-    (Scope::Cluster, "", "nodes", &["get"]),
+    (Scope::Cluster, "", "nodes", &["get", "list"]),
     (Scope::Cluster, "", "pods", &["create", "delete", "get", "list"]),
     (Scope::Cluster, "", "pods/ephemeralcontainers", &["patch"]),
     (Scope::Cluster, "", "pods/exec", &["create", "get"]),

@@ -98,7 +98,10 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
         volumes.push(image_volume(&name, &image.reference));
         mounts.push(json!({ "name": name, "mountPath": image.path, "readOnly": true }));
     }
+    // What is asked for is what may be used, so that the scheduler knows; and the pod as a whole asks for no more than its
+    // scanner does.
     let resources = json!({ "cpu": program.cpu, "memory": program.memory });
+    let installing = json!({ "cpu": program.cpu, "memory": "64Mi" });
     let mut specification = pod::specification(json!([{
         "name": CONTAINER,
         "image": request.scanner_image,
@@ -106,7 +109,7 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
         "command": command,
         "env": env,
         "securityContext": security,
-        "resources": { "limits": resources },
+        "resources": { "requests": resources, "limits": resources },
         "volumeMounts": mounts,
     }]));
     specification["initContainers"] = json!([{
@@ -115,7 +118,7 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
         "imagePullPolicy": "IfNotPresent",
         "command": [BINARY, "agent", "install", AGENT],
         "securityContext": pod::security(),
-        "resources": { "limits": { "cpu": "500m", "memory": "64Mi" } },
+        "resources": { "requests": installing, "limits": installing },
         "volumeMounts": [{ "name": "agent", "mountPath": "/agent" }],
     }]);
     specification["volumes"] = json!(volumes);

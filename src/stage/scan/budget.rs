@@ -1,5 +1,5 @@
-//! What may start now: so much at once in all, on one node, and of one workload; and whose turn it is. Pure, and owned by the
-//! dispatcher.
+//! What may start now: so much at once in all, on one node, and of one workload, with so much CPU; and whose turn it is. Pure,
+//! and owned by the dispatcher.
 //!
 //! Targets that were named go before those that a selector found. Among equals the namespaces take turns, so that a large one
 //! does not starve the others: who has waited longest for a turn and has something that may start gets it.
@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
 
 use super::breaker::Elapsed;
+use crate::cluster::capacity::Capacity;
 
 /// What goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +31,8 @@ pub(crate) struct Place {
     pub(crate) registry: Option<String>,
     /// What it needs of the cluster, where it needs it.
     pub(crate) cluster: Option<Part>,
+    /// What its pod asks for, in thousandths of a core; 0 where it has none of its own.
+    pub(crate) cpu_millis: u64,
 }
 
 /// The part of the cluster that a piece of work needs beside the API server.
@@ -50,12 +53,58 @@ impl Place {
     }
 }
 
+/// How much CPU the pods of scans may ask for at once, in thousandths of a core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CpuBudget {
+    /// Nobody knows what the nodes have: one such pod at a time.
+    Unknown,
+    /// On all nodes together, and on each.
+    Known { in_all: u64, nodes: BTreeMap<String, u64> },
+}
+
+impl CpuBudget {
+    /// This share of what the nodes have.
+    pub(crate) fn of(capacities: &[Capacity], percent: u8) -> Self {
+        let share = |millis: u64| millis.saturating_mul(u64::from(percent)) / 100;
+        let in_all = share(capacities.iter().filter(|c| c.schedulable).map(|c| c.cpu_millis).sum());
+        if in_all == 0 {
+            return Self::Unknown;
+        }
+        Self::Known { in_all, nodes: capacities.iter().map(|c| (c.node.clone(), share(c.cpu_millis))).collect() }
+    }
+
+    /// What a pod gets that would ask for so much: no more than it may have when it is alone, so that each can start. It
+    /// takes longer then. `node` is where it must run; without one it runs where the scheduler puts it.
+    pub(crate) fn granted(&self, asked: u64, node: Option<&str>) -> u64 {
+        let Self::Known { in_all, nodes } = self else { return asked };
+        let there = match node {
+            Some(node) => nodes.get(node).copied(),
+            None => nodes.values().copied().max(),
+        };
+        asked.min(*in_all).min(there.unwrap_or(*in_all)).max(u64::from(asked > 0))
+    }
+
+    fn has_room(&self, place: &Place, going: &Going) -> bool {
+        let asked = place.cpu_millis;
+        if asked == 0 || going.cpu == 0 {
+            return true;
+        }
+        let Self::Known { in_all, nodes } = self else { return false };
+        let on_node = || {
+            let node = place.node()?;
+            Some((going.cpu_nodes.get(node).copied().unwrap_or(0), nodes.get(node).copied()?))
+        };
+        going.cpu + asked <= *in_all && on_node().is_none_or(|(taken, share)| taken + asked <= share)
+    }
+}
+
 /// How much may go on at once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Budget {
     pub(crate) in_all: NonZeroUsize,
     pub(crate) per_node: NonZeroUsize,
     pub(crate) per_workload: NonZeroUsize,
+    pub(crate) cpu: CpuBudget,
 }
 
 /// A place that is taken. It is given back when the work has ended.
@@ -96,6 +145,9 @@ struct Going {
     all: usize,
     nodes: HashMap<String, usize>,
     workloads: HashMap<String, usize>,
+    /// In thousandths of a core.
+    cpu: u64,
+    cpu_nodes: HashMap<String, u64>,
 }
 
 impl Going {
@@ -104,10 +156,15 @@ impl Going {
         self.all < budget.in_all.get()
             && on(&self.nodes, place.node()).unwrap_or(0) < budget.per_node.get()
             && on(&self.workloads, place.workload()).unwrap_or(0) < budget.per_workload.get()
+            && budget.cpu.has_room(place, self)
     }
 
     fn add(&mut self, place: &Place) {
         self.all += 1;
+        self.cpu += place.cpu_millis;
+        if let Some(node) = place.node() {
+            *self.cpu_nodes.entry(node.clone()).or_default() += place.cpu_millis;
+        }
         for (counts, key) in [(&mut self.nodes, place.node()), (&mut self.workloads, place.workload())] {
             if let Some(key) = key {
                 *counts.entry(key.clone()).or_default() += 1;
@@ -117,6 +174,10 @@ impl Going {
 
     fn remove(&mut self, place: &Place) {
         self.all -= 1;
+        self.cpu -= place.cpu_millis;
+        if let Some(taken) = place.node().and_then(|node| self.cpu_nodes.get_mut(node)) {
+            *taken -= place.cpu_millis;
+        }
         for (counts, key) in [(&mut self.nodes, place.node()), (&mut self.workloads, place.workload())] {
             if let Some(count) = key.and_then(|key| counts.get_mut(key)) {
                 *count -= 1;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::account::Unaccounted;
 use super::breaker::{Answer, Breakers, Change, Elapsed, Permit, Scope, Sign, signs};
-use super::budget::{Budget, Place, Queue, Slot};
+use super::budget::{Budget, CpuBudget, Place, Queue, Slot};
 use super::unit::{Context, Done, NotDone, Repeat, Unit};
 use crate::base::progress::Progress;
 use crate::cluster::client::Cluster;
@@ -93,7 +93,7 @@ pub(crate) async fn dispatch(
     let policy = &context.policy;
     let cluster = context.session.as_ref().and_then(|session| session.as_ref().ok()).map(|s| s.cluster.clone());
     let prober = prober(cluster, Arc::clone(&context));
-    let mut dispatcher = Dispatcher::new(run, policy, Some(prober), ledger, progress);
+    let mut dispatcher = Dispatcher::new(run, (policy, context.cpu.clone()), Some(prober), ledger, progress);
     dispatcher.has(earlier);
     for unit in units {
         let (place, tasks) = (unit.place(&context), unit.unaccounted());
@@ -181,14 +181,14 @@ struct Dispatcher<'a> {
 impl<'a> Dispatcher<'a> {
     fn new(
         run: RunId,
-        policy: &'a Policy,
+        (policy, cpu): (&'a Policy, CpuBudget),
         prober: Option<Prober>,
         ledger: &'a mut Ledger,
         progress: &'a Progress,
     ) -> Self {
         let summary = RunSummary { run, end: RunEnd::Completed, coverage: Coverage::default(), tasks: Vec::new() };
         let in_all = NonZeroUsize::new(policy.parallel).unwrap_or(NonZeroUsize::MIN);
-        let budget = Budget { in_all, per_node: policy.per_node, per_workload: policy.per_workload };
+        let budget = Budget { in_all, per_node: policy.per_node, per_workload: policy.per_workload, cpu };
         Self {
             ledger,
             progress,

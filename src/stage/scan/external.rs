@@ -127,9 +127,14 @@ async fn request<'e>(
     let images = [&external.image, &external.own_image].into_iter().chain(target_image);
     let images = images.chain(mounts.iter().map(|m| &m.reference)).map(String::as_str);
     let pull = context.pulling.secret(images, &context.registries, &context.limits).await?;
+    let node = match &target {
+        JobTarget::Image(_) | JobTarget::Api(_) => None,
+        JobTarget::Node(place) => Some(place.node.as_str()),
+    };
+    let cpu = context.cpu(&external.scanner.cpu, node).into();
     Ok(JobRequest {
         scan,
-        program: Program::of(&external.scanner, approach),
+        program: Program { cpu, ..Program::of(&external.scanner, approach) },
         scanner_image: external.image.clone(),
         agent_image: external.own_image.clone(),
         target,

@@ -22,7 +22,7 @@ pub(super) const COLLECT: Duration = Duration::from_secs(600);
 
 /// What collecting may use. The longest list of facts has some ten megabytes, the table of a busy node's connections more.
 const MEMORY: &str = "512Mi";
-const CPU: &str = "500m";
+pub(super) const CPU: &str = "500m";
 
 /// What has to be said where a scanner judges a node, of which gapscan does not know what its rules ask for.
 pub(super) const NETWORK_HIDDEN: &str = "the parameters of the node's network (/proc/sys/net) are hidden from the scanner, \
@@ -73,12 +73,13 @@ async fn collect(reached: &mut Reached, image: &str, context: &Context) -> Resul
     let (home, network) = home(session).await?;
     let command = [AGENT, "agent", "facts", "--root", ROOT].map(str::to_owned).into();
     let approach = MountApproach { mount: ROOT.to_owned(), command, env: Default::default() };
+    let cpu = context.cpu(CPU, Some(name));
     let program = Program {
         approach: (&approach).into(),
         result: "stdout",
         deadline: COLLECT,
         memory: MEMORY,
-        cpu: CPU,
+        cpu: cpu.into(),
         unread: Unread::Told,
     };
     let request = JobRequest {

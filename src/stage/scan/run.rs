@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::account::{close_interrupted, runs_over};
+use super::budget::CpuBudget;
 use super::content::Content;
 use super::dispatch::{RunSummary, Stop, begin, dispatch, in_blackout, unless_stopped};
 use super::error::ScanError;
@@ -20,6 +21,7 @@ use super::unit::{Context, NotDone, Unit};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::cluster::agent::upload::Uploads;
+use crate::cluster::capacity::capacities;
 use crate::cluster::client::Cluster;
 use crate::cluster::sweep;
 use crate::ledger::Ledger;
@@ -165,7 +167,14 @@ pub(super) async fn carry_out(
         };
         tokio::task::block_in_place(|| ledger.event(&event))?;
     }
+    let cpu = match (&session, &cluster) {
+        (Some(Ok(_)), Some(Ok(cluster))) if units.iter().any(|unit| unit.cpu_millis(&CpuBudget::Unknown) > 0) => {
+            cpu_budget(cluster, run, policy.cpu_percent, &limits, ledger, progress).await?
+        }
+        _ => CpuBudget::Unknown,
+    };
     let context = Arc::new(Context {
+        cpu,
         limits,
         policy,
         registries,
@@ -292,6 +301,29 @@ pub(super) async fn cluster_for(
         Ok(cluster) => of_this_ledger(cluster, ledger).await.map(Some),
         Err(why) => Ok(Some(Err(why))),
     }
+}
+
+/// How much CPU the pods of this run may ask for; what can't be known is recorded.
+async fn cpu_budget(
+    cluster: &Cluster,
+    run: RunId,
+    percent: u8,
+    limits: &Limits,
+    ledger: &mut Ledger,
+    progress: &Progress,
+) -> Result<CpuBudget, ScanError> {
+    let why = match capacities(cluster, limits).await {
+        Ok(capacities) => match CpuBudget::of(&capacities, percent) {
+            CpuBudget::Unknown => "no schedulable node says how much it has".to_owned(),
+            known @ CpuBudget::Known { .. } => return Ok(known),
+        },
+        Err(error) => super::error::chain(&error),
+    };
+    let detail = format!("how much CPU the nodes have is not known, so that one pod runs at a time: {why}");
+    progress.say(&detail);
+    let (at, what, subject) = (Timestamp::now(), "cpu-unknown".to_owned(), run.to_string());
+    tokio::task::block_in_place(|| ledger.event(&Event { at, what, subject, due: None, detail }))?;
+    Ok(CpuBudget::Unknown)
 }
 
 fn record_cleanup(cleanup: &Cleanup, run: RunId, ledger: &mut Ledger, progress: &Progress) -> Result<(), ScanError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::account::Unaccounted;
-use super::budget::{Part, Place, Rank};
+use super::budget::{CpuBudget, Part, Place, Rank};
 use super::container::Ways;
 use super::content::External;
 use super::image::LayerCache;
@@ -18,6 +18,7 @@ use super::{container, external, host, image, node, objects};
 use crate::base::limits::Limits;
 use crate::cluster::access::auto::Chosen;
 use crate::cluster::agent::upload::Uploads;
+use crate::cluster::capacity;
 use crate::model::evidence::Evidence;
 use crate::model::finding::Finding;
 use crate::model::profile::Profile;
@@ -45,11 +46,21 @@ pub(crate) struct Context {
     pub(crate) uploads: Option<Uploads>,
     /// The verified bundle, for provenance.
     pub(crate) bundle: Option<BundleRef>,
+    /// How much CPU the pods of scans may ask for.
+    pub(crate) cpu: CpuBudget,
     /// What was set up in the cluster; why not, where it could not be; `None` where no unit needs it.
     pub(crate) session: Option<Result<Session, NotDone>>,
 }
 
 impl Context {
+    /// The CPU that a scanner's pod gets, as a Kubernetes quantity. `node` is where it must run.
+    pub(crate) fn cpu(&self, asked: &str, node: Option<&str>) -> String {
+        match capacity::millis(asked) {
+            Some(millis) => format!("{}m", self.cpu.granted(millis, node)),
+            None => asked.to_owned(),
+        }
+    }
+
     /// What was set up in the cluster.
     pub(crate) fn session(&self) -> Result<&Session, NotDone> {
         match &self.session {
@@ -264,7 +275,21 @@ impl Unit {
         };
         let open = matches!(context.session, Some(Ok(_)));
         let cluster = self.part().filter(|_| open);
-        Place { rank: self.rank, lane, target: self.target.key(), registry: self.registry(), cluster }
+        let cpu_millis = if cluster.is_some() { self.cpu_millis(&context.cpu) } else { 0 };
+        Place { rank: self.rank, lane, target: self.target.key(), registry: self.registry(), cluster, cpu_millis }
+    }
+
+    /// What its pod asks for, in thousandths of a core. An ephemeral container can't ask for any, and an exec runs on its
+    /// target's account.
+    pub(crate) fn cpu_millis(&self, cpu: &CpuBudget) -> u64 {
+        let asked = match &self.work {
+            Work::External(external) => &external.scanner.cpu,
+            Work::ExternalContainer(external, _) => &external.scanner.cpu,
+            Work::Node(_) => node::CPU,
+            Work::Host | Work::Image | Work::Container(_) | Work::Objects | Work::Impossible(_) => return 0,
+        };
+        // A definition whose CPU is no such quantity was refused.
+        cpu.granted(capacity::millis(asked).unwrap_or(1000), self.node().as_deref())
     }
 
     /// The registry without which nothing can come of it.

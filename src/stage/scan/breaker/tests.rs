@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::quantity::Span;
-use crate::stage::scan::budget::{Budget, Part as Needs, Queue, Rank};
+use crate::stage::scan::budget::{Budget, CpuBudget, Part as Needs, Queue, Rank};
 
 const FAILED: Sign = Sign::Fails(Reason::CollectorFailed);
 
@@ -26,7 +26,14 @@ fn opened() -> Breaker {
 
 fn place(target: &str, node: &str, workload: &str) -> Place {
     let cluster = Some(Needs { node: Some(node.to_owned()), workload: Some(workload.to_owned()) });
-    Place { rank: Rank::Selected, lane: "shop".to_owned(), target: target.to_owned(), registry: None, cluster }
+    Place {
+        rank: Rank::Selected,
+        lane: "shop".to_owned(),
+        target: target.to_owned(),
+        registry: None,
+        cluster,
+        cpu_millis: 0,
+    }
 }
 
 fn cluster_probe(breakers: &mut Breakers, now: Elapsed) -> bool {
@@ -223,7 +230,7 @@ proptest! {
         in_all in 1usize..6,
     ) {
         let mut breakers = breakers();
-        let budget = Budget { in_all: some(in_all), per_node: some(2), per_workload: some(1) };
+        let budget = Budget { in_all: some(in_all), per_node: some(2), per_workload: some(1), cpu: CpuBudget::Unknown };
         let mut queue = Queue::new(budget);
         for (number, (target, node, workload)) in pieces.iter().enumerate() {
             let place = place(&format!("t{target}"), &format!("n{node}"), &format!("w{workload}"));
@@ -293,7 +300,7 @@ fn a_registry_that_is_gone_is_asked_by_itself_and_keeps_only_what_needs_it() {
     let mut breakers = Breakers::new(BreakerPolicy::default());
     let of = |registry: &str| Place { registry: Some(registry.to_owned()), cluster: None, ..place("image", "n", "w") };
     let gone = signs(Approach::Image, Err(Reason::RegistryUnreachable));
-    let mut fail = |breakers: &mut Breakers| {
+    let fail = |breakers: &mut Breakers| {
         let permit = breakers.begin(&of("a"), seconds(0));
         breakers.ended(permit, gone, seconds(0))
     };
@@ -307,10 +314,10 @@ fn a_registry_that_is_gone_is_asked_by_itself_and_keeps_only_what_needs_it() {
     assert_eq!(breakers.ask(&of("a"), seconds(1)), Answer::Wait(Some(seconds(10))));
     assert_eq!(breakers.ask(&of("a"), seconds(10)), Answer::Wait(None), "no target is risked");
     let scope = Scope::Registry("a".to_owned());
-    assert_eq!(breakers.begin_probes(seconds(10)), [scope.clone()]);
+    assert_eq!(breakers.begin_probes(seconds(10)), std::slice::from_ref(&scope));
     assert_eq!(breakers.begin_probes(seconds(10)), [], "one at a time");
     assert_eq!(breakers.probed(scope.clone(), Sign::Fails(Reason::RegistryUnreachable), seconds(11)), None);
-    assert_eq!(breakers.begin_probes(seconds(31)), [scope.clone()]);
+    assert_eq!(breakers.begin_probes(seconds(31)), std::slice::from_ref(&scope));
     assert_eq!(breakers.probed(scope, Sign::Works, seconds(31)).map(|change| change.now), Some(Now::Closed));
     assert_eq!(breakers.ask(&of("a"), seconds(31)), Answer::Pass);
 }

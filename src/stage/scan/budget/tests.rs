@@ -11,12 +11,12 @@ fn some(count: usize) -> NonZeroUsize {
 }
 
 fn budget(in_all: usize, per_node: usize, per_workload: usize) -> Budget {
-    Budget { in_all: some(in_all), per_node: some(per_node), per_workload: some(per_workload) }
+    Budget { in_all: some(in_all), per_node: some(per_node), per_workload: some(per_workload), cpu: CpuBudget::Unknown }
 }
 
 fn place(rank: Rank, lane: &str, node: &str, workload: &str) -> Place {
     let part = Part { node: Some(node.to_owned()), workload: Some(workload.to_owned()) };
-    Place { rank, lane: lane.to_owned(), target: String::new(), registry: None, cluster: Some(part) }
+    Place { rank, lane: lane.to_owned(), target: String::new(), registry: None, cluster: Some(part), cpu_millis: 0 }
 }
 
 /// All that can start at once, in order.
@@ -159,5 +159,80 @@ proptest! {
             }
         }
         prop_assert!(queue.is_empty());
+    }
+}
+
+fn capacity(node: &str, cpu_millis: u64, schedulable: bool) -> Capacity {
+    Capacity { node: node.to_owned(), cpu_millis, schedulable }
+}
+
+#[test]
+fn the_pods_of_scans_ask_for_no_more_than_their_share_of_all_nodes_and_of_each() {
+    let nodes = [capacity("a", 4000, true), capacity("b", 2000, true), capacity("cordoned", 8000, false)];
+    let cpu = CpuBudget::of(&nodes, 50);
+    let mut queue = Queue::new(Budget { cpu, ..budget(10, 10, 10) });
+    let asks = |node: &str, cpu_millis| Place { cpu_millis, ..place(Rank::Named, "shop", node, "w") };
+    for (node, millis, name) in [
+        ("a", 1500, "first"),
+        ("a", 1000, "too much for a"),
+        ("b", 1000, "second"),
+        ("b", 0, "none"),
+        ("a", 500, "third"),
+    ] {
+        queue.push(asks(node, millis), name, START);
+    }
+    // Of node `a` 2000 may be asked for, of `b` 1000, of both together 3000.
+    let (mut slots, order) = start_all(&mut queue);
+    assert_eq!(order, ["first", "second", "none", "third"]);
+    let _ = queue.ended(slots.remove(0));
+    assert_eq!(start_all(&mut queue).1, ["too much for a"]);
+}
+
+#[test]
+fn a_pod_that_would_ask_for_too_much_gets_what_it_may_have_alone() {
+    let cpu = CpuBudget::of(&[capacity("a", 2000, true), capacity("b", 1000, true)], 50);
+    assert_eq!(cpu.granted(4000, None), 1000, "it may come to any node, and fits on one");
+    assert_eq!((cpu.granted(4000, Some("b")), cpu.granted(100, Some("b"))), (500, 100));
+    assert_eq!(cpu.granted(0, None), 0);
+    let unknown = CpuBudget::of(&[], 50);
+    assert_eq!((unknown.granted(4000, None), &unknown), (4000, &CpuBudget::Unknown));
+    let mut queue = Queue::new(budget(10, 10, 10));
+    for name in ["one", "another"] {
+        queue.push(Place { cpu_millis: 10, ..place(Rank::Named, "shop", "n", "w") }, name, START);
+    }
+    assert_eq!(start_all(&mut queue).1, ["one"], "where nothing is known of the nodes, one at a time");
+}
+
+proptest! {
+    #[test]
+    fn the_share_of_cpu_is_never_exceeded_and_everything_starts_in_the_end(
+        asked in prop::collection::vec((0u64..5000, 0usize..3), 1..20),
+        percent in 1u8..=100,
+    ) {
+        let nodes = [capacity("0", 4000, true), capacity("1", 1500, true), capacity("2", 700, true)];
+        let cpu = CpuBudget::of(&nodes, percent);
+        let mut queue = Queue::new(Budget { cpu: cpu.clone(), ..budget(100, 100, 100) });
+        for (millis, node) in &asked {
+            let node = node.to_string();
+            let cpu_millis = cpu.granted(*millis, Some(&node));
+            queue.push(Place { cpu_millis, ..place(Rank::Named, "shop", &node, "w") }, (), START);
+        }
+        let mut started = 0;
+        let mut going: Vec<Slot> = Vec::new();
+        while started < asked.len() {
+            let (slots, items) = start_all(&mut queue);
+            started += items.len();
+            going.extend(slots);
+            prop_assert!(!going.is_empty(), "something can always start");
+            let taken = |node: Option<&str>| -> u64 {
+                let there = going.iter().map(Slot::place).filter(|p| node.is_none() || p.node().map(String::as_str) == node);
+                there.map(|place| place.cpu_millis).sum()
+            };
+            prop_assert!(taken(None) * 100 <= 6200 * u64::from(percent));
+            for node in &nodes {
+                prop_assert!(taken(Some(&node.node)) <= (node.cpu_millis * u64::from(percent) / 100).max(1));
+            }
+            let _ = queue.ended(going.remove(0));
+        }
     }
 }

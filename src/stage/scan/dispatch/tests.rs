@@ -11,7 +11,7 @@ use crate::model::record::Trigger;
 use crate::model::target::Target;
 use crate::stage::plan::BreakerPolicy;
 use crate::stage::scan::account::{close_interrupted, runs_over};
-use crate::stage::scan::budget::{Part, Rank};
+use crate::stage::scan::budget::{CpuBudget, Part, Rank};
 use crate::stage::scan::content::Content;
 
 type Work = Pin<Box<dyn Future<Output = Vec<CheckedTask>> + Send>>;
@@ -103,7 +103,14 @@ fn failing(
 
 fn place(task: &Unaccounted) -> Place {
     let target = task.target.key();
-    Place { rank: Rank::Selected, lane: "shop".to_owned(), target, registry: None, cluster: Some(Part::default()) }
+    Place {
+        rank: Rank::Selected,
+        lane: "shop".to_owned(),
+        target,
+        registry: None,
+        cluster: Some(Part::default()),
+        cpu_millis: 0,
+    }
 }
 
 async fn run_all(
@@ -115,7 +122,7 @@ async fn run_all(
     stop: Stop,
 ) -> Result<RunSummary, LedgerError> {
     let progress = Progress::quiet();
-    let mut dispatcher = Dispatcher::new(run, policy, prober, ledger, &progress);
+    let mut dispatcher = Dispatcher::new(run, (policy, CpuBudget::Unknown), prober, ledger, &progress);
     dispatcher.again = Duration::ZERO;
     for (task, work) in work {
         dispatcher.add(place(&task), vec![task], work);

@@ -262,7 +262,7 @@ async fn copy_of(
 pub fn yaml(documents: &[Value]) -> Result<String, InjectError> {
     let mut text = String::new();
     for one in documents {
-        let document = document::to_yaml(one).map_err(|error| InjectError::Write(error.to_string()))?;
+        let document = document::to_kubernetes(one).map_err(|error| InjectError::Write(error.to_string()))?;
         if !text.is_empty() {
             text.push_str("---\n");
         }

@@ -100,7 +100,7 @@ impl Args {
             (Some(image), ..) => OwnImage::Named(image),
             (None, Some(name), Some(registry), Some(root)) => OwnImage::OfBundle {
                 bundle: BundleSource { name, registry: registry.to_string(), root, state: Some(self.state) },
-                registry: self.connect.access(),
+                registry: Box::new(self.connect.access()),
             },
             _ => return Err(Failure::usage("inject: neither --image nor --bundle is given")),
         };

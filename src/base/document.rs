@@ -131,6 +131,14 @@ pub fn from_kubernetes(path: &Path, text: &str) -> Result<Vec<serde_json::Value>
         .map_err(|error| content(path, "a Kubernetes manifest", error))
 }
 
+/// Writes a manifest as YAML as people write it, with no line folded.
+///
+/// # Errors
+/// As [`to_yaml`].
+pub fn to_kubernetes(value: &serde_json::Value) -> Result<String, serde_saphyr::ser_error::Error> {
+    serde_saphyr::to_string_with_options(value, serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX })
+}
+
 /// Writes any value as YAML.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ use crate::registry::Prefix;
 use crate::stage::inject::{InjectRequest, OwnImage, Subject, json, run, yaml};
 use crate::stage::plan::{BundleSource, ClusterAccess};
 
-/// Add gapscan's agent as a sidecar to a manifest, or write out a copy of a running pod with it
+/// Add gapscan as a sidecar to a manifest, or write out a copy of a running pod with it
 ///
 /// What is printed is for kubectl apply; what was changed is told on stderr, and nothing is changed in a cluster. Pods,
 /// Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs and lists of them get the sidecar (Kubernetes 1.29 or
@@ -100,7 +100,7 @@ impl Args {
             (Some(image), ..) => OwnImage::Named(image),
             (None, Some(name), Some(registry), Some(root)) => OwnImage::OfBundle {
                 bundle: BundleSource { name, registry: registry.to_string(), root, state: Some(self.state) },
-                registry: self.connect.access(),
+                registry: Box::new(self.connect.access()),
             },
             _ => return Err(Failure::usage("inject: neither --image nor --bundle is given")),
         };

@@ -68,7 +68,7 @@ pub(crate) struct Args {
     /// What happens where network policies are not proven to be enforced
     #[arg(long, value_enum, value_name = "ACTION", help_heading = "Cluster", default_value_t = Unenforced::Refuse)]
     unenforced_network: Unenforced,
-    /// The ways in which a container may be reached, those that are tried first in front: exec, debug, image
+    /// The ways in which a container may be reached, those that are tried first in front: exec, debug, sidecar, image
     #[arg(long, value_enum, value_name = "WAYS", value_delimiter = ',', help_heading = "Cluster",
           default_values_t = Policy::default().approaches)]
     approach: Vec<Way>,

@@ -31,7 +31,7 @@ pub enum OwnImage {
         /// The bundle.
         bundle: BundleSource,
         /// How its registry is reached.
-        registry: RegistryAccess,
+        registry: Box<RegistryAccess>,
     },
 }
 
@@ -194,7 +194,7 @@ async fn own_image(image: OwnImage, limits: &Limits, now: jiff::Timestamp) -> Re
         }
         OwnImage::OfBundle { bundle, registry } => {
             let prefix: crate::registry::Prefix = bundle.registry.parse()?;
-            let registries = Registries::new([(prefix.registry.to_string(), registry)].into(), limits.clone());
+            let registries = Registries::new([(prefix.registry.to_string(), *registry)].into(), limits.clone());
             let state = bundle.state.clone().unwrap_or_else(|| PathBuf::from("gapscan-state"));
             let content = Content::of_bundle(&bundle, &Remembered::in_folder(state), &registries, limits, now).await?;
             content.own_image.ok_or(InjectError::NoImage(bundle.name))
@@ -262,7 +262,7 @@ async fn copy_of(
 pub fn yaml(documents: &[Value]) -> Result<String, InjectError> {
     let mut text = String::new();
     for one in documents {
-        let document = document::to_yaml(one).map_err(|error| InjectError::Write(error.to_string()))?;
+        let document = document::to_kubernetes(one).map_err(|error| InjectError::Write(error.to_string()))?;
         if !text.is_empty() {
             text.push_str("---\n");
         }

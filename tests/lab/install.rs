@@ -329,6 +329,11 @@ fn the_runner_may_do_what_scans_need_and_nothing_more() {
     let external = scan("rights.sqlite", &[image.as_str(), "--engine", "openscap"]);
     assert!([0, 1, 3].contains(&external.code), "{}", external.stderr);
     scan("rights.sqlite", &["node/lab"]);
+    let copy = scan("rights-copy.sqlite", &["pod/vault/keeper", "--approach", "sidecar"]);
+    assert!(copy.stdout.contains("container-baseline"), "{}", copy.stderr);
+    let copied = one.enclave.lines(lab, "rights-copy.sqlite");
+    let passed = copied.iter().filter(|l| l["type"] == "finding" && l["outcome"] == "passed").count();
+    assert!(passed > 10, "a copy was looked at with the policies in place: {}", copy.stderr);
     let lines = one.enclave.lines(lab, "rights.sqlite");
     assert!(lines.iter().any(|l| l["what"] == "cleanup-verified"), "that all is gone was verified");
     for target in ["cluster", "pod/shop/web-", "pod/shop/api-0", "image/"] {
@@ -385,6 +390,7 @@ fn the_runner_may_do_what_scans_need_and_nothing_more() {
 
 const TRIED: &str = "gapscan-tried";
 const TRIED_NODE: &str = "gapscan-tried-node";
+const TRIED_COPY: &str = "gapscan-tried-copy";
 
 /// A pod as scans make them, of this image.
 fn pod(image: &str, mounted: &str) -> Value {
@@ -414,11 +420,13 @@ fn only_restricted_pods_of_the_loaded_bundle_run_in_namespaces_of_scans() {
     let labels = json!({ "app.kubernetes.io/managed-by": "gapscan", "gapscan.dev/run": "tried" });
     let mut of_nodes = labels.clone();
     of_nodes["pod-security.kubernetes.io/enforce"] = json!("privileged");
-    for (name, labels) in [(TRIED, labels), (TRIED_NODE, of_nodes)] {
+    let mut of_copies = labels.clone();
+    of_copies["gapscan.dev/copies"] = json!("true");
+    for (name, labels) in [(TRIED, labels), (TRIED_NODE, of_nodes), (TRIED_COPY, of_copies)] {
         let metadata = json!({ "name": name, "labels": labels });
         one.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata }));
     }
-    for name in [TRIED, TRIED_NODE] {
+    for name in [TRIED, TRIED_NODE, TRIED_COPY] {
         wait_until("the account that a pod has where it names none", || {
             let mut command = lab.command("kubectl");
             command.args(["get", "serviceaccount", "-n", name, "default"]).output().is_ok_and(|o| o.status.success())
@@ -503,6 +511,39 @@ fn only_restricted_pods_of_the_loaded_bundle_run_in_namespaces_of_scans() {
         ("a node's network", (networked, Some("shares the host's"))),
     ]);
 
+    // A copy of a container: what it runs is in no bundle and may write to its root; all else holds, for it and beside it.
+    let copied = |image: &str, agent: &str| {
+        let mut copy = pod(image, &own);
+        copy["metadata"]["namespace"] = json!(TRIED_COPY);
+        copy["spec"]["containers"][0]["name"] = json!("target");
+        copy["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] = json!(false);
+        let restricted = json!({ "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] } });
+        copy["spec"]["initContainers"] =
+            json!([{ "name": "gapscan", "image": agent, "restartPolicy": "Always", "securityContext": restricted }]);
+        copy
+    };
+    let mut mighty_copy = copied(&other, &own);
+    mighty_copy["spec"]["containers"][0]["securityContext"]["capabilities"] =
+        json!({ "drop": ["ALL"], "add": ["SYS_ADMIN"] });
+    let mut root_copy = copied(&other, &own);
+    root_copy["spec"]["containers"][0]["securityContext"]["runAsUser"] = json!(0);
+    let mut writing_agent = copied(&other, &own);
+    writing_agent["spec"]["initContainers"][0]["securityContext"]["readOnlyRootFilesystem"] = json!(false);
+    let mut host_copy = copied(&other, &own);
+    host_copy["spec"]["volumes"] = json!([{ "name": "target", "hostPath": { "path": "/" } }]);
+    let mut elsewhere = copied(&other, &own);
+    elsewhere["metadata"]["namespace"] = json!(TRIED);
+    cases.extend([
+        ("a copy of a container", (copied(&other, &own), None)),
+        ("a copy by a tag", (copied(&tagged, &own), Some("that it was copied from, by its digest"))),
+        ("a foreign image beside a copy", (copied(&other, &other), Some("only images of the loaded bundle"))),
+        ("a capability for a copy", (mighty_copy, Some("drops all capabilities"))),
+        ("root in a copy", (root_copy, Some("runs as root"))),
+        ("an agent that may write", (writing_agent, Some("read-only root"))),
+        ("the node's files in a copy", (host_copy, Some("what is the node's"))),
+        ("a copy where none belongs", (elsewhere, Some("only images of the loaded bundle"))),
+    ]);
+
     let tried: Vec<(&str, bool, String, Option<&str>)> = cases
         .into_iter()
         .map(|(name, (manifest, why))| {
@@ -512,7 +553,7 @@ fn only_restricted_pods_of_the_loaded_bundle_run_in_namespaces_of_scans() {
             (name, output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned(), why)
         })
         .collect();
-    lab.kubectl(&["delete", "namespace", TRIED, TRIED_NODE, "--wait=false"]);
+    lab.kubectl(&["delete", "namespace", TRIED, TRIED_NODE, TRIED_COPY, "--wait=false"]);
     for (name, created, said, why) in tried {
         match why {
             None => assert!(created, "{name}: {said}"),

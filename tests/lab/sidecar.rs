@@ -72,13 +72,16 @@ fn a_copy_shows_the_files_that_exec_shows_and_only_the_copy_is_touched() {
     let pods = lab.kubectl(&["get", "pods", "-n", "shop", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"]);
     let web = format!("pod/shop/{pods}/web");
     let mark = lab.audit_length();
-    let ran =
-        enclave.scan(lab, "copies.sqlite", &[&web, "pod/shop/api-0", "pod/vault/keeper", "--approach", "sidecar"]);
+    let ran = enclave.scan(
+        lab,
+        "copies.sqlite",
+        &[&web, "pod/shop/api-0/api", "pod/vault/keeper/keeper", "--approach", "sidecar"],
+    );
     assert_eq!(ran.code, 3, "what a copy can't tell is not evaluated: {}", ran.stderr);
     let log = lab.audit(mark);
     let lines = enclave.lines(lab, "copies.sqlite");
     assert_nothing_left(lab, &lines);
-    for target in [web.as_str(), "pod/shop/api-0", "pod/vault/keeper"] {
+    for target in [web.as_str(), "pod/shop/api-0/api", "pod/vault/keeper/keeper"] {
         let task = task(&lines, target);
         assert_eq!(task["provenance"]["approach"], "sidecar", "{task}");
         assert_eq!(task["provenance"]["network"]["enforced"], true, "{task}");
@@ -146,11 +149,11 @@ fn a_copy_that_ends_at_once_is_not_evaluated_and_says_why() {
     let image = format!("{}/lab/busybox:1", lab.var("REGISTRY"));
     apply(lab, enclave, "shop", "needy.yaml", &NEEDY.replace("IMAGE", &image));
     lab.kubectl(&["wait", "-n", "shop", "--for=condition=Ready", "pod/sidecar-needy", "--timeout=60s"]);
+    let target = "pod/shop/sidecar-needy/app";
     let mark = lab.audit_length();
-    enclave.scan(lab, "needy.sqlite", &["pod/shop/sidecar-needy", "--approach", "sidecar"]).exits(3);
+    enclave.scan(lab, "needy.sqlite", &[target, "--approach", "sidecar"]).exits(3);
     let log = lab.audit(mark);
     let lines = enclave.lines(lab, "needy.sqlite");
-    let target = "pod/shop/sidecar-needy/app";
     assert_not_evaluated(&lines, target, &["target-not-running"]);
     let said = lines.iter().find(|l| l["type"] == "finding").expect("findings")["detail"].to_string();
     assert!(said.contains("exit code 7") && said.contains("no password"), "{said}");
@@ -159,7 +162,7 @@ fn a_copy_that_ends_at_once_is_not_evaluated_and_says_why() {
     // Not a word of the secret was asked for, and it is in no copy.
     assert!(!log.iter().any(|line| line.to_string().contains("p4ssw0rd")));
     // By exec it is itself that is looked at, and it has its password.
-    let by_both = enclave.scan(lab, "needy-both.sqlite", &["pod/shop/sidecar-needy", "--approach", "sidecar,exec"]);
+    let by_both = enclave.scan(lab, "needy-both.sqlite", &[target, "--approach", "sidecar,exec"]);
     assert!([1, 3].contains(&by_both.code), "{}", by_both.stderr);
     let lines = enclave.lines(lab, "needy-both.sqlite");
     assert_eq!(task(&lines, target)["provenance"]["approach"], "exec");

@@ -26,6 +26,9 @@ const START: Duration = Duration::from_secs(300);
 /// How often the copy is looked at while it starts.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// How long a kubelet may take to report that a container ended: the agent beside it sees it at once.
+const SETTLE: Duration = Duration::from_secs(5);
+
 /// How often facts that arrive damaged, or whose connection broke, are asked for again. They are not collected again.
 const ATTEMPTS: u32 = 3;
 
@@ -138,9 +141,13 @@ async fn attempt(
     let word = format!("{}-{}", home.run(), request.scan);
     let sent = fetch(identity.cluster(), &own, &id, &word, Rest::Wait, request).await;
     // What became of the copy tells more than how the command failed, and a copy that ended meanwhile was not whole.
-    match stage_of(cluster, home.name(), &name, request.target).await? {
-        (_, ContainerStage::Running) => {}
-        (pod, _) => return Err(ended(&pod, request.target)),
+    let began = Instant::now();
+    loop {
+        match stage_of(cluster, home.name(), &name, request.target).await? {
+            (_, ContainerStage::Running) if sent.is_err() && began.elapsed() < SETTLE => tokio::time::sleep(LOOK).await,
+            (_, ContainerStage::Running) => break,
+            (pod, _) => return Err(ended(&pod, request.target)),
+        }
     }
     let (facts, stderr) = match sent {
         Err(ClusterError::TargetGone { .. }) => {

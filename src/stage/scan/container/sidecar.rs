@@ -6,7 +6,7 @@ use super::Ways;
 use crate::base::digest::Digest;
 use crate::base::text::brief;
 use crate::cluster::access::exec::Caps;
-use crate::cluster::access::sidecar::{CopyRequest, Likeness, Looked, look_at_copy, look_at_injected};
+use crate::cluster::access::sidecar::{Copy, CopyRequest, Likeness, look_at_copy, look_at_injected};
 use crate::cluster::identity::{Rights, ScanIdentity};
 use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
@@ -109,14 +109,13 @@ async fn in_a_copy(reached: &mut Reached, ways: &Ways, context: &Context) -> Res
     let looked = report.outcome.map_err(|error| NotDone::because(error.reason(), &error))?;
     reached.notes.extend(said(&looked.stderr));
     let mut facts = read(&looked.facts)?;
-    bound(&mut facts, &looked);
+    bound(&mut facts, &looked.copy, looked.same_node);
     Ok(facts)
 }
 
 /// Takes out of the facts what a copy can't know of the original: a rule that asks for it is not evaluated. Without it a copy
 /// would pass where the container fails, since it is more restricted and has none of what is mounted there.
-fn bound(facts: &mut SystemFacts, looked: &Looked) {
-    let copy = &looked.copy;
+fn bound(facts: &mut SystemFacts, copy: &Copy, same_node: bool) {
     facts.withhold(
         Live::Sockets,
         "a copy has no network, and so need not listen where the container does; a look at the container itself can tell",
@@ -127,7 +126,7 @@ fn bound(facts: &mut SystemFacts, looked: &Looked) {
     if copy.mounts == Likeness::Different {
         facts.withhold(Live::Mounts, "the copy has not what is mounted in the container");
     }
-    if copy.sysctls == Likeness::Different || !looked.same_node {
+    if copy.sysctls == Likeness::Different || !same_node {
         facts.withhold(
             Live::Sysctls,
             "the copy has other kernel parameters than the container, or may have: another node's",
@@ -163,6 +162,54 @@ fn believe(runs: Option<Digest>, image: &str) -> Result<(), NotDone> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::access::sidecar::written_out;
+
+    #[test]
+    fn nothing_that_a_copy_can_not_know_of_its_original_is_judged() {
+        let pod = |context: serde_json::Value, mounts: serde_json::Value| {
+            let image = format!("r:5000/app@sha256:{}", "a".repeat(64));
+            let pod = serde_json::json!({
+                "metadata": { "name": "p", "namespace": "n" },
+                "spec": {
+                    "securityContext": { "seccompProfile": { "type": "RuntimeDefault" } },
+                    "containers": [{ "name": "app", "image": "r/app", "securityContext": context, "volumeMounts": mounts }],
+                    "volumes": [{ "name": "v", "secret": { "secretName": "s" } }],
+                },
+                "status": { "containerStatuses": [{
+                    "name": "app", "image": "r/app", "imageID": image, "ready": true, "restartCount": 0,
+                    "state": { "running": {} }, "user": { "linux": { "uid": 7, "gid": 8 } },
+                }] },
+            });
+            let pod = serde_json::from_value(pod).expect("a pod");
+            written_out(&pod, "app", "r/gapscan@sha256:1").expect("it can be copied").1
+        };
+        let restricted = serde_json::json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } });
+        let mount = serde_json::json!([{ "name": "v", "mountPath": "/etc" }]);
+        let left = |copy: &Copy, same_node: bool| {
+            let mut facts = SystemFacts {
+                processes: Some(Vec::new()),
+                sockets: Some(Vec::new()),
+                mounts: Some(Vec::new()),
+                sysctls: Some(Default::default()),
+                users: Some(Vec::new()),
+                ..SystemFacts::default()
+            };
+            bound(&mut facts, copy, same_node);
+            let there = serde_json::to_value(&facts).expect("JSON");
+            let all = ["processes", "sockets", "mounts", "sysctls", "users"];
+            all.into_iter().filter(|fact| there.get(fact).is_some()).collect::<Vec<_>>()
+        };
+        let none = serde_json::json!([]);
+        let same = pod(restricted.clone(), none.clone());
+        assert_eq!(left(&same, true), ["processes", "mounts", "sysctls", "users"]);
+        assert_eq!(left(&same, false), ["processes", "mounts", "users"]);
+        assert_eq!(
+            left(&pod(serde_json::json!({}), none), true),
+            ["sysctls", "users"],
+            "it has rights that a copy has not"
+        );
+        assert_eq!(left(&pod(restricted, mount), true), ["sysctls"], "its accounts are those of a volume");
+    }
 
     #[test]
     fn only_a_sidecar_of_the_bundles_own_image_is_believed() {

@@ -48,6 +48,8 @@ fn needed_for(permission: &Permission, verb: &str) -> &'static [&'static str] {
         ("pods/exec", _) => &[EXEC, DEBUG, PODS],
         ("pods/ephemeralcontainers", _) => &[DEBUG],
         ("jobs", _) => &[PODS, NODE],
+        // Beside rules on nodes: which nodes there are, and how much CPU they have for the pods of scans.
+        ("nodes", "list") => &[CLUSTER, NODE, PODS],
         ("nodes", _) => &[NODE],
         ("secrets", _) => &[PULLING],
         ("clusterroles" | "clusterrolebindings", "create" | "delete" | "get") => &[CLUSTER],
@@ -171,7 +173,7 @@ mod tests {
         assert_eq!(bad(&["create pods/exec"]), [DEBUG, EXEC, PODS]);
         assert_eq!(bad(&["patch pods/ephemeralcontainers"]), [DEBUG]);
         assert_eq!(bad(&["list deployments.apps"]), [CLUSTER]);
-        assert_eq!(bad(&["list nodes"]), [CLUSTER], "a profile reads them, and no scan of a node does");
+        assert_eq!(bad(&["list nodes"]), [CLUSTER, NODE, PODS]);
         assert_eq!(bad(&["get nodes"]), [NODE]);
         assert_eq!(bad(&["create namespaces"]), [EVERY_RUN]);
         assert_eq!(bad(&["create jobs.batch"]), [NODE, PODS]);

@@ -2,7 +2,7 @@
 //!
 //! A network that does not enforce them accepts them in silence. So three pods of gapscan's own image are set up in the run's
 //! namespace, and what they can reach of each other and of the API server is compared with what policies allow them: in both
-//! directions, and with an allowance for one address and port as scans get it. [`trial`] says who tries what. All three listen, and
+//! directions, and with an allowance for one address and port as scans get it. `trial` says who tries what. All three listen, and
 //! try to connect when they are told to by exec, so that nothing has to be started once their addresses are known.
 //!
 //! What no canary can try is looked at: policies of others in the namespace, which would allow more than gapscan asked for, and

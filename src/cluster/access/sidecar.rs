@@ -1,8 +1,8 @@
 //! Looking at a container from a sidecar: gapscan's agent in the same pod, where all containers see each other's processes.
 //!
-//! There are two such pods. One is a [copy] of the target's, made in a namespace of the run and removed again; the target
+//! There are two such pods. One is a copy of the target's, made in a namespace of the run and removed again; the target
 //! itself is not touched, and so it is not what is judged. The other is the target's own, where somebody put the agent into
-//! its manifest before it was started ([`injected`], `gapscan inject`); then the target itself is judged.
+//! its manifest before it was started (`injected`, `gapscan inject`); then the target itself is judged.
 //!
 //! In both, one exec in the agent's container collects the facts as the target's user and group through `/proc/PID/root`,
 //! leaves them on a volume, with their length and digest behind them, and sends them from there. The volume is mounted in no

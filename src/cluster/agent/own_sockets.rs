@@ -1,7 +1,7 @@
 //! Which sockets the collector opens itself, where the network is somebody else's.
 //!
 //! Beside a target the network namespace is the target's: its tables show the target's connections, and its counters count them.
-//! What is whose is told by the numbers of the sockets behind a process's own descriptors (proc_pid_fd(5), "socket:[inode]"). They
+//! What is whose is told by the numbers of the sockets behind a process's own descriptors (proc_pid_fd(5), `socket:[inode]`). They
 //! are looked at again and again while the collector works, by a thread of its own. Sockets of the local kind (unix(7)), which
 //! the collector's runtime has for signals, lead nowhere and are left out; what is of no kind that the tables name, counts.
 //!

@@ -1,6 +1,6 @@
 //! The canary's prober: tries to connect, until what is seen is what is expected and stays so, or time is up.
 //!
-//! Rounds begin one [`PAUSE`] after the other and overlap: each waits for answers for as long as it would alone, and what holds is
+//! Rounds begin one `PAUSE` after the other and overlap: each waits for answers for as long as it would alone, and what holds is
 //! known after one such wait and not after one for each round.
 
 use std::io::ErrorKind;

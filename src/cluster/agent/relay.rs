@@ -7,7 +7,7 @@
 //! that the scanner talked to nobody else. What goes through here is known without looking.
 //!
 //! What could come in, and where it is stopped: a request for another address, without end, or of another kind is refused with
-//! an answer, and the connection closed; more than [`MOST`] connections at once wait.
+//! an answer, and the connection closed; more than `MOST` connections at once wait.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -5,13 +5,13 @@
 //!
 //! | accident or attack | where it ends |
 //! |---|---|
-//! | somebody else answers at the runner's address | [`send`]: the certificate is not the one whose digest the agent was given; nothing was sent |
-//! | a wrong token, of another scan, or for no scan | [`receive`]: 401, in constant time; recorded |
+//! | somebody else answers at the runner's address | `send`: the certificate is not the one whose digest the agent was given; nothing was sent |
+//! | a wrong token, of another scan, or for no scan | `receive`: 401, in constant time; recorded |
 //! | a token that is used a second time, while the first upload goes on or after it | 409, and after the scan 401; recorded |
 //! | a connection that says nothing, half a request, a body byte by byte | limits of time for each; the scan's upload counts as cut |
 //! | a body that goes on and on | the limit of each part of the parcel, before its bytes are kept: 413 |
 //! | a cut, bits that changed, blocks twice | the parcel's own framing |
-//! | connections without number | [`receive`]: no more than are served at a time are taken |
+//! | connections without number | `receive`: no more than are served at a time are taken |
 //! | whatever comes when the scan is over | its token is dead when its [`Ticket`] is dropped |
 
 mod receive;

@@ -137,21 +137,36 @@ impl ScanNamespace {
     pub async fn remove(self, cluster: &Cluster) -> Cleanup {
         let ended = self.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Beside each other: both take seconds, and neither needs the other.
-        let dead = futures::future::join_all(ended.tokens.iter().map(|(_, token)| {
-            poll_until(
-                TOKEN_DEATH,
-                move || async move { Ok(identity::is_refused(cluster, token).await?.then_some(())) },
-            )
-        }));
-        let (mut cleanup, dead) = tokio::join!(self.inventory.remove(cluster), dead);
+        let (mut cleanup, alive) = tokio::join!(self.inventory.remove(cluster), alive(cluster, &ended.tokens));
         cleanup.remaining.extend(ended.remaining);
-        for ((identity, _), dead) in ended.tokens.iter().zip(dead) {
-            if !matches!(dead, Ok(Some(()))) {
-                cleanup.remaining.push(format!("token/{identity}"));
-            }
-        }
+        cleanup.remaining.extend(alive.into_iter().map(|identity| format!("token/{identity}")));
         cleanup
     }
+}
+
+/// The identities of which a token was not seen to be refused. The newest is waited for first: when the API server has forgotten
+/// it, it has forgotten the older ones too, so that each of these is asked about once.
+async fn alive<'t>(cluster: &Cluster, tokens: &'t [(String, Token)]) -> Vec<&'t str> {
+    let mut alive = Vec::new();
+    let mut silent = false;
+    for (identity, token) in tokens.iter().rev() {
+        let refused = async || match silent {
+            true => Ok(None),
+            false => {
+                poll_until(TOKEN_DEATH, || async { Ok(identity::is_refused(cluster, token).await?.then_some(())) })
+                    .await
+            }
+        };
+        match refused().await {
+            Ok(Some(())) => {}
+            Ok(None) => alive.push(identity.as_str()),
+            Err(error) => {
+                silent |= error.is_silence();
+                alive.push(identity.as_str());
+            }
+        }
+    }
+    alive
 }
 
 async fn furnish(

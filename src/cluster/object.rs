@@ -70,6 +70,33 @@ impl Kind {
         }
     }
 
+    /// Whether the runner may read one of them by its name. What it makes for identities and networks, and secrets above all, it
+    /// makes and removes without ever having to: that one is gone is seen by a second removal that finds nothing.
+    fn is_read(self) -> bool {
+        match self {
+            Self::ServiceAccount
+            | Self::Role
+            | Self::RoleBinding
+            | Self::ClusterRole
+            | Self::ClusterRoleBinding
+            | Self::NetworkPolicy
+            | Self::Secret => false,
+            Self::Namespace
+            | Self::Pod
+            | Self::Job
+            | Self::StatefulSet
+            | Self::ConfigMap
+            | Self::PersistentVolumeClaim
+            | Self::ValidatingAdmissionPolicy
+            | Self::ValidatingAdmissionPolicyBinding => true,
+        }
+    }
+
+    /// Whether those of a run are only in its own namespaces, where what has the name of one is of the run and can make way.
+    fn is_alone_in_its_run(self) -> bool {
+        matches!(self, Self::Secret | Self::ServiceAccount)
+    }
+
     fn api_version(self) -> &'static str {
         match self {
             Self::Namespace
@@ -315,18 +342,30 @@ async fn create(cluster: &Cluster, object: &ObjectRef, mark: &Mark, body: &Value
     };
     match cluster.call(call()).await {
         // What is there can't be read, and need not be: it is in the run's own namespace.
-        Err(ClusterError::Conflict { .. }) if object.kind == Kind::Secret => {
+        Err(ClusterError::Conflict { .. }) if object.kind.is_alone_in_its_run() => {
             delete(cluster, object, None).await?;
             cluster.call(call()).await
         }
         // A first attempt may have succeeded with its answer lost. Names carry the run's random id, so what is there
         // under this name with this run's label is ours.
         Err(conflict @ ClusterError::Conflict { .. }) => {
-            let there: Value = cluster.get(&format!("read {object}"), object.path()).await?;
+            let there = find(cluster, object).await?.unwrap_or_default();
             if there["metadata"]["labels"][RUN] == json!(mark.run.to_string()) { Ok(there) } else { Err(conflict) }
         }
         outcome => outcome,
     }
+}
+
+/// What is there under this name, in a way that the runner has the right to: what it may not read it may list.
+async fn find(cluster: &Cluster, object: &ObjectRef) -> Result<Option<Value>, ClusterError> {
+    let what = format!("read {object}");
+    if object.kind.is_read() {
+        return cluster.get(&what, object.path()).await.map(Some);
+    }
+    let query = [("fieldSelector", format!("metadata.name={}", object.name))];
+    let query = query.each_ref().map(|(key, value)| (*key, value.as_str()));
+    let path = object.kind.collection(object.namespace.as_deref());
+    Ok(super::objects::list::<Value>(cluster, &what, &path, &query, 1).await?.pop())
 }
 
 /// Has the API server check the object without making it: admission and validation say no here in plain words, where a
@@ -408,7 +447,7 @@ pub(crate) async fn gone(
     deadline: Duration,
 ) -> Result<bool, ClusterError> {
     let seen = poll_until(deadline, || async {
-        if object.kind == Kind::Secret {
+        if !object.kind.is_read() {
             return Ok((ask_to_remove(cluster, object, uid).await? == Removal::NotThere).then_some(()));
         }
         match cluster.get::<Value>(&format!("read {object}"), object.path()).await {

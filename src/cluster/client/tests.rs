@@ -116,7 +116,8 @@ async fn a_creation_whose_answer_was_lost_is_recognised_and_one_of_another_run_i
         let lost = (504, None, json!({ "kind": "Status", "message": "timeout", "code": 504 }));
         let there = (409, None, json!({ "kind": "Status", "message": "already exists", "code": 409 }));
         let object = json!({ "metadata": { "uid": "u", "labels": { RUN: owner.to_string() } } });
-        let (cluster, script) = scripted(vec![lost, there, (200, None, object)]);
+        let list = json!({ "kind": "RoleList", "apiVersion": "v1", "metadata": {}, "items": [object] });
+        let (cluster, script) = scripted(vec![lost, there, (200, None, list)]);
         let mut inventory = Inventory::new(Mark { run, scan: None });
         let role = ObjectRef::namespaced(Kind::Role, "shop", "x");
         let made = inventory.create(&cluster, role, json!({ "rules": [] })).await;

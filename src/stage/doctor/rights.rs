@@ -52,7 +52,7 @@ fn needed_for(permission: &Permission, verb: &str) -> &'static [&'static str] {
         ("nodes", "list") => &[CLUSTER, NODE, PODS],
         ("nodes", _) => &[NODE],
         ("secrets", _) => &[PULLING],
-        ("clusterroles" | "clusterrolebindings", "create" | "delete" | "get") => &[CLUSTER],
+        ("clusterroles" | "clusterrolebindings", "create" | "delete") => &[CLUSTER],
         _ => &[EVERY_RUN],
     }
 }

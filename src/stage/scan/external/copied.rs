@@ -14,7 +14,7 @@ use crate::stage::scan::unit::{Context, NotDone, Reached, Task};
 
 /// Which verdicts rest on what a copy has not, a scanner does not say.
 const WHICH: &str = "the scanner does not say which of its verdicts rest on mounts, configuration, processes or sockets, which \
-     are the copy's and not the container's";
+     are the copy's and not the container's: one that fails in the container may pass in the copy";
 
 /// Why it is not known whether all of the container was read.
 const LEFT_OUT: &str =

@@ -53,6 +53,9 @@ enum Command {
         /// By which `collect --release` finds it
         #[arg(long)]
         word: Option<String>,
+        /// The target is another container of the pod, whose id will be in this file
+        #[arg(long, value_name = "FILE", conflicts_with = "target_mount")]
+        beside: Option<PathBuf>,
         /// Seconds after which the scanner is killed
         #[arg(long)]
         deadline: u64,
@@ -70,6 +73,9 @@ enum Command {
         /// End what holds with this word afterwards
         #[arg(long, value_name = "WORD")]
         release: Option<String>,
+        /// First tell the scanner that waits for it the id of its target
+        #[arg(long, value_names = ["FILE", "ID"], num_args = 2)]
+        tell: Vec<String>,
     },
     /// Print the process that holds with a word
     Locate {
@@ -218,10 +224,22 @@ impl Args {
     pub(crate) async fn run(self) -> Outcome {
         match self.command {
             Command::Install { to } => install::install(&to)?,
-            Command::Run { kept, target_mount, api, upload, shared_network, word: _, deadline, hold, command } => {
+            Command::Run {
+                kept,
+                target_mount,
+                api,
+                upload,
+                shared_network,
+                word: _,
+                beside,
+                deadline,
+                hold,
+                command,
+            } => {
                 let request = RunRequest {
                     result: kept.result(),
                     spool: kept.spool,
+                    beside,
                     target_mount,
                     api: api.server(),
                     upload: upload.destination(),
@@ -233,7 +251,10 @@ impl Args {
                 };
                 run::run(&request).await?;
             }
-            Command::Collect { kept, release } => {
+            Command::Collect { kept, release, tell } => {
+                if let [file, id] = &tell[..] {
+                    collect::tell(Path::new(file), id)?;
+                }
                 let mut out = std::io::BufWriter::with_capacity(256 * 1024, std::io::stdout().lock());
                 collect::collect(&kept.spool, &kept.result(), kept.limit, &mut out)?;
                 // Nothing can be told to a runner that went away.

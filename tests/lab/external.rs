@@ -232,6 +232,33 @@ fn scanners_reach_containers_and_the_cluster_and_nothing_else() {
     let notes = beside["notes"].to_string();
     assert!(notes.contains("stays in the pod's status") && notes.contains("-scanner"), "{notes}");
 
+    // Beside a copy it judges what was not left out of it.
+    let copied = loaded.file("copied.sqlite");
+    let by_copy = ["scan", &target, "--bundle", NAME, "-e", "openscap", "--approach", "sidecar", "--ledger", &copied];
+    loaded.inside(&by_copy).exits(3);
+    let there = lab.inside(&["export", "--format", "jsonl", "--ledger", &copied]).exits(0).stdout;
+    let there: Vec<Value> = there.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
+    let copy = task(&there, "debian12-beside");
+    assert_eq!(copy["provenance"]["approach"], "sidecar", "{copy}");
+    assert!(copy["provenance"]["cleanup"].get("remaining").is_none(), "{copy}");
+    assert!(copy["provenance"]["cleanup"]["created"].to_string().contains("-copy/copy-"), "{copy}");
+    let said = copy["notes"].to_string();
+    assert!(said.contains("a copy of the container was judged") && said.contains("does not say which"), "{said}");
+    // What the copy lacks can't fail in it: all that fails there fails in the container, and as many rules were judged.
+    let failed = |lines: &[Value]| -> std::collections::BTreeSet<String> {
+        let of_it =
+            |l: &&Value| l["type"] == "finding" && l["profile"] == "debian12-beside" && l["outcome"] == "failed";
+        lines.iter().filter(of_it).map(|l| l["control"].to_string()).collect()
+    };
+    let (of_copy, of_container) = (failed(&there), failed(&lines));
+    println!("failed beside the container and not beside its copy: {:?}", of_container.difference(&of_copy));
+    assert!(!of_copy.is_empty() && of_copy.is_subset(&of_container), "{of_copy:?} {of_container:?}");
+    for counted in ["expected", "notApplicable", "notEvaluated"] {
+        assert_eq!(copy["coverage"][counted], beside["coverage"][counted], "{counted}: {copy} {beside}");
+    }
+    let whole = outcome(&there, "debian12-beside", "gapscan-target-read-whole");
+    assert_eq!(whole["outcome"], "not-evaluated", "{whole}");
+
     // Where there is no shell, and under the restricted standard.
     assert_eq!(outcome(&keeper, "pries", "sees")["reason"], "no-shell");
     let beside = task(&keeper, "debian12-beside");

@@ -18,6 +18,19 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How often the spool is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Tells the scanner's agent which container it is beside: its id, whole or not at all.
+///
+/// # Errors
+/// When the file can't be written.
+pub fn tell(file: &Path, id: &str) -> Result<(), AgentError> {
+    let part = file.with_extension("part");
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).map_err(AgentError::file("make", folder))?;
+    }
+    fs::write(&part, id).map_err(AgentError::file("write", &part))?;
+    fs::rename(&part, file).map_err(AgentError::file("write", file))
+}
+
 /// Waits until the scanner has ended, and writes header, result (if it has at most `limit` bytes) and the ends of its
 /// output to `out`.
 ///

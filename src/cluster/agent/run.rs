@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::beside::{self, Neighbour};
 use super::error::AgentError;
 use super::kubeconfig::{self, ApiServer};
 use super::protocol::{
@@ -55,6 +56,8 @@ pub struct RunRequest {
     pub spool: PathBuf,
     /// Where the target's files are, to find out what can't be read.
     pub target_mount: Option<PathBuf>,
+    /// The target is another container of the pod, whose id will be in this file; the scanner waits for it.
+    pub beside: Option<PathBuf>,
     /// What it needs to talk to the API server, where it is to.
     pub api: Option<ApiServer>,
     /// Whose network it has.
@@ -99,7 +102,71 @@ pub async fn run(request: &RunRequest) -> Result<(), AgentError> {
     Ok(())
 }
 
+/// Where the root of a container's files is, once the container is known: what the command and the environment name so.
+const ROOT: &str = "${target.root}";
+
+/// Between two looks for the id of the container that is the target.
+const TOLD: Duration = Duration::from_millis(100);
+
 async fn work(request: &RunRequest) -> Result<Header, AgentError> {
+    let Some(file) = &request.beside else { return attempt(request, &[]).await };
+    let id = loop {
+        match fs::read_to_string(file) {
+            Ok(id) => break id,
+            // Whoever waits for the pod ends it where nobody comes.
+            Err(_) => tokio::time::sleep(TOLD).await,
+        }
+    };
+    let look = tokio::task::spawn_blocking(move || {
+        let neighbour = Neighbour::find(Path::new(beside::PROC), &id)?;
+        // What still changes is looked at all the same.
+        neighbour.settle()?;
+        Ok::<_, AgentError>(neighbour)
+    });
+    let found = look.await.map_err(|error| AgentError::Send(std::io::Error::other(error)))?;
+    let neighbour = match found {
+        Ok(neighbour) => neighbour,
+        Err(error) => return Ok(unfound(&error)),
+    };
+    let root = neighbour.root();
+    let named = root.to_string_lossy();
+    let env: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(_, value)| value.contains(ROOT))
+        .map(|(name, value)| (name, value.replace(ROOT, &named)))
+        .collect();
+    let in_place = |word: &OsString| match word.to_str() {
+        Some(text) => text.replace(ROOT, &named).into(),
+        None => word.clone(),
+    };
+    let command = request.command.iter().map(in_place).collect();
+    let target_mount = Some(root.clone());
+    let mut header = attempt(&RunRequest { command, target_mount, ..request.clone() }, &env).await?;
+    if let Err(error) = neighbour.still_runs() {
+        header.result = ResultState::Missing { detail: chain(&error) };
+    }
+    Ok(header)
+}
+
+fn chain(error: &AgentError) -> String {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}"));
+    format!("{error}{}", source.unwrap_or_default())
+}
+
+/// What is handed over where there is no target to run the scanner on.
+fn unfound(error: &AgentError) -> Header {
+    let detail = chain(error);
+    Header {
+        exit: ExitStatus::NotStarted { message: detail.clone() },
+        oom_killed: false,
+        result: ResultState::Missing { detail },
+        unreadable: Unreadable { incomplete: true, ..Unreadable::default() },
+        sockets: Sockets { unseen: Some("it was not run".to_owned()), ..Sockets::default() },
+    }
+}
+
+/// Runs it with these variables beside those that are set.
+async fn attempt(request: &RunRequest, env: &[(String, String)]) -> Result<Header, AgentError> {
     // Before anything is watched: who connects here is gapscan itself.
     let ready = match &request.api {
         Some(api) => kubeconfig::write(api).await.map(Some),
@@ -108,10 +175,10 @@ async fn work(request: &RunRequest) -> Result<Header, AgentError> {
     let kills = oom_kills();
     let (ended, sockets) = match (ready, request.network) {
         (Err(message), _) => (not_started(message), Sockets::default()),
-        (Ok(relay), Network::Own) => watched(execute(request), relay).await,
+        (Ok(relay), Network::Own) => watched(execute(request, env), relay).await,
         (Ok(_), Network::Shared) => {
             let unseen = "the scanner shares its target's network, and what the target talks there is not its own";
-            (execute(request).await, Sockets { unseen: Some(unseen.to_owned()), ..Sockets::default() })
+            (execute(request, env).await, Sockets { unseen: Some(unseen.to_owned()), ..Sockets::default() })
         }
     };
     let (exit, stdout, stderr, cut) = ended?;
@@ -173,12 +240,13 @@ fn not_started(message: String) -> Result<Ended, AgentError> {
     Ok((ExitStatus::NotStarted { message }, Vec::new(), Vec::new(), false))
 }
 
-async fn execute(request: &RunRequest) -> Result<Ended, AgentError> {
+async fn execute(request: &RunRequest, env: &[(String, String)]) -> Result<Ended, AgentError> {
     let Some((program, arguments)) = request.command.split_first() else {
         return not_started("there is no command".to_owned());
     };
     let spawned = Command::new(program)
         .args(arguments)
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -4,6 +4,8 @@ mod debug;
 mod exec;
 mod sidecar;
 
+pub(super) use sidecar::OF_A_COPY;
+
 use super::image;
 use super::session::Session;
 use super::unit::{Context, NotDone, Reached, Task};

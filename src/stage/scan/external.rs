@@ -4,6 +4,7 @@
 
 mod beside;
 mod container;
+mod copied;
 mod judge;
 mod transport;
 

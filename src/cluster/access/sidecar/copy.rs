@@ -25,7 +25,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
-use super::{MEMORY, RESULTS, RESULTS_FOLDER, agent};
+use super::{MEMORY, RESULTS_FOLDER, agent};
 use crate::base::text::brief;
 use crate::cluster::access::auto::{ContainerFacts, ContainerKind, User};
 use crate::cluster::pod;
@@ -36,6 +36,9 @@ pub(crate) const TARGET: &str = "target";
 
 /// Where Kubernetes mounts a service account's token.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// What the names of volumes begin with that are gapscan's own.
+const OWN: &str = "gapscan-";
 
 /// The one capability that the restricted Pod Security Standard lets a container keep.
 const HARMLESS: &str = "NET_BIND_SERVICE";
@@ -66,6 +69,8 @@ pub struct Copy {
     pub mounts: Likeness,
     /// Whether its kernel parameters are those of the original.
     pub sysctls: Likeness,
+    /// Whether its files are those that the original was started with: nothing mounted, no variable was left out.
+    pub files: Likeness,
 }
 
 /// Whether something of a copy is as in the original.
@@ -187,6 +192,7 @@ pub(crate) fn copy(pod: &Pod, name: &str, making: &Making<'_>) -> Result<Copy, S
     };
     let mut notes = Vec::new();
     let env = environment(original, &mut notes);
+    let unset = !notes.is_empty();
     let mounted = mounts(spec.volumes.as_deref().unwrap_or_default(), original, &mut notes);
     let resources = resources(original.resources.as_ref(), &mut notes);
     let (context, changed) = restricted(pod, original, user, &mut notes);
@@ -260,6 +266,7 @@ pub(crate) fn copy(pod: &Pod, name: &str, making: &Making<'_>) -> Result<Copy, S
         processes: Likeness::unless(left_out || changed),
         mounts: Likeness::unless(mounted.changed || changed),
         sysctls: Likeness::unless(has_sysctls),
+        files: Likeness::unless(unset || mounted.changed),
     })
 }
 
@@ -352,7 +359,7 @@ fn mounts(volumes: &[Volume], original: &Container, notes: &mut Vec<String>) -> 
             continue;
         }
         // What is there may be a file, which an empty volume can't stand for.
-        if !whole || mount.name == RESULTS || mount.mount_path.starts_with(RESULTS_FOLDER) {
+        if !whole || mount.name.starts_with(OWN) || mount.mount_path.starts_with(RESULTS_FOLDER) {
             left.push(format!("`{place}` ({})", kind(volume)));
             continue;
         }

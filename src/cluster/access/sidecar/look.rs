@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::copy::{self, Copy, Making, TARGET};
+use super::scan::SCANNER;
 use super::{AGENT, RESULTS_FOLDER};
-use crate::cluster::access::exec::{Caps, Place, exec_at, incarnation, incarnation_of};
+use crate::cluster::access::exec::{Caps, Incarnation, Place, exec_at, incarnation, incarnation_of};
 use crate::cluster::agent::parcel;
 use crate::cluster::canary::BINARY;
 use crate::cluster::client::Cluster;
@@ -21,7 +22,7 @@ use crate::model::provenance::Cleanup;
 use crate::model::target::Target;
 
 /// How long the images may take to be pulled and the copy to start.
-const START: Duration = Duration::from_secs(300);
+pub(super) const START: Duration = Duration::from_secs(300);
 
 /// How often the copy is looked at while it starts.
 const LOOK: Duration = Duration::from_millis(200);
@@ -103,52 +104,18 @@ async fn attempt(
     identity: &mut Option<ScanIdentity>,
     notes: &mut Vec<String>,
 ) -> Result<Looked, ClusterError> {
-    let Target::Container { namespace, pod, container, uid, .. } = request.target else {
-        return Err(not_running(request.target, "it is no container"));
-    };
-    let original = Place { namespace, pod, container, uid: uid.as_deref() };
-    let there: Pod = match read(cluster, namespace, pod).await {
-        Err(ClusterError::Missing { .. }) => return Err(ClusterError::TargetGone { target: request.target.key() }),
-        outcome => outcome?,
-    };
-    let before = incarnation(&there, &original)?;
-    let pull = request.pull.as_ref().map(|_| format!("pull-{}", request.scan));
-    let making = Making {
-        agent_image: request.image,
-        life: Some(START + request.deadline * ATTEMPTS),
-        pull: pull.as_deref(),
-        account: Some(POD_ACCOUNT),
-    };
-    let copied = copy::copy(&there, container, &making)
-        .map_err(|why| not_running(request.target, &format!("it can't be copied: {why}")))?;
-    notes.extend(copied.notes.iter().cloned());
-    if let (Some(secret), Some(name)) = (&request.pull, &pull) {
-        secret.create(cluster, home, name, inventory).await?;
-    }
-    let name = format!("copy-{}", request.scan);
-    let object = ObjectRef::namespaced(Kind::Pod, home.name(), &name);
-    match inventory.create(cluster, object, copied.manifest.clone()).await {
-        Err(ClusterError::Rejected { message, .. } | ClusterError::Denied { code: 403, message, .. }) => {
-            return Err(ClusterError::NotStarted { message });
-        }
-        outcome => outcome?,
-    };
-    let running = started(cluster, home, &name, request.target).await?;
-    let own = Place { namespace: home.name(), pod: &name, container: AGENT, uid: running.metadata.uid.as_deref() };
+    let life = START + request.deadline * ATTEMPTS;
+    let wanted =
+        Wanted { target: request.target, scan: request.scan, image: request.image, pull: request.pull.as_ref(), life };
+    let made = make(cluster, home, &wanted, inventory, notes, |copied| Ok(copied.manifest.clone())).await?;
+    let Made { there, running, name, copied, .. } = &made;
+    let own = Place { namespace: home.name(), pod: name, container: AGENT, uid: running.metadata.uid.as_deref() };
     let identity =
-        identity.insert(ScanIdentity::create(cluster, home, request.scan, (home.name(), &name), Rights::Exec).await?);
-    let id = container_id(&running, TARGET);
+        identity.insert(ScanIdentity::create(cluster, home, request.scan, (home.name(), name), Rights::Exec).await?);
+    let id = container_id(running, TARGET);
     let word = format!("{}-{}", home.run(), request.scan);
     let sent = fetch(identity.cluster(), &own, &id, &word, Rest::Wait, request).await;
-    // What became of the copy tells more than how the command failed, and a copy that ended meanwhile was not whole.
-    let began = Instant::now();
-    loop {
-        match stage_of(cluster, home.name(), &name, request.target).await? {
-            (_, ContainerStage::Running) if sent.is_err() && began.elapsed() < SETTLE => tokio::time::sleep(LOOK).await,
-            (_, ContainerStage::Running) => break,
-            (pod, _) => return Err(ended(&pod, request.target)),
-        }
-    }
+    still_there(cluster, home, name, request.target, sent.is_err()).await?;
     let (facts, stderr) = match sent {
         Err(ClusterError::TargetGone { .. }) => {
             return Err(ClusterError::Evicted { message: "the copy is gone".to_owned() });
@@ -158,13 +125,112 @@ async fn attempt(
         }
         outcome => outcome?,
     };
-    let after = incarnation_of(cluster, &original).await?;
-    if !before.is_same(&after) {
-        let detail = "the container was restarted while its copy was looked at".to_owned();
-        return Err(ClusterError::TargetChanged { target: request.target.key(), detail });
-    }
+    unchanged(cluster, request.target, &made.before).await?;
     let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-    Ok(Looked { facts, stderr, copy: copied, same_node: node(&running).is_some() && node(&running) == node(&there) })
+    let same_node = node(running).is_some() && node(running) == node(there);
+    Ok(Looked { facts, stderr, copy: copied.clone(), same_node })
+}
+
+/// What is to be copied, and with what.
+pub(super) struct Wanted<'a> {
+    pub(super) target: &'a Target,
+    pub(super) scan: u32,
+    /// gapscan's own image.
+    pub(super) image: &'a str,
+    pub(super) pull: Option<&'a PullSecret>,
+    /// When the copy ends by itself.
+    pub(super) life: Duration,
+}
+
+/// A copy that runs.
+pub(super) struct Made {
+    /// The original, and which of its incarnations it was.
+    pub(super) there: Pod,
+    pub(super) before: Incarnation,
+    /// The copy, its name, and what it tells of the original.
+    pub(super) running: Pod,
+    pub(super) name: String,
+    pub(super) copied: Copy,
+}
+
+/// Makes the copy with the manifest that comes of it, and waits until it runs.
+pub(super) async fn make(
+    cluster: &Cluster,
+    home: &ScanNamespace,
+    wanted: &Wanted<'_>,
+    inventory: &mut Inventory,
+    notes: &mut Vec<String>,
+    manifest: impl FnOnce(&Copy) -> Result<serde_json::Value, ClusterError> + Send,
+) -> Result<Made, ClusterError> {
+    let target = wanted.target;
+    let Target::Container { namespace, pod, container, uid, .. } = target else {
+        return Err(not_running(target, "it is no container"));
+    };
+    let original = Place { namespace, pod, container, uid: uid.as_deref() };
+    let there: Pod = match read(cluster, namespace, pod).await {
+        Err(ClusterError::Missing { .. }) => return Err(ClusterError::TargetGone { target: target.key() }),
+        outcome => outcome?,
+    };
+    let before = incarnation(&there, &original)?;
+    let pull = wanted.pull.map(|_| format!("pull-{}", wanted.scan));
+    let making = Making {
+        agent_image: wanted.image,
+        life: Some(wanted.life),
+        pull: pull.as_deref(),
+        account: Some(POD_ACCOUNT),
+    };
+    let copied = copy::copy(&there, container, &making)
+        .map_err(|why| not_running(target, &format!("it can't be copied: {why}")))?;
+    notes.extend(copied.notes.iter().cloned());
+    let manifest = manifest(&copied)?;
+    if let (Some(secret), Some(name)) = (wanted.pull, &pull) {
+        secret.create(cluster, home, name, inventory).await?;
+    }
+    let name = format!("copy-{}", wanted.scan);
+    let object = ObjectRef::namespaced(Kind::Pod, home.name(), &name);
+    match inventory.create(cluster, object, manifest).await {
+        Err(ClusterError::Rejected { message, .. } | ClusterError::Denied { code: 403, message, .. }) => {
+            return Err(ClusterError::NotStarted { message });
+        }
+        outcome => outcome?,
+    };
+    let running = started(cluster, home, &name, target).await?;
+    Ok(Made { there, before, running, name, copied })
+}
+
+/// That the copied container still runs: what became of it tells more than how a command failed, and a copy that ended
+/// meanwhile was not whole.
+pub(super) async fn still_there(
+    cluster: &Cluster,
+    home: &ScanNamespace,
+    name: &str,
+    target: &Target,
+    failed: bool,
+) -> Result<(), ClusterError> {
+    let began = Instant::now();
+    loop {
+        match stage_of(cluster, home.name(), name, target).await? {
+            (_, ContainerStage::Running) if failed && began.elapsed() < SETTLE => tokio::time::sleep(LOOK).await,
+            (_, ContainerStage::Running) => return Ok(()),
+            // The scanner beside it, where there is one.
+            (_, ContainerStage::Ended(error)) => return Err(error),
+            (pod, ContainerStage::Waiting(_)) => return Err(ended(&pod, target)),
+        }
+    }
+}
+
+/// That the original is the one that was copied.
+pub(super) async fn unchanged(cluster: &Cluster, target: &Target, before: &Incarnation) -> Result<(), ClusterError> {
+    let Target::Container { namespace, pod, container, uid, .. } = target else {
+        return Err(not_running(target, "it is no container"));
+    };
+    let original = Place { namespace, pod, container, uid: uid.as_deref() };
+    let after = incarnation_of(cluster, &original).await?;
+    if before.is_same(&after) {
+        return Ok(());
+    }
+    let detail = "the container was restarted while its copy was looked at".to_owned();
+    Err(ClusterError::TargetChanged { target: target.key(), detail })
 }
 
 /// Has the agent in the target's own pod collect facts about the target. `identity` is the connection of an identity with
@@ -284,6 +350,8 @@ fn stage(pod: &Pod, target: &Target) -> Result<ContainerStage, ClusterError> {
         Some(ContainerStage::Ended(ClusterError::ScannerFailed { .. } | ClusterError::OutOfMemory { .. })) => {
             Err(ended(pod, target))
         }
+        // Nothing is looked at before the scanner runs, where there is one.
+        Some(ContainerStage::Running) => Ok(of(SCANNER).unwrap_or(ContainerStage::Running)),
         Some(stage) => Ok(stage),
         None => Ok(ContainerStage::Waiting(describe(pod, None))),
     }
@@ -329,7 +397,7 @@ async fn started(cluster: &Cluster, home: &ScanNamespace, name: &str, target: &T
 }
 
 /// The id of the pod's container of this name, without the runtime's.
-fn container_id(pod: &Pod, name: &str) -> String {
+pub(super) fn container_id(pod: &Pod, name: &str) -> String {
     let statuses = statuses(pod);
     let id = statuses.get(name).and_then(|status| status.container_id.as_deref()).unwrap_or_default();
     id.split_once("://").map_or(id, |(_, id)| id).to_owned()

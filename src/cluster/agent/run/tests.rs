@@ -7,6 +7,7 @@ fn request(folder: &Path, result: ResultAt, script: &str) -> RunRequest {
     RunRequest {
         result,
         spool: folder.join("spool"),
+        beside: None,
         target_mount: None,
         api: None,
         network: Network::Own,

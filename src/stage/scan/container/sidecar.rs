@@ -22,7 +22,7 @@ const COLLECT: Duration = Duration::from_secs(180);
 const STDERR: usize = 64 * 1024;
 
 /// What the record says first where a copy was judged.
-const OF_A_COPY: &str = "a copy of the container was judged, and not the container that runs: it was started from the same image \
+pub(crate) const OF_A_COPY: &str = "a copy of the container was judged, and not the container that runs: it was started from the same image \
      with the same command, and what the container has become since is not seen";
 
 pub(super) async fn reach(target: &Target, ways: &Ways, tasks: &[Task], context: &Context) -> Reached {

@@ -1,6 +1,6 @@
 //! Reaching a container by a scanner: in the first of the chosen ways that leads to it.
 
-use super::{begin, beside, by_image, transport};
+use super::{begin, beside, by_image, copied, transport};
 use crate::cluster::access::auto::{Chosen, ContainerFacts, choose};
 use crate::model::access::Way;
 use crate::model::provenance::Approach;
@@ -13,6 +13,8 @@ use crate::stage::scan::unit::{Context, NotDone, Reached, Task};
 
 /// The ways to a container that the scanner's definition offers, of those that policy allows.
 pub(crate) fn offers(external: &External, facts: &ContainerFacts, policy: &Policy) -> Ways {
+    // Whatever gapscan's own sidecar in its pod could tell, a scanner is put beside a copy.
+    let facts = &ContainerFacts { injected: None, ..facts.clone() };
     let mut choice = choose(facts, &external.scanner.approaches.ways(), &policy.approaches);
     if let Some(mounted) = external.mounts.first() {
         let why = format!("the scanner needs `{}`, and an ephemeral container can mount nothing", mounted.content.name);
@@ -27,7 +29,9 @@ pub(crate) fn offers(external: &External, facts: &ContainerFacts, policy: &Polic
             }
             Way::Debug => format!("{} (one of gapscan holds the agent for the scanner's)", chosen.why),
             Way::Image => format!("a Job of the scanner, with {}", chosen.why),
-            Way::Sidecar => continue,
+            Way::Sidecar => "a copy of it with the scanner beside it, without its secrets, configuration and traffic; the container \
+                 itself is not looked at"
+                .to_owned(),
         };
         chosen.why = how;
     }
@@ -47,15 +51,14 @@ pub(crate) async fn reach(
             Way::Exec => transport::of_container(target, tasks, external, context).await,
             Way::Debug => beside::of_container(target, ways, tasks, external, context).await,
             Way::Image => of_image(target, ways, tasks, external, context).await,
-            Way::Sidecar => {
-                let why = NotDone::new(Reason::TargetUnsupported, "scanners are not run in copies of pods yet");
-                Reached::nothing(target.clone(), Approach::Sidecar, why)
-            }
+            Way::Sidecar => copied::of_container(target, ways, tasks, external, context).await,
         };
         if let Some(before) = earlier.take() {
             reached = reached.after(before);
         }
         match &reached.verdict {
+            // What does not run is the copy, and not the container.
+            Err(why) if chosen.way == Way::Sidecar && why.reason == Reason::TargetNotRunning => earlier = Some(reached),
             Err(why) if another_way_may_do(why.reason) => earlier = Some(reached),
             _ => return reached,
         }

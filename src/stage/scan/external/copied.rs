@@ -1,0 +1,90 @@
+//! By the scanner beside a copy of its target.
+
+use super::{Left, Seen, begin, judge, needed};
+use crate::cluster::access::sidecar::{CopyScanRequest, Likeness, scan_copy};
+use crate::cluster::job::{ImageMount, Program};
+use crate::model::provenance::Approach;
+use crate::model::reason::Reason;
+use crate::model::scanner as placeholder;
+use crate::model::target::Target;
+use crate::stage::scan::container::{OF_A_COPY, Ways, session};
+use crate::stage::scan::content::External;
+use crate::stage::scan::network::Allowance;
+use crate::stage::scan::unit::{Context, NotDone, Reached, Task};
+
+/// Which verdicts rest on what a copy has not, a scanner does not say.
+const WHICH: &str = "the scanner does not say which of its verdicts rest on mounts, configuration, processes or sockets, which \
+     are the copy's and not the container's: one that fails in the container may pass in the copy";
+
+/// Why it is not known whether all of the container was read.
+const LEFT_OUT: &str =
+    "what is mounted in the container, or what its variables bring, was left out of the copy that was judged";
+
+pub(super) async fn of_container(
+    target: &Target,
+    ways: &Ways,
+    tasks: &[Task],
+    external: &External,
+    context: &Context,
+) -> Reached {
+    let mut reached = begin(target, Approach::Sidecar, external);
+    if let Err(why) = attempt(&mut reached, ways, tasks, external, context).await {
+        reached.verdict = Err(why);
+    }
+    reached
+}
+
+async fn attempt(
+    reached: &mut Reached,
+    ways: &Ways,
+    tasks: &[Task],
+    external: &External,
+    context: &Context,
+) -> Result<(), NotDone> {
+    let approach = needed(external.scanner.approaches.sidecar.as_ref(), "containers by sidecar")?;
+    let target = reached.target.clone();
+    let Target::Container { namespace, pod, container, .. } = &target else {
+        return Err(NotDone::new(Reason::TargetUnsupported, "only a container can be copied"));
+    };
+    let (session, network) = session(context)?;
+    reached.network = Some(network);
+    let home = session.for_copies().await?;
+    let mut parameters = external.document.parameters.clone();
+    for (name, value) in
+        [(placeholder::NAMESPACE, namespace), (placeholder::POD, pod), (placeholder::CONTAINER, container)]
+    {
+        parameters.insert(name.to_owned(), value.clone());
+    }
+    let mounts: Vec<ImageMount> =
+        external.mounts.iter().map(|m| ImageMount { reference: m.image.clone(), path: m.path.clone() }).collect();
+    let images = [&external.image, &external.own_image].into_iter().chain(&ways.facts.image);
+    let images = images.chain(mounts.iter().map(|m| &m.reference)).map(String::as_str);
+    let pull = context.pulling.secret(images, &context.registries, &context.limits).await?;
+    let cpu = context.cpu(&external.scanner.cpu, None).into();
+    let request = CopyScanRequest {
+        target: &target,
+        scan: session.next_scan(),
+        agent_image: &external.own_image,
+        scanner_image: &external.image,
+        program: Program { cpu, ..Program::of(&external.scanner, approach) },
+        mounts,
+        parameters,
+        pull,
+        result_limit: context.limits.result_bytes,
+        spool: context.spool.clone(),
+    };
+    let report = scan_copy(&session.cluster, home, &request).await;
+    reached.identity = report.identity;
+    reached.cleanup = Some(report.cleanup);
+    reached.notes.extend([OF_A_COPY, WHICH].map(str::to_owned));
+    reached.notes.extend(report.notes);
+    let scanned = report.outcome.map_err(|error| NotDone::because(error.reason(), &error))?;
+    let unreadable = scanned.output.unreadable.clone();
+    let all_read = unreadable.count == 0 && !unreadable.incomplete;
+    let seen = match scanned.copy.files {
+        Likeness::Different if all_read => Seen::Unknown(LEFT_OUT),
+        Likeness::Same | Likeness::Different => Seen::Looked(unreadable),
+    };
+    let left = Left { output: scanned.output, allowance: Allowance::NOBODY, seen };
+    judge(reached, tasks, external, context, left)
+}

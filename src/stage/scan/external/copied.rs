@@ -3,9 +3,11 @@
 use super::{Left, Seen, begin, judge, needed};
 use crate::cluster::access::sidecar::{CopyScanRequest, Likeness, scan_copy};
 use crate::cluster::job::{ImageMount, Program};
+use crate::model::finding::Finding;
+use crate::model::outcome::Outcome;
 use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
-use crate::model::scanner as placeholder;
+use crate::model::scanner::{self as placeholder, is_own_control};
 use crate::model::target::Target;
 use crate::stage::scan::container::{OF_A_COPY, Ways, session};
 use crate::stage::scan::content::External;
@@ -13,8 +15,8 @@ use crate::stage::scan::network::Allowance;
 use crate::stage::scan::unit::{Context, NotDone, Reached, Task};
 
 /// Which verdicts rest on what a copy has not, a scanner does not say.
-const WHICH: &str = "the scanner does not say which of its verdicts rest on mounts, configuration, processes or sockets, which \
-     are the copy's and not the container's: one that fails in the container may pass in the copy";
+const WHICH: &str = "the scanner does not say which of its verdicts rest on processes or sockets, which are the copy's and not \
+     the container's; where mounts or configuration were left out too, what passed is not evaluated";
 
 /// Why it is not known whether all of the container was read.
 const LEFT_OUT: &str =
@@ -86,5 +88,36 @@ async fn attempt(
         Likeness::Same | Likeness::Different => Seen::Looked(unreadable),
     };
     let left = Left { output: scanned.output, allowance: Allowance::NOBODY, seen };
-    judge(reached, tasks, external, context, left)
+    judge(reached, tasks, external, context, left)?;
+    if let (Likeness::Different, Ok(verdict)) = (scanned.copy.files, &mut reached.verdict) {
+        verdict.iter_mut().flatten().for_each(withhold);
+    }
+    Ok(())
+}
+
+/// Takes back a pass that may rest on what the copy has not. A failure in the copy stays one: what is wrong there came from
+/// the container's image.
+fn withhold(finding: &mut Finding) {
+    if finding.outcome == Outcome::Passed && !is_own_control(&finding.control) {
+        finding.outcome = Outcome::not_evaluated(Reason::FactMissing, format!("it passed in a copy; {LEFT_OUT}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::outcome::Status;
+    use crate::model::scanner::SILENT_CONTROL;
+
+    #[test]
+    fn what_passes_only_in_a_copy_is_no_pass() {
+        let after = |control: &str, outcome: Outcome| {
+            let mut finding = Finding::new(control, outcome);
+            withhold(&mut finding);
+            finding.outcome.status()
+        };
+        assert_eq!(after("x", Outcome::Passed), Status::NotEvaluated);
+        assert_eq!(after("x", Outcome::Failed), Status::Failed);
+        assert_eq!(after(SILENT_CONTROL, Outcome::Passed), Status::Passed, "it is about the scanner");
+    }
 }

@@ -7,7 +7,6 @@ export LC_ALL
 unset IFS
 PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"
 export PATH
-exec 3>&1
 has() { command -v "$1" >/dev/null 2>&1; }
 say() { printf '%s %s\n' "$N" "$*"; }
 line() { printf '\n%s %s\n' "$N" "$*"; }
@@ -43,8 +42,8 @@ else
   }
 fi
 toobig() {
-  has head && has wc || return 1
-  [ "$(head -c $((M + 1)) <"$1" | wc -c)" -gt $M ]
+  has wc || return 1
+  [ "$(wc -c <"$1")" -gt $M ]
 }
 # One file, whole.
 get() {
@@ -53,6 +52,35 @@ get() {
   r=0
   if [ $S = ok ]; then slurp "$1" || r=$?; fi
   line "> $r"
+}
+# Text of many files by one program, each line after its path: to start a program costs more than to read a file.
+if has head && has grep && grep -aq . /proc/self/status 2>/dev/null; then
+  batch() {
+    for p; do say "m $p"; done
+    say '< many'
+    # The status comes last, so that it is missing where anything before it is.
+    {
+      grep -as '' "$@" /dev/null
+      printf '=%s\n' $?
+    } | head -c $((4 * M))
+    line "> $?"
+  }
+else
+  batch() { for p; do get "$p"; done; }
+fi
+# Many files, whole.
+many() {
+  B=
+  for p; do
+    state "$p"
+    case $S$p in
+    ok*:*) get "$p" ;;
+    ok*) B="$B $p" ;;
+    *) say "< $S $p" && line '> 0' ;;
+    esac
+  done
+  # No path that comes here has a blank.
+  [ -z "$B" ] || batch $B
 }
 # One file, through a function that masks it line by line.
 masked() {
@@ -111,14 +139,14 @@ unlisted() {
   esac
 }
 
+rest() {
 me=
 { while read -r k v w x; do [ "$k" = Uid: ] && me=$w; done </proc/self/status; } 2>/dev/null
 say "id $$ $me"
-for p in /etc/os-release /usr/lib/os-release; do get $p; done
 masked /etc/passwd mpasswd
 masked /etc/group mgroup
 masked /etc/shadow mshadow
-get /proc/self/mountinfo
+many /etc/os-release /usr/lib/os-release /proc/self/mountinfo /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6
 
 say '[ processes'
 for d in /proc/[0-9]*; do
@@ -134,19 +162,22 @@ for d in /proc/[0-9]*; do
 done
 say '] processes'
 
-for p in tcp tcp6 udp udp6; do get /proc/net/$p; done
-
-# In one read: a builtin that reads byte by byte gets only the first digit of a number in /proc/sys.
+# Each in one read: a builtin that reads byte by byte gets only the first digit of a number in /proc/sys.
 say '[ sysctls'
-t=
-has cat && t=cat
-has head && t='head -c 4096'
+set --
 for p in @SYSCTLS@; do
-  [ -n "$t" ] && [ -r "/proc/sys/$p" ] && v=$($t "/proc/sys/$p" 2>/dev/null) && say "s $p $v"
+  [ -r "/proc/sys/$p" ] && set -- "$@" "/proc/sys/$p"
 done
-if [ -n "$t" ]; then say '] sysctls 0'; else say '] sysctls tool'; fi
+if has head; then
+  [ $# -eq 0 ] || batch "$@"
+  say '] sysctls 0'
+elif has cat; then
+  for p; do v=$(cat "$p" 2>/dev/null) && say "s ${p#/proc/sys/} $v"; done
+  say '] sysctls 0'
+else say '] sysctls tool'; fi
 
 say '[ configs'
+set --
 for p in @CONFIGS@; do
   if unlisted "$p"; then
     say "u ${p%/*}"
@@ -162,8 +193,9 @@ for p in @CONFIGS@; do
     ;;
   esac
   if [ -d "$p" ]; then continue; fi
-  get "$p"
+  set -- "$@" "$p"
 done
+many "$@"
 say '] configs'
 
 files() {
@@ -235,6 +267,7 @@ if [ -e /var/lib/rpm ] || [ -e /usr/lib/sysimage/rpm ]; then
   else say '< absent rpm' && line '> 0'; fi
 fi
 say '] packages'
+}
 
 # Words for find that leave the files of known owners out; nothing when a list is absent.
 ids() {
@@ -251,9 +284,14 @@ ids() {
   done <"$1"
 }
 special() {
-  stat -c %f / >/dev/null 2>&1 && has find || { say '] special tool'; return; }
-  [ "$(find / -prune -exec stat -c %F {} + 2>/dev/null)" = directory ] || { say '] special tool'; return; }
-  if find / -prune -uid 0 >/dev/null 2>&1; then UF=-uid GF=-gid; else UF=-user GF=-group; fi
+  UF=-uid GF=-gid V=1
+  # All at once where find is GNU's, and one by one elsewhere.
+  if ! [ "$(find / -prune -uid 0 -readable -executable -printf x -exec stat -c %F {} + 2>/dev/null)" = xdirectory ]; then
+    V=
+    stat -c %f / >/dev/null 2>&1 && has find || { say '] special tool'; return; }
+    [ "$(find / -prune -exec stat -c %F {} + 2>/dev/null)" = directory ] || { say '] special tool'; return; }
+    find / -prune -uid 0 >/dev/null 2>&1 || UF=-user GF=-group
+  fi
   ids /etc/passwd $UF || { say '] special big'; return; }
   U=$W
   ids /etc/group $GF || { say '] special big'; return; }
@@ -268,9 +306,11 @@ special() {
       esac
       [ "$e" = "$R" ] && X="$X -o -path $p"
     done </proc/self/mountinfo; } 2>/dev/null
-  D='for d; do [ -r "$d" ] && [ -x "$d" ] || printf "%s d %s\n" "$0" "$d"; done'
+  # Folders that can't be looked into are told of, and so is what is special about them.
+  if [ $V ]; then set -- -readable -executable -o -type d -printf "$N d %p\n"
+  else set -- -exec sh -c 'for d; do [ -r "$d" ] && [ -x "$d" ] || printf "%s d %s\n" "$0" "$d"; done' "$N" {} +; fi
   { find / -xdev \( -path /proc -o -path /sys -o -path /dev $X \) -prune -o \
-    \( ! -type d -o -exec sh -c "$D" "$N" {} + \) ! -type l \
+    \( ! -type d -o "$@" \) ! -type l \
     \( -perm -4000 -o -perm -2000 -o -perm -2 -o \( $U \) -o \( $G \) \) \
     -exec stat -c "$N f %f %u %g %n" {} + 2>&1 1>&3
     printf '%s rc %s\n' "$N" $?; } | {
@@ -286,6 +326,14 @@ special() {
     say "] special $rc $bad"
   }
 }
-say '[ special'
-special
+# The search goes on beside everything else, as far as the pipe holds what it finds.
+{
+  exec 3>&1
+  say '[ special'
+  special
+} | {
+  rest
+  if has cat; then cat
+  else while IFS= read -r l; do printf '%s\n' "$l"; done; fi
+}
 say .

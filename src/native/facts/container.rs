@@ -9,6 +9,7 @@
 //! How long it may run is the caller's to limit, and how much it may print ([`Limits::collector_bytes`]): what is cut
 //! off makes facts absent, never different.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -88,7 +89,7 @@ pub fn parse(output: &[u8], nonce: &Nonce, limits: &Limits) -> SystemFacts {
         configs: output.configs(limits),
         processes: output.processes(&mounts, limits),
         sockets: output.sockets(limits),
-        sysctls: output.sysctls(),
+        sysctls: output.sysctls(limits),
         image: Err(Missing::new(Reason::FactMissing, "a container's image is a target of its own")),
         mounts: mounts.map(|list| list.into_iter().map(|line| line.fact).collect::<Vec<Mount>>()),
         users,
@@ -104,23 +105,22 @@ enum Item<'a> {
     Word(&'a [u8], &'a [u8]),
 }
 
-#[derive(Clone, Copy)]
 struct File<'a> {
     state: &'a [u8],
     path: &'a str,
-    body: &'a [u8],
+    body: Cow<'a, [u8]>,
     status: &'a [u8],
 }
 
 impl<'a> File<'a> {
     /// Its content; `None` where it does not exist.
-    fn content(&self, limits: &Limits) -> Collected<Option<&'a [u8]>> {
+    fn content(&self, limits: &Limits) -> Collected<Option<&[u8]>> {
         let path = self.path;
         match (self.state, self.status) {
             (b"ok", b"0") if self.body.len() as u64 > limits.fact_file_bytes => {
                 Err(Missing::too_large(path, limits.fact_file_bytes))
             }
-            (b"ok", b"0") => Ok(Some(self.body)),
+            (b"ok", b"0") => Ok(Some(&self.body)),
             (b"absent", _) => Ok(None),
             (b"denied", _) => Err(Missing::unreadable(format!("`{path}` may not be read"))),
             (b"special", _) => Err(Missing::unreadable(format!("`{path}` is no regular file, or a link to nowhere"))),
@@ -129,6 +129,40 @@ impl<'a> File<'a> {
         }
     }
 }
+
+/// The files of a batch: `paths` are those that were read, `text` their lines, each after the path and a colon, and at the end the
+/// status of the program that read them, after an equals sign. A path of a batch begins with a slash and has no colon, so that
+/// nothing in a file can pass for a line of another one, or for the status.
+fn batch<'a>(paths: Vec<&'a str>, text: &'a [u8]) -> impl Iterator<Item = Item<'a>> {
+    let mut bodies: BTreeMap<&[u8], Vec<u8>> = paths.iter().map(|path| (path.as_bytes(), Vec::new())).collect();
+    let (mut status, mut whole): (&[u8], bool) = (b"", true);
+    for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+        // The status is the last line, or is none.
+        whole &= status.is_empty();
+        let (path, content) = split_once(line, b':');
+        match (bodies.get_mut(path), line.strip_prefix(b"=")) {
+            (Some(body), _) => {
+                body.extend_from_slice(content);
+                body.push(b'\n');
+            }
+            (None, Some(end)) => status = end,
+            (None, None) => whole = false,
+        }
+    }
+    // 1 is what grep says where no file has a line.
+    let status: &[u8] = match status {
+        b"0" | b"1" if whole => b"0",
+        b"2" if whole => SOME_UNREAD,
+        _ => b"",
+    };
+    paths.into_iter().map(move |path| {
+        let body = Cow::Owned(bodies.remove(path.as_bytes()).unwrap_or_default());
+        Item::File(File { state: b"ok", path, body, status })
+    })
+}
+
+/// The status of files of which some could not be read, and it is not known which.
+const SOME_UNREAD: &[u8] = b"2";
 
 /// The records that arrived whole.
 struct Output<'a> {
@@ -147,22 +181,35 @@ impl<'a> Output<'a> {
         let mut read = Self { top: Vec::new(), sections: BTreeMap::new() };
         let mut open: Option<(&[u8], Vec<Item>)> = None;
         let mut file: Option<File> = None;
+        let mut together: Vec<&str> = Vec::new();
         for record in records(output, nonce) {
             let (word, rest) = split_once(record, b' ');
             if let Some(mut whole) = file.take() {
                 if word != b">" {
                     break;
                 }
-                whole.status = rest;
-                open.as_mut().map_or(&mut read.top, |(_, items)| items).push(Item::File(whole));
+                let items = open.as_mut().map_or(&mut read.top, |(_, items)| items);
+                match whole.body {
+                    Cow::Borrowed(text) if whole.state == b"many" => {
+                        items.extend(batch(std::mem::take(&mut together), text));
+                    }
+                    _ => {
+                        whole.status = rest;
+                        items.push(Item::File(whole));
+                    }
+                }
                 continue;
             }
             match word {
+                b"m" => {
+                    let Ok(path) = str::from_utf8(rest) else { break };
+                    together.push(path);
+                }
                 b"<" => {
                     let (head, body) = split_once(rest, b'\n');
                     let (state, path) = split_once(head, b' ');
                     let Ok(path) = str::from_utf8(path) else { break };
-                    file = Some(File { state, path, body, status: b"" });
+                    file = Some(File { state, path, body: Cow::Borrowed(body), status: b"" });
                 }
                 b"[" if open.is_none() => open = Some((rest, Vec::new())),
                 b"]" => {
@@ -253,17 +300,32 @@ impl<'a> Output<'a> {
         Ok(list)
     }
 
-    fn sysctls(&self) -> Collected<BTreeMap<String, String>> {
+    fn sysctls(&self, limits: &Limits) -> Collected<BTreeMap<String, String>> {
         let (items, end) = self.section("sysctls")?;
         ended(end)?;
-        let pairs = items.iter().filter_map(|item| match item {
-            Item::Word(b"s", rest) => {
-                let (path, value) = split_once(rest, b' ');
-                Some((wanted::sysctl_name(&name::text(path)), String::from_utf8_lossy(value.trim_ascii()).into_owned()))
+        let text = |value: &[u8]| String::from_utf8_lossy(value.trim_ascii()).into_owned();
+        let mut all = BTreeMap::new();
+        for item in items {
+            match item {
+                Item::Word(b"s", rest) => {
+                    let (path, value) = split_once(rest, b' ');
+                    all.insert(wanted::sysctl_name(&name::text(path)), text(value));
+                }
+                Item::File(file) => {
+                    // One that could not be read after all is not there, as one that may not be read: a kernel may deny what
+                    // its mode allows. A value comes in one read, or not at all.
+                    if file.status != SOME_UNREAD {
+                        file.content(limits)?;
+                    }
+                    if !file.body.is_empty() {
+                        let path = file.path.strip_prefix("/proc/sys/").unwrap_or(file.path);
+                        all.insert(wanted::sysctl_name(path), text(&file.body));
+                    }
+                }
+                Item::Word(..) => {}
             }
-            _ => None,
-        });
-        Ok(pairs.collect())
+        }
+        Ok(all)
     }
 
     fn configs(&self, limits: &Limits) -> Collected<Configs> {

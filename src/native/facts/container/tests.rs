@@ -220,7 +220,9 @@ fn sample(nonce: &Nonce) -> Vec<u8> {
     for table in ["tcp", "tcp6", "udp", "udp6"] {
         text += &file(if table.ends_with('6') { "absent" } else { "ok" }, &format!("/proc/net/{table}"), "header\n");
     }
-    text += &format!("{n} [ sysctls\n{n} s net/ipv4/ip_forward 0\n{n} ] sysctls 0\n");
+    text +=
+        &format!("{n} [ sysctls\n{n} s net/ipv4/ip_forward 0\n{n} m /proc/sys/kernel/a\n{n} m /proc/sys/kernel/b\n");
+    text += &format!("{n} < many\n/proc/sys/kernel/a:1\t2\n=2\n\n{n} > 0\n{n} ] sysctls 0\n");
     text += &format!("{n} [ configs\n");
     text += &file("ok", "/etc/login.defs", "# c\nUMASK 022\n");
     text += &file("denied", "/etc/sudoers", "");
@@ -253,7 +255,30 @@ fn a_whole_output_gives_whole_facts() {
     assert_eq!(facts.configs.expect("configs")["/etc/login.defs"], ["UMASK 022"]);
     assert!(facts.files.expect("files")["/tmp"].symlink);
     assert_eq!(facts.processes.expect("processes").len(), 3);
-    assert_eq!(facts.sysctls.expect("sysctls")["net.ipv4.ip_forward"], "0");
+    let sysctls = facts.sysctls.expect("sysctls");
+    assert_eq!(sysctls["net.ipv4.ip_forward"], "0");
+    assert_eq!((sysctls["kernel.a"].as_str(), sysctls.get("kernel.b")), ("1\t2", None));
+}
+
+#[test]
+fn a_batch_gives_each_file_its_lines_or_none_at_all() {
+    let facts = |text: &str, status: &str| {
+        let n = nonce();
+        let output = format!(
+            "{n} [ configs\n{n} m /etc/a\n{n} m /etc/b\n{n} < many\n{text}{status}\n{n} > 0\n{n} ] configs\n{n} .\n"
+        );
+        let facts = parse(output.as_bytes(), &n, &Limits::default());
+        (facts.configs.expect("configs"), facts.unreadable_configs.expect("unread"))
+    };
+    let lines = "/etc/a:one\n/etc/a:/etc/b:two\n/etc/a:=0\n";
+    let (configs, unread) = facts(lines, "=0\n");
+    assert_eq!(configs["/etc/a"], ["one", "/etc/b:two", "=0"]);
+    assert_eq!((configs["/etc/b"].len(), unread.len()), (0, 0), "an empty file is one");
+    for (text, status) in [(lines, ""), (lines, "=2\n"), (lines, "=137\n"), ("x\n", "=0\n"), ("=0\n/etc/a:x\n", "")] {
+        let (configs, unread) = facts(text, status);
+        assert!(configs.is_empty(), "{text}{status}: {configs:?}");
+        assert_eq!(unread, ["/etc/a", "/etc/b"], "{text}{status}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as Wake, Poll};
 
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::sync::OnceCell;
@@ -23,6 +24,9 @@ use crate::model::reason::Reason;
 use crate::model::target::Target;
 use crate::native::facts::image::{LayerFacts, diff_ids, merge, read_layer};
 use crate::registry::{Client, ManifestBody, Reference, RegistryError};
+
+/// How many layers of an image are read at once: one is inflated while another is on its way.
+const AT_ONCE: usize = 2;
 
 /// One cell for each layer: whoever comes first reads it, the others wait.
 type Cell = Arc<OnceCell<Result<Arc<LayerFacts>, NotDone>>>;
@@ -275,21 +279,31 @@ async fn collect(
         );
         return Err(NotDone::new(Reason::ImageUnreadable, detail));
     }
-    let mut layers = Vec::with_capacity(contents.len());
+    let mut reading = Vec::with_capacity(contents.len());
     for (descriptor, content) in image.manifest.layers.iter().zip(contents) {
-        let cell = context.layers.cell(descriptor.digest, content);
-        let once = || async {
-            match read(image, descriptor, content, context).await {
-                // The registry may answer the next one who asks.
-                Err(why) if why.reason == Reason::RegistryUnreachable => Err(why),
-                settled => Ok(settled),
-            }
-        };
-        let facts = cell.get_or_try_init(once).await?;
-        layers.push(Arc::clone(facts.as_ref().map_err(Clone::clone)?));
+        reading.push(layer(image, descriptor, content, context));
     }
+    let layers: Vec<Arc<LayerFacts>> = stream::iter(reading).buffered(AT_ONCE).try_collect().await?;
     let facts = merge(&layers, &bytes, limits).map_err(|e| NotDone::because(e.reason(), &e))?;
     Ok((facts, Evidence::new(CONFIG_NAME, CONFIG, bytes)))
+}
+
+/// The facts of one layer, which are read by whoever of the run asks for them first.
+async fn layer(
+    image: &Platformed,
+    descriptor: &Descriptor,
+    content: Digest,
+    context: &Context,
+) -> Result<Arc<LayerFacts>, NotDone> {
+    let cell = context.layers.cell(descriptor.digest, content);
+    let once = || async {
+        match read(image, descriptor, content, context).await {
+            // The registry may answer the next one who asks.
+            Err(why) if why.reason == Reason::RegistryUnreachable => Err(why),
+            settled => Ok(settled),
+        }
+    };
+    cell.get_or_try_init(once).await?.clone()
 }
 
 /// A blob that ends in an error as soon as nobody waits for it any more: a run that is stopped, or a deadline, ends a task,

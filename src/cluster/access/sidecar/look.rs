@@ -339,6 +339,13 @@ fn stage(pod: &Pod, target: &Target) -> Result<ContainerStage, ClusterError> {
     }
     let statuses = statuses(pod);
     let of = |name: &str| statuses.get(name).map(|status| container_stage(status));
+    let target_stage = of(TARGET);
+    // First, for the kubelet ends the agent as soon as the container beside it has ended.
+    if let Some(ContainerStage::Ended(ClusterError::ScannerFailed { .. } | ClusterError::OutOfMemory { .. })) =
+        target_stage
+    {
+        return Err(ended(pod, target));
+    }
     // The agent is started before it, so that where it can't be, nothing is told of the other.
     if let Some(ContainerStage::Ended(error)) = of(AGENT) {
         return Err(match error {
@@ -346,10 +353,7 @@ fn stage(pod: &Pod, target: &Target) -> Result<ContainerStage, ClusterError> {
             other => other,
         });
     }
-    match of(TARGET) {
-        Some(ContainerStage::Ended(ClusterError::ScannerFailed { .. } | ClusterError::OutOfMemory { .. })) => {
-            Err(ended(pod, target))
-        }
+    match target_stage {
         // Nothing is looked at before the scanner runs, where there is one.
         Some(ContainerStage::Running) => Ok(of(SCANNER).unwrap_or(ContainerStage::Running)),
         Some(stage) => Ok(stage),
@@ -443,7 +447,9 @@ mod tests {
             );
         }
         let killed = json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } });
-        assert_eq!(judged(running(), killed).expect_err("it ended").reason(), Reason::TargetNotRunning);
+        assert_eq!(judged(running(), killed.clone()).expect_err("it ended").reason(), Reason::TargetNotRunning);
+        let agent = json!({ "terminated": { "exitCode": 0, "reason": "Completed" } });
+        assert_eq!(judged(agent, killed).expect_err("both ended").reason(), Reason::TargetNotRunning);
     }
 
     #[test]

@@ -182,7 +182,8 @@ fn scanners_reach_containers_and_the_cluster_and_nothing_else() {
     let (target, ledger) = (format!("pod/shop/{name}/web"), loaded.file("ledger.sqlite"));
     let ways = ["--approach", "exec", "--approach", "debug", "--approach", "image"];
     let scan = ["scan", &target, KEEPER, "cluster", "--bundle", NAME, "-e", "pryer", "-e", "openscap", "-e", "grype"];
-    let explained = loaded.inside(&[&scan[..], &ways, &["--explain", "-o", "json"]].concat()).exits(0).stdout;
+    let explain = ["--explain", "-o", "json", "--ledger", &ledger];
+    let explained = loaded.inside(&[&scan[..], &ways, &explain].concat()).exits(0).stdout;
     for way in ["a pod of the scanner that may run commands", "may list pods, apps/deployments", "holds the agent"] {
         assert!(explained.contains(way), "{way}: {explained}");
     }

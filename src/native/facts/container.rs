@@ -212,6 +212,8 @@ impl<'a> Output<'a> {
                     file = Some(File { state, path, body: Cow::Borrowed(body), status: b"" });
                 }
                 b"[" if open.is_none() => open = Some((rest, Vec::new())),
+                // Files of a batch that never came must not be taken for empty ones of the next.
+                b"]" if !together.is_empty() => break,
                 b"]" => {
                     let (name, end) = split_once(rest, b' ');
                     match open.take() {

@@ -1,5 +1,5 @@
 //! Images whose facts are in the ledger already: a manifest's digest covers every byte of an image, so that what was collected
-//! from it once holds for ever, as long as the collector is the same.
+//! from it once holds for ever, as long as gapscan and its collector are the same.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -63,7 +63,8 @@ fn find(reader: &LedgerReader, manifest: &Digest) -> Result<Option<KnownImage>, 
     };
     let (Some(facts), Some(config)) = (kept("facts")?, kept(CONFIG_NAME)?) else { return Ok(None) };
     let Ok(parsed) = serde_json::from_slice::<SystemFacts>(&facts) else { return Ok(None) };
-    if parsed.collector != COLLECTOR {
+    // Another version may read a layer otherwise, be it only that it has a fault less.
+    if parsed.collector != COLLECTOR || record.provenance.gapscan != env!("CARGO_PKG_VERSION") {
         return Ok(None);
     }
     let evidence = vec![Evidence::new("facts", "application/json", facts), Evidence::new(CONFIG_NAME, CONFIG, config)];

@@ -282,6 +282,16 @@ fn a_batch_gives_each_file_its_lines_or_none_at_all() {
 }
 
 #[test]
+fn a_batch_that_never_came_leaves_no_empty_files() {
+    let n = nonce();
+    let output =
+        format!("{n} [ configs\n{n} m /etc/a\n{n} ] configs\n{n} m /etc/b\n{n} < many\n=0\n\n{n} > 0\n{n} .\n");
+    let facts = parse(output.as_bytes(), &n, &Limits::default());
+    assert_eq!(facts.configs, None);
+    assert_eq!(facts.missing["configs"].reason, Reason::CollectorFailed);
+}
+
+#[test]
 fn what_the_target_hides_is_absent_and_not_empty() {
     let text = String::from_utf8(sample(&nonce())).expect("text");
     let missing = |from: &str, to: &str, fact: &str| {

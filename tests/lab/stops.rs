@@ -40,9 +40,13 @@ fn a_run_that_is_killed_again_and_again_is_resumed_until_it_is_done_and_nothing_
     let run = next_run(&ledger, 0);
     runner.signal("-KILL");
     runner.ends();
-    for step in steps {
+    let resumed =
+        || LedgerReader::open(&ledger).and_then(|reader| reader.run(run)).ok().flatten().map(|run| run.resumed);
+    for (earlier, step) in steps.into_iter().enumerate() {
         let mark = lab.audit_length();
         let runner = Runner::start(lab, &bare(&["--resume"]));
+        // What it waits for next may be in the record already, from the one before.
+        wait_until("the record of this one", || resumed().is_some_and(|times| times.len() > earlier));
         match step {
             Some((verb, resource)) => {
                 wait_until(&format!("{verb} {resource}"), || was_asked(lab, mark, run, verb, resource));

@@ -19,7 +19,9 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde_json::{Value, json};
 
 use super::auto::{ContainerFacts, DEBUG_NAME};
-use super::exec::{Caps, ExecOutput, Place, exec_at, incarnation_of};
+use super::exec::{Caps, Place, exec_into, incarnation_of};
+use crate::cluster::agent::parcel;
+use crate::cluster::agent::protocol::OWN_SOCKETS;
 use crate::cluster::canary::BINARY;
 use crate::cluster::client::{Call, Cluster, poll_until};
 use crate::cluster::error::ClusterError;
@@ -60,12 +62,21 @@ pub struct DebugRequest<'a> {
 /// What came of it.
 #[derive(Debug)]
 pub struct DebugReport {
-    /// The facts' command's output.
-    pub outcome: Result<ExecOutput, ClusterError>,
+    /// What was collected, whole.
+    pub outcome: Result<Collected, ClusterError>,
     /// The ephemeral container, as `ephemeralcontainer/namespace/pod/name`; absent when it was never made.
     pub container: Option<String>,
     /// Whether it was seen to have ended, where it was made.
     pub ended: bool,
+}
+
+/// What the agent sent.
+#[derive(Debug)]
+pub struct Collected {
+    /// The facts about the target.
+    pub facts: Vec<u8>,
+    /// The sockets that the agent itself had meanwhile.
+    pub sockets: Vec<u8>,
 }
 
 /// Adds the ephemeral container, has it collect facts about its target, and sees it end. `identity` is the connection of an
@@ -98,7 +109,7 @@ async fn attempt(
     own: &Place<'_>,
     made: &mut Option<String>,
     object: &str,
-) -> Result<ExecOutput, ClusterError> {
+) -> Result<Collected, ClusterError> {
     let context = context(request.facts, request.target)?;
     let before = incarnation_of(identity, place).await?;
     let word = format!("{}-{}", request.run, request.scan);
@@ -123,22 +134,34 @@ async fn attempt(
     }
     started(identity, own).await?;
     let argv = [BINARY, "agent", "facts", "--root", "/proc/1/root", "--release", &word];
-    let output = exec_at(identity, own, &argv, None, request.caps, request.deadline).await;
+    let mut sent = Vec::new();
+    let mut sink = |bytes: &[u8]| sent.extend_from_slice(bytes);
+    let ended = exec_into(identity, own, &argv, None, request.caps, request.deadline, &mut sink).await;
     let after = incarnation_of(identity, place).await?;
     if !before.is_same(&after) {
         let detail = "the container was restarted".to_owned();
         return Err(ClusterError::TargetChanged { target: place.key(), detail });
     }
-    match output {
-        Err(
-            ClusterError::TargetGone { .. }
-            | ClusterError::TargetChanged { .. }
-            | ClusterError::TargetNotRunning { .. },
+    received(&sent, ended.map(drop), place)
+}
+
+/// What arrived, if all of it did. The command ends its own container, and that may be noticed before its own end is told, so
+/// that how it ended says something only where what it sent is not whole.
+fn received(sent: &[u8], ended: Result<(), ClusterError>, place: &Place<'_>) -> Result<Collected, ClusterError> {
+    match (parcel::open_with(sent, OWN_SOCKETS), ended) {
+        (Ok((facts, sockets)), _) => Ok(Collected { facts, sockets }),
+        (
+            Err(_),
+            Err(
+                ClusterError::TargetGone { .. }
+                | ClusterError::TargetChanged { .. }
+                | ClusterError::TargetNotRunning { .. },
+            ),
         ) => {
-            let message = "its ephemeral container ended before anything was collected".to_owned();
+            let message = "its ephemeral container ended before all that was collected had arrived".to_owned();
             Err(ClusterError::ExecBroken { target: place.key(), message })
         }
-        outcome => outcome,
+        (Err(_), Err(error)) | (Err(error), Ok(())) => Err(error),
     }
 }
 

@@ -7,8 +7,6 @@ use crate::cluster::access::debug::{DebugRequest, collect};
 use crate::cluster::access::exec::Caps;
 use crate::cluster::access::pod_network;
 use crate::cluster::agent::own_sockets::OwnSockets;
-use crate::cluster::agent::parcel;
-use crate::cluster::agent::protocol::OWN_SOCKETS;
 use crate::cluster::error::ClusterError;
 use crate::cluster::identity::{Rights, ScanIdentity};
 use crate::cluster::object::Inventory;
@@ -87,9 +85,8 @@ pub(super) async fn reach(target: &Target, ways: &Ways, tasks: &[Task], context:
         }
         cleanup.created.push(container);
     }
-    let opened = report.outcome.and_then(|output| parcel::open_with(&output.stdout, OWN_SOCKETS));
-    if let Ok((_, sockets)) = &opened {
-        let sockets: OwnSockets = serde_json::from_slice(sockets).unwrap_or_default();
+    if let Ok(collected) = &report.outcome {
+        let sockets: OwnSockets = serde_json::from_slice(&collected.sockets).unwrap_or_default();
         notes.push(sockets.note());
     }
     let reached = Reached {
@@ -99,11 +96,8 @@ pub(super) async fn reach(target: &Target, ways: &Ways, tasks: &[Task], context:
         notes,
         ..nothing(NotDone::new(Reason::InternalError, "not collected"))
     };
-    match opened
-        .map(|(facts, _)| facts)
-        .map_err(|error| NotDone::because(error.reason(), &error))
-        .and_then(|bytes| read(&bytes))
-    {
+    let collected = report.outcome.map_err(|error| NotDone::because(error.reason(), &error));
+    match collected.and_then(|collected| read(&collected.facts)) {
         Ok(facts) => Reached {
             evidence: vec![facts_evidence(&facts)],
             verdict: Ok(judge_system(&facts, tasks, target, &context.limits)),

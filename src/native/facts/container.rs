@@ -10,7 +10,7 @@
 //! off makes facts absent, never different.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::files::{self, Owners};
@@ -67,6 +67,7 @@ fn script(limits: &Limits) -> String {
         lean.push('\n');
     }
     lean.replace("@BYTES@", &limits.fact_file_bytes.to_string())
+        .replace("@TOTAL@", &limits.collector_bytes.saturating_add(1).to_string())
         .replace("@SYSCTLS@", &wanted::SYSCTLS.join(" "))
         .replace("@CONFIGS@", &wanted::CONFIGS.join(" "))
         .replace("@FILES@", &wanted::FILES.join(" "))
@@ -273,11 +274,15 @@ impl<'a> Output<'a> {
         }
         let mut list = Vec::new();
         let mut any = false;
+        let own = self.own_processes();
         for item in &self.section("processes")?.0 {
             let Item::Word(b"p", rest) = item else { continue };
             let (pid, status) = split_once(rest, b'\n');
             let pid = number(pid).ok_or_else(|| Missing::failed("`/proc` has a process without a number"))?;
             any = true;
+            if own.contains(&pid) {
+                continue;
+            }
             if let Seen::Process(process) = proc::status(pid, status)? {
                 if list.len() == limits.fact_items {
                     return Err(Missing::truncated("the list of processes", limits));
@@ -286,6 +291,36 @@ impl<'a> Output<'a> {
             }
         }
         if any { Ok(list) } else { Err(Missing::unreadable("`/proc` shows no process")) }
+    }
+
+    /// The collector's shell, and what it started: none of them is the target's, and nothing of the target's can become one.
+    fn own_processes(&self) -> BTreeSet<u32> {
+        let shell = self.top.iter().find_map(|item| match item {
+            Item::Word(b"id", rest) => number(split_once(rest, b' ').0),
+            _ => None,
+        });
+        let mut own = BTreeSet::from_iter(shell);
+        let processes = self.sections.get(&b"processes"[..]).map(|(items, _)| items.as_slice()).unwrap_or_default();
+        let parents: Vec<(u32, u32)> = processes
+            .iter()
+            .filter_map(|item| match item {
+                Item::Word(b"p", rest) => {
+                    let (pid, status) = split_once(rest, b'\n');
+                    Some((number(pid)?, proc::parent(status)?))
+                }
+                _ => None,
+            })
+            .collect();
+        // The numbers of children need not be above those of their parents.
+        loop {
+            let known = own.len();
+            own.extend(
+                parents.iter().filter(|(_, parent)| own.contains(parent)).map(|(pid, _)| *pid).collect::<Vec<_>>(),
+            );
+            if own.len() == known {
+                return own;
+            }
+        }
     }
 
     fn sockets(&self, limits: &Limits) -> Collected<Vec<Socket>> {

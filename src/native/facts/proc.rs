@@ -15,6 +15,12 @@ pub(crate) enum Seen {
     Gone,
 }
 
+/// The parent's number in `/proc/PID/status`; `None` where it is not told.
+pub(crate) fn parent(raw: &[u8]) -> Option<u32> {
+    let line = raw.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"PPid:"))?;
+    str::from_utf8(line.trim_ascii()).ok()?.parse().ok()
+}
+
 /// Reads `/proc/PID/status` (proc_pid_status(5)), or those lines of it that are needed.
 ///
 /// # Errors

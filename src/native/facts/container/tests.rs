@@ -211,9 +211,10 @@ fn sample(nonce: &Nonce) -> Vec<u8> {
     text +=
         &file("ok", "/proc/self/mountinfo", "1 0 0:1 / / rw - overlay overlay rw\n2 1 0:2 / /proc rw - proc proc rw\n");
     text += &format!("{n} [ processes\n");
-    for pid in 1..4 {
+    // The last three are the collector's shell, a child of it, and a child of that one.
+    for (pid, parent) in [(1, 0), (2, 1), (3, 99999), (5, 98), (99, 0), (98, 99)] {
         text += &format!(
-            "{n} p {pid}\nName:\tx\nState:\tS\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nVmSize:\t1 kB\nCapEff:\t0000000000000001\nNoNewPrivs:\t0\nSeccomp:\t0\n"
+            "{n} p {pid}\nName:\tx\nState:\tS\nPPid:\t{parent}\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nVmSize:\t1 kB\nCapEff:\t0000000000000001\nNoNewPrivs:\t0\nSeccomp:\t0\n"
         );
     }
     text += &format!("{n} ] processes\n");
@@ -254,7 +255,8 @@ fn a_whole_output_gives_whole_facts() {
     assert_eq!(facts.unreadable_configs.expect("unreadable"), ["/etc/sudoers", "/etc/sudoers.d"]);
     assert_eq!(facts.configs.expect("configs")["/etc/login.defs"], ["UMASK 022"]);
     assert!(facts.files.expect("files")["/tmp"].symlink);
-    assert_eq!(facts.processes.expect("processes").len(), 3);
+    let processes: Vec<u32> = facts.processes.expect("processes").iter().map(|process| process.pid).collect();
+    assert_eq!(processes, [1, 2, 3]);
     let sysctls = facts.sysctls.expect("sysctls");
     assert_eq!(sysctls["net.ipv4.ip_forward"], "0");
     assert_eq!((sysctls["kernel.a"].as_str(), sysctls.get("kernel.b")), ("1\t2", None));

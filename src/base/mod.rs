@@ -1,5 +1,6 @@
 //! What every layer stands on: digests, limits, exit classes, documents, files, spools, progress.
 
+pub mod ahead;
 pub mod certificate;
 pub mod digest;
 pub mod document;

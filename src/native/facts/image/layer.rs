@@ -13,6 +13,7 @@ use super::super::{
 };
 use super::ImageError;
 use super::entries::{self, Entry, Kind};
+use crate::base::ahead::read_ahead;
 use crate::base::digest::{Digest, Hasher};
 use crate::base::limits::Limits;
 use crate::model::reason::Reason;
@@ -138,13 +139,14 @@ impl<R: Read> Read for Counted<R> {
 /// # Errors
 /// When the blob can't be read or inflated; when it is compressed otherwise; when it does not have this digest; when it
 /// is beyond a limit; when an entry is malformed or ambiguous. Nothing of such a layer counts.
-pub fn read_layer(blob: impl Read, diff_id: &Digest, limits: &Limits) -> Result<LayerFacts, ImageError> {
+pub fn read_layer(blob: impl Read + Send, diff_id: &Digest, limits: &Limits) -> Result<LayerFacts, ImageError> {
     let mut blob = BufReader::with_capacity(64 << 10, blob);
     let mut magic = Vec::with_capacity(6);
     blob.by_ref().take(6).read_to_end(&mut magic).map_err(ImageError::Read)?;
     let blob = io::Cursor::new(magic.clone()).chain(blob);
     match magic[..] {
-        [0x1f, 0x8b, ..] => read_tar(BufReader::with_capacity(64 << 10, MultiGzDecoder::new(blob)), diff_id, limits),
+        // Inflating takes as long as everything that is done with what comes of it.
+        [0x1f, 0x8b, ..] => read_ahead(MultiGzDecoder::new(blob), |tar| read_tar(tar, diff_id, limits)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Err(ImageError::Compression("zstd")),
         [0x42, 0x5a, 0x68, ..] => Err(ImageError::Compression("bzip2")),
         [0xfd, b'7', b'z', b'X', b'Z', 0] => Err(ImageError::Compression("xz")),

@@ -1,4 +1,5 @@
-//! What every layer stands on: digests, limits, exit classes, documents, files, spools, progress.
+//! What every layer stands on: digests, limits, exit classes, documents, files, spools, progress, and what is common to those
+//! who take connections or verify a server.
 
 pub mod ahead;
 pub mod certificate;
@@ -7,7 +8,9 @@ pub mod document;
 pub mod exit;
 pub mod file;
 pub mod limits;
+pub(crate) mod listener;
 pub mod progress;
 pub mod quantity;
 pub mod spool;
 pub mod text;
+pub(crate) mod tls;

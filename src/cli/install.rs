@@ -1,5 +1,6 @@
 //! `gapscan install`: gapscan into a cluster.
 
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
@@ -46,6 +47,10 @@ pub(super) struct Args {
     /// The size of that volume
     #[arg(long, value_name = "QUANTITY", default_value = "10Gi")]
     storage_size: String,
+    /// Let scanners in pods of their own send their results to the runner, at this port of its pod, instead of having the
+    /// runner fetch them by a command in the pod. Without it nobody may connect to the runner
+    #[arg(long, value_name = "PORT", value_parser = port)]
+    upload_port: Option<NonZeroU16>,
     /// The kubeconfig [default: $KUBECONFIG, ~/.kube/config, or the pod's own service account]
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     kubeconfig: Option<PathBuf>,
@@ -69,6 +74,12 @@ pub(super) fn namespace(text: &str) -> Result<String, String> {
     }
 }
 
+/// A port that a process without privileges can listen on.
+fn port(text: &str) -> Result<NonZeroU16, String> {
+    let port: Option<NonZeroU16> = text.parse().ok();
+    port.filter(|port| port.get() >= 1024).ok_or_else(|| "a port is a number from 1024 to 65535".to_owned())
+}
+
 impl Args {
     pub(super) async fn run(self) -> Outcome {
         let limits = Limits::default();
@@ -88,6 +99,7 @@ impl Args {
             },
             plan: self.plan,
             storage: Storage { class: self.storage_class, size: self.storage_size },
+            upload_port: self.upload_port,
         };
         let prepared = Prepared::new(request, &limits, Timestamp::now()).await?;
         if self.dry_run {

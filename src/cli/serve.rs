@@ -11,7 +11,7 @@ use crate::base::exit::{ExitClass, Outcome};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::ledger::Ledger;
-use crate::stage::plan::{Access, Plan};
+use crate::stage::plan::{Access, Plan, ResultsPolicy, Transport};
 use crate::stage::serve::endpoint::{self, Endpoint};
 use crate::stage::serve::{Pulse, serve_with};
 
@@ -35,9 +35,13 @@ pub(crate) struct Args {
     /// The key of the certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Let scanners in pods of their own send their results to this address, at which they reach this machine, whatever the plan
+    /// says of it
+    #[arg(long, value_name = "HOST:PORT")]
+    upload_address: Option<String>,
     /// Ask who answers at --listen for this path instead of serving, and exit with 5 if all is not well: for a probe by exec,
     /// where nothing may connect
-    #[arg(long, value_name = "PATH", requires = "listen", conflicts_with = "tls_cert")]
+    #[arg(long, value_name = "PATH", requires = "listen", conflicts_with_all = ["tls_cert", "upload_address"])]
     ask: Option<String>,
 }
 
@@ -49,7 +53,10 @@ impl Args {
         }
         let progress = Progress::stderr();
         let stop = super::signal::stop_on_signals(progress.clone())?;
-        let plan = Plan::load(&self.file, &Limits::default())?;
+        let mut plan = Plan::load(&self.file, &Limits::default())?;
+        if let Some(address) = self.upload_address {
+            plan.policy.results = ResultsPolicy { transport: Transport::Upload, address: Some(address) };
+        }
         let access = Access {
             ledger: plan.ledger.clone().unwrap_or(self.ledger.path),
             cluster: plan.cluster.clone(),

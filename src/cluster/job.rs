@@ -40,6 +40,7 @@ use crate::model::scanner::{ExitMeaning, Offered, ScannerDocument};
 pub(crate) use fetch::HandOver;
 pub(crate) use manifest::AGENT;
 pub use parameters::substitute;
+pub(crate) use upload::SENDER;
 
 /// How long the images may take to be pulled and the pod to start. A target image can have gigabytes.
 const START: Duration = Duration::from_secs(300);

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::plan::{BundleSource, ClusterAccess, Plan, PlanDocument, PlanError, RegistryAccess};
+use super::plan::{BundleSource, ClusterAccess, Plan, PlanDocument, PlanError, RegistryAccess, Transport};
 use super::registries::Registries;
 use super::scan::ScanError;
 use super::scan::content::Content;
@@ -59,6 +60,8 @@ pub struct InstallRequest {
     pub plan: Option<PathBuf>,
     /// The runner's volume.
     pub storage: Storage,
+    /// The port of the runner's pod at which results come by upload; without it they are fetched.
+    pub upload_port: Option<NonZeroU16>,
 }
 
 /// Why nothing can be installed.
@@ -146,17 +149,17 @@ impl Prepared {
                 InstallError::Request(vec![error.to_string()])
             })?;
         let host = prefix.registry.to_string();
+        let path = request.plan.as_deref().unwrap_or(Path::new("plan.yaml"));
         let mut document = match &request.plan {
-            Some(path) => {
-                Plan::load(path, limits)?;
-                document::load::<PlanDocument>(path, limits)?
-            }
-            None => document::parse(Path::new("plan.yaml"), PLAN)?,
+            Some(path) => document::load::<PlanDocument>(path, limits)?,
+            None => document::parse(path, PLAN)?,
         };
         let problems = fit(&mut document, &request, &host);
         if !problems.is_empty() {
             return Err(InstallError::Request(problems));
         }
+        // As the runner will read it: the bundle that it may ask scanners of is in it now.
+        Plan::validated(path, document.clone())?;
         let plan = document::to_yaml(&document).map_err(|error| InstallError::Yaml(error.into()))?;
 
         let root = text(&request.bundle.root, limits)?;
@@ -208,6 +211,7 @@ impl Prepared {
             storage: request.storage.clone(),
             servers: install::api_servers(&cluster).await?,
             registries: hosts,
+            upload_port: request.upload_port,
         };
         let manifests = install::manifests(&settings);
         Ok(Self { cluster, namespace: request.namespace, manifests, holds_secrets })
@@ -302,6 +306,12 @@ fn fit(document: &mut PlanDocument, request: &InstallRequest, host: &str) -> Vec
     {
         let (name, registry) = (brief(&bundle.name), brief(&bundle.registry));
         problems.push(format!("the plan is for bundle `{name}` in `{registry}`, and another one is named"));
+    }
+    if document.policy.results.transport == Transport::Upload {
+        problems.push(
+            "the plan names an address for results, and the runner's own is that of its pod: name a port by --upload-port"
+                .to_owned(),
+        );
     }
     if request.registry.plain_http {
         problems.push("plain HTTP is for loopback addresses, and those of a pod are its own".to_owned());

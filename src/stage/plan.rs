@@ -277,7 +277,11 @@ impl Plan {
         Self::validated(path, document)
     }
 
-    fn validated(path: &Path, mut document: PlanDocument) -> Result<Self, PlanError> {
+    /// The plan that this document at `path` says.
+    ///
+    /// # Errors
+    /// When it says what makes no sense.
+    pub(super) fn validated(path: &Path, mut document: PlanDocument) -> Result<Self, PlanError> {
         let mut problems = Vec::new();
         if !is_name(&document.name) {
             problems.push(format!("its name `{}` must be lower-case letters, digits and hyphens", document.name));

@@ -11,6 +11,7 @@ use gapscan::ledger::LedgerReader;
 use serde_json::Value;
 
 use crate::enclave::{findings, sources};
+use crate::installation::Installation;
 use crate::lab::{Lab, Ran, lab};
 
 const NAME: &str = "external";
@@ -290,6 +291,28 @@ fn scanners_reach_containers_and_the_cluster_and_nothing_else() {
     assert!(lines.iter().any(|l| l["type"] == "event" && l["what"] == "cleanup-verified"));
     tokens_are_dead(lab, &loaded, &lines);
     audit(&lab.audit(mark), &name);
+    an_installed_runner_does_the_same(lab, &loaded);
+}
+
+/// With no more rights than it is installed with, under the policies that bind it, and with its result sent to it.
+fn an_installed_runner_does_the_same(lab: &'static Lab, loaded: &Loaded<'_>) {
+    let plan = "scans:\n- {name: lists, targets: [cluster], engines: [pryer], schedule: {cron: '*/10 * * * * *', timeZone: UTC}}\n";
+    let bundle = [vec!["--bundle".to_owned(), NAME.to_owned()], loaded.trusted()].concat();
+    let one = Installation::new(lab, NAME, Path::new(&loaded.folder), bundle, plan);
+    one.install(&["--upload-port", "9466"]).exits(0);
+    let lines = one.results("a list of the installed runner's", |lines| {
+        lines.iter().any(|l| l["type"] == "task" && l["profile"]["name"] == "lists")
+    });
+    for control in CONTROLS {
+        let found = outcome(&lines, "lists", control);
+        assert_eq!(found["outcome"], "passed", "{found}");
+    }
+    // That it called the runner was after its end, and by the agent.
+    let silent = outcome(&lines, "lists", "gapscan-network-silent");
+    assert_eq!(silent["outcome"], "passed", "{silent}");
+    let task = task(&lines, "lists");
+    assert!(task["notes"].to_string().contains("came by upload"), "{task}");
+    assert!(task["provenance"]["cleanup"].get("remaining").is_none(), "{task}");
 }
 
 /// The tokens that the scanners had were for their pods, short-lived, and are refused now.

@@ -4,151 +4,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::enclave::{BUNDLE, Enclave, enclave};
-use crate::lab::{Lab, Ran, lab, wait_until};
+use crate::enclave::{BUNDLE, enclave};
+use crate::installation::{Installation, NAMESPACE};
+use crate::lab::{Lab, lab, wait_until};
 
-const NAMESPACE: &str = "gapscan";
-const CLASS: &str = "gapscan-lab";
-
-/// Everything that an installation may have made.
-const KINDS: &str = "namespaces,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,configmaps,secrets,\
-                     networkpolicies,persistentvolumeclaims,statefulsets,pods,validatingadmissionpolicies,\
-                     validatingadmissionpolicybindings";
-
-/// An installation that is removed with its volume, however the test ends.
-struct Installation {
-    lab: &'static Lab,
-    enclave: &'static Enclave,
-    name: &'static str,
+/// An installation of the bundle that all tests share, whose one scan has this schedule.
+fn installation(lab: &'static Lab, name: &'static str, schedule: &str) -> Installation {
+    let plan =
+        format!("scans:\n- {{name: web, selector: 'app=web', schedule: {{cron: '{schedule}', timeZone: UTC}}}}\n");
+    planned(lab, name, &plan)
 }
 
-impl Installation {
-    fn new(lab: &'static Lab, name: &'static str, schedule: &str) -> Self {
-        let one = Self { lab, enclave: enclave(lab), name };
-        let plan = format!(
-            "apiVersion: gapscan/v1\nkind: Plan\nname: {name}\nscans:\n\
-             - {{name: web, selector: 'app=web', schedule: {{cron: '{schedule}', timeZone: UTC}}}}\n"
-        );
-        fs::write(one.file("plan.yaml"), plan).expect("the plan is written");
-        one.volume();
-        one
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.enclave.file(&format!("install-{}.{name}", self.name))
-    }
-
-    /// The lab has nobody who makes volumes: one is given by hand.
-    fn volume(&self) {
-        let folder = self.file("volume");
-        fs::create_dir_all(&folder).expect("a folder");
-        let node = json!({ "matchExpressions": [
-            { "key": "kubernetes.io/hostname", "operator": "In", "values": [self.lab.var("LAB_NODE")] }] });
-        let volume = json!({
-            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": self.volume_name() },
-            "spec": {
-                "capacity": { "storage": "1Gi" }, "accessModes": ["ReadWriteOnce"], "storageClassName": CLASS,
-                "persistentVolumeReclaimPolicy": "Retain", "local": { "path": folder },
-                "nodeAffinity": { "required": { "nodeSelectorTerms": [node] } },
-            },
-        });
-        self.apply(&volume);
-    }
-
-    fn volume_name(&self) -> String {
-        format!("gapscan-lab-{}", self.name)
-    }
-
-    fn write(&self, name: &str, manifest: &Value) -> String {
-        let path = self.file(name);
-        fs::write(&path, manifest.to_string()).expect("the manifest is written");
-        path
-    }
-
-    fn apply(&self, manifest: &Value) {
-        let path = self.write("applied.json", manifest);
-        self.lab.kubectl(&["apply", "-f", &path]);
-    }
-
-    fn install(&self, more: &[&str]) -> Ran {
-        let (registry, ca) = (self.enclave.registry(self.lab), self.lab.ca().display().to_string());
-        let (root, state) = (self.enclave.file("trust/root.json"), self.enclave.file("state"));
-        let (plan, pull) = (self.file("plan.yaml"), self.pull_config());
-        let mut arguments = vec!["install", "--bundle", BUNDLE, "--registry", &registry, "--ca", &ca, "--root", &root];
-        arguments.extend(["--state", &state, "--plan", &plan, "--storage-class", CLASS, "--storage-size", "1Gi"]);
-        arguments.extend(["--pull-config", &pull]);
-        arguments.extend(more);
-        self.lab.inside(&arguments)
-    }
-
-    /// The lab's registry asks nobody; what is given to nodes is used all the same.
-    fn pull_config(&self) -> String {
-        let path = self.file("pull.json");
-        let config = json!({ "auths": { self.lab.var("REGISTRY"): { "auth": "a2ltOnMzY3IzdA==" } } });
-        fs::write(&path, config.to_string()).expect("written");
-        path
-    }
-
-    /// gapscan in the runner's pod.
-    fn in_pod(&self, arguments: &[&str]) -> Ran {
-        let mut command = self.lab.command("kubectl");
-        command.args(["exec", "-n", NAMESPACE, "runner-0", "--", "/gapscan"]).args(arguments);
-        let output = command.output().expect("kubectl runs");
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-
-    /// A kubeconfig of the runner's account.
-    fn kubeconfig(&self) -> String {
-        let token = self.lab.kubectl(&["create", "token", "-n", NAMESPACE, "runner"]);
-        let admin = self.lab.kubectl(&["config", "view", "--raw", "-o", "json"]);
-        let admin: Value = serde_json::from_str(&admin).expect("JSON");
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "lab", "clusters": admin["clusters"],
-            "users": [{ "name": "runner", "user": { "token": token.trim() } }],
-            "contexts": [{ "name": "lab", "context": { "cluster": admin["clusters"][0]["name"], "user": "runner" } }],
-        });
-        self.write("kubeconfig.json", &config)
-    }
-
-    fn list(&self, kinds: &str, selector: &str) -> Vec<Value> {
-        let list = self.lab.kubectl(&["get", kinds, "-A", "-l", selector, "-o", "json"]);
-        let list: Value = serde_json::from_str(&list).expect("JSON");
-        list["items"].as_array().expect("a list").clone()
-    }
-
-    fn left(&self) -> Vec<String> {
-        let name = |object: &Value| format!("{}/{}", object["kind"], object["metadata"]["name"]);
-        let left = self.list(KINDS, &format!("app.kubernetes.io/instance={NAMESPACE}"));
-        left.iter().map(name).collect()
-    }
-}
-
-impl Drop for Installation {
-    fn drop(&mut self) {
-        let gone = self.lab.inside(&["uninstall", "--delete-data"]);
-        let _ = self.lab.command("kubectl").args(["delete", "pv", &self.volume_name()]).output();
-        if !std::thread::panicking() {
-            gone.exits(0);
-        }
-    }
-}
-
-/// Waits for what takes the runner longer than a minute.
-#[track_caller]
-fn wait_long(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(240);
-    while !condition() {
-        assert!(Instant::now() < end, "{what} did not come about");
-        std::thread::sleep(Duration::from_secs(1));
-    }
+fn planned(lab: &'static Lab, name: &'static str, plan: &str) -> Installation {
+    let enclave = enclave(lab);
+    let (registry, ca) = (enclave.registry(lab), lab.ca().display().to_string());
+    let (root, state) = (enclave.file("trust/root.json"), enclave.file("state"));
+    let bundle = ["--bundle", BUNDLE, "--registry", &registry, "--ca", &ca, "--root", &root, "--state", &state];
+    Installation::new(lab, name, &enclave.path, bundle.map(str::to_owned).into(), plan)
 }
 
 /// The objects that kubectl prints, one after another or as a list.
@@ -185,14 +60,22 @@ fn assert_within(wanted: &Value, there: &Value, at: &str) {
 #[test]
 fn what_is_printed_is_applied_and_serves_and_goes() {
     let Some(lab) = lab() else { return };
-    let one = Installation::new(lab, "serves", "*/10 * * * * *");
-    let printed = one.install(&["--dry-run"]).exits(0).stdout;
+    // A container, as what it is; and an image by a scanner in a pod, which sends its result.
+    let image = format!("image/{}/lab/web:1", lab.var("REGISTRY"));
+    let plan = format!(
+        "scans:\n- {{name: web, selector: 'app=web', schedule: {{cron: '*/10 * * * * *', timeZone: UTC}}}}\n\
+         - {{name: image, targets: ['{image}'], engines: [openscap], schedule: {{cron: '*/10 * * * * *', timeZone: UTC}}}}\n"
+    );
+    let one = planned(lab, "serves", &plan);
+    let port = "9465";
+    let sent = ["--upload-port", port];
+    let printed = one.install(&[&sent[..], &["--dry-run"]].concat()).exits(0).stdout;
     assert_eq!(one.left(), Vec::<String>::new(), "a dry run changes nothing");
     let path = one.file("printed.yaml");
     fs::write(&path, &printed).expect("written");
 
     let mark = lab.audit_length();
-    let first = one.install(&[]).exits(0);
+    let first = one.install(&sent).exits(0);
     assert!(first.stdout.lines().all(|line| line.starts_with("created ")), "{}", first.stdout);
     let shown = lab.kubectl(&["get", "-f", &path, "-o", "json"]);
     // kubectl reads what was printed, and shows it as JSON.
@@ -203,33 +86,42 @@ fn what_is_printed_is_applied_and_serves_and_goes() {
         assert_within(wanted, there, &format!("{}/{}", wanted["kind"], wanted["metadata"]["name"]));
     }
 
-    let again = one.install(&[]).exits(0);
+    let again = one.install(&sent).exits(0);
     assert!(again.stdout.lines().all(|line| line.starts_with("unchanged ")), "{}", again.stdout);
     assert!(again.stderr.contains("nothing was changed"), "{}", again.stderr);
 
     // What somebody else set is not overruled.
     lab.kubectl(&["label", "--overwrite", "namespace", NAMESPACE, "pod-security.kubernetes.io/warn=baseline"]);
-    let refused = one.install(&[]).exits(5);
+    let refused = one.install(&sent).exits(5);
     assert!(refused.stderr.contains("kubectl"), "the other manager is named: {}", refused.stderr);
     lab.kubectl(&["label", "--overwrite", "namespace", NAMESPACE, "pod-security.kubernetes.io/warn=restricted"]);
-    one.install(&[]).exits(0);
+    one.install(&sent).exits(0);
 
     // The policies hold while it scans.
-    wait_long("a run of the installed runner", || {
-        let history = one.in_pod(&["history", "-o", "json"]);
-        history.code == 0 && history.stdout.contains("\"completed\"")
+    let of_image = |l: &&Value| l["type"] == "task" && l["targetKey"].as_str().is_some_and(|t| t.starts_with("image/"));
+    let lines = one.results("a container and an image that the installed runner scanned", |lines| {
+        let seen = lines.iter().any(|l| {
+            l["outcome"] == "passed" && l["target"].as_str().is_some_and(|target| target.starts_with("pod/shop/web-"))
+        });
+        seen && lines.iter().any(|l| of_image(&l))
     });
-    let exported = one.in_pod(&["export", "--format", "jsonl"]).exits(0);
-    let lines: Vec<Value> =
-        exported.stdout.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
-    let seen = lines.iter().any(|l| {
-        l["outcome"] == "passed" && l["target"].as_str().is_some_and(|target| target.starts_with("pod/shop/web-"))
-    });
-    assert!(seen, "{}", exported.stdout);
+    let task = lines.iter().find(of_image).expect("it is there");
+    assert!(task["notes"].to_string().contains("came by upload"), "{task}");
+    assert!(task["coverage"]["passed"].as_u64() > Some(5), "{task}");
+    assert!(task["provenance"]["identity"].is_null(), "nobody was needed to fetch it: {task}");
+    assert!(task["provenance"]["cleanup"].get("remaining").is_none(), "{task}");
     let pod = lab.kubectl(&["get", "pod", "-n", NAMESPACE, "runner-0", "-o", "json"]);
     let pod: Value = serde_json::from_str(&pod).expect("JSON");
     assert_eq!(pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true);
     assert!(pod["spec"]["containers"][0]["image"].as_str().is_some_and(|image| image.contains("@sha256:")));
+
+    // Whoever is no pod of a scan does not get through to where results are taken, nor to anything else of it.
+    let address = pod["status"]["podIP"].as_str().expect("an address");
+    let call = format!("exec 3<>/dev/tcp/{address}/{port}");
+    let mut command = lab.command("kubectl");
+    command.args(["exec", "-n", "shop", "deploy/web", "-c", "web", "--", "timeout", "2", "bash", "-c", &call]);
+    let stranger = command.output().expect("kubectl runs");
+    assert_eq!(stranger.status.code(), Some(124), "{}", String::from_utf8_lossy(&stranger.stderr));
 
     let gone = lab.inside(&["uninstall"]).exits(0);
     assert!(gone.stdout.contains("kept persistentvolumeclaim/gapscan/data"), "{}", gone.stdout);
@@ -312,7 +204,7 @@ fn right(group: &str, resource: &str, verb: &str) -> Right {
 fn the_runner_may_do_what_scans_need_and_nothing_more() {
     let Some(lab) = lab() else { return };
     // Never due while the test runs.
-    let one = Installation::new(lab, "rights", "0 0 1 1 *");
+    let one = installation(lab, "rights", "0 0 1 1 *");
     let mark = lab.audit_length();
     one.install(&[]).exits(0);
     let kubeconfig = one.kubeconfig();
@@ -320,7 +212,7 @@ fn the_runner_may_do_what_scans_need_and_nothing_more() {
     let as_runner = ["--kubeconfig", kubeconfig.as_str(), "--pull-config", pull.as_str()];
     let scan = |ledger: &str, arguments: &[&str]| {
         let arguments = [arguments, &as_runner].concat();
-        one.enclave.scan(lab, ledger, &arguments)
+        enclave(lab).scan(lab, ledger, &arguments)
     };
     // Not everything can be evaluated in the lab, but everything is tried.
     let all = scan("rights.sqlite", &["--all"]);
@@ -331,10 +223,10 @@ fn the_runner_may_do_what_scans_need_and_nothing_more() {
     scan("rights.sqlite", &["node/lab"]);
     let copy = scan("rights-copy.sqlite", &["pod/vault/keeper", "--approach", "sidecar"]);
     assert!(copy.stdout.contains("container-baseline"), "{}", copy.stderr);
-    let copied = one.enclave.lines(lab, "rights-copy.sqlite");
+    let copied = enclave(lab).lines(lab, "rights-copy.sqlite");
     let passed = copied.iter().filter(|l| l["type"] == "finding" && l["outcome"] == "passed").count();
     assert!(passed > 10, "a copy was looked at with the policies in place: {}", copy.stderr);
-    let lines = one.enclave.lines(lab, "rights.sqlite");
+    let lines = enclave(lab).lines(lab, "rights.sqlite");
     assert!(lines.iter().any(|l| l["what"] == "cleanup-verified"), "that all is gone was verified");
     for target in ["cluster", "pod/shop/web-", "pod/shop/api-0", "image/"] {
         let judged = |l: &&Value| {
@@ -415,7 +307,7 @@ fn pod(image: &str, mounted: &str) -> Value {
 #[test]
 fn only_restricted_pods_of_the_loaded_bundle_run_in_namespaces_of_scans() {
     let Some(lab) = lab() else { return };
-    let one = Installation::new(lab, "admission", "0 0 1 1 *");
+    let one = installation(lab, "admission", "0 0 1 1 *");
     one.install(&[]).exits(0);
     // Without Pod Security's labels, so that it is the policy that refuses.
     let labels = json!({ "app.kubernetes.io/managed-by": "gapscan", "gapscan.dev/run": "tried" });

@@ -12,6 +12,7 @@ mod faults;
 mod flow;
 mod hostile;
 mod install;
+mod installation;
 mod isolation;
 mod lab;
 mod node;

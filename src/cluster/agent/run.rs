@@ -89,7 +89,9 @@ pub async fn run(request: &RunRequest) -> Result<(), AgentError> {
     write_status(&request.spool, &kept)?;
     if let Some(to) = request.upload.clone() {
         let (spool, result, limit) = (request.spool.clone(), request.result.clone(), request.limit);
-        let sent = tokio::task::spawn_blocking(move || to.send(&spool, &result, limit));
+        // For as long as whoever came for it instead would find it here.
+        let patience = request.hold;
+        let sent = tokio::task::spawn_blocking(move || to.send(&spool, &result, limit, patience));
         tokio::select! {
             sent = sent => sent.unwrap_or_else(|error| Err(AgentError::Send(std::io::Error::other(error))))?,
             _ = terminated.recv() => return Ok(()),

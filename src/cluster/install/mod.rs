@@ -11,6 +11,7 @@ mod runner;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub servers: BTreeSet<SocketAddr>,
     /// The registries that the runner talks to.
     pub registries: Vec<Host>,
+    /// The port of the runner's pod at which it takes results; without it nobody may connect to the runner.
+    pub upload_port: Option<NonZeroU16>,
 }
 
 /// The runner's volume.

@@ -1,5 +1,5 @@
 //! The runner itself: one pod of gapscan's own image that serves the plan, with a volume for the ledger, the state and the
-//! runner's key. It has no shell, no way in, a read-only root and the restricted Pod Security Standard.
+//! runner's key. It has no shell, no way in but for results where they come by upload, a read-only root and the restricted Pod Security Standard.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -39,6 +39,9 @@ const LEDGER: &str = "/var/lib/gapscan/ledger.sqlite";
 
 /// Where the runner answers whoever is in its own pod.
 const ENDPOINT: &str = "127.0.0.1:9464";
+
+/// The variable with the address of the runner's pod.
+const ADDRESS: &str = "POD_IP";
 
 /// How long the runner may take to end what runs and to remove what it made, before it is killed.
 const GRACE_SECONDS: u32 = 180;
@@ -144,19 +147,27 @@ fn pod_of(settings: &Settings) -> Value {
         volumes.push(json!({ "name": PULL, "secret": source }));
         mounts.push(json!({ "name": PULL, "mountPath": PULL_FOLDER, "readOnly": true }));
     }
+    let mut command = vec![json!(BINARY), json!("serve"), json!("-f"), json!(format!("{PLAN_FOLDER}/plan.yaml"))];
+    command.extend([json!("--listen"), json!(ENDPOINT)]);
+    // For `serve`, and for whoever asks `gapscan results` in the pod.
+    let mut env = vec![json!({ "name": "GAPSCAN_LEDGER", "value": LEDGER })];
+    if let Some(port) = settings.upload_port {
+        // The pod's own address, which only the kubelet knows; what is behind it is proven by a certificate's digest.
+        env.push(json!({ "name": ADDRESS, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "status.podIP" } } }));
+        command.extend([json!("--upload-address"), json!(format!("$({ADDRESS}):{port}"))]);
+    }
     let mut specification = pod::specification(json!([{
         "name": RUNNER,
         "image": settings.image,
         "imagePullPolicy": "IfNotPresent",
-        "command": [BINARY, "serve", "-f", format!("{PLAN_FOLDER}/plan.yaml"), "--listen", ENDPOINT],
-        // For `serve`, and for whoever asks `gapscan results` in the pod.
-        "env": [{ "name": "GAPSCAN_LEDGER", "value": LEDGER }],
+        "command": command,
+        "env": env,
         "securityContext": pod::security(),
         "resources": {
             "requests": { "cpu": "50m", "memory": "64Mi" },
             "limits": { "cpu": "1", "memory": "1Gi" },
         },
-        // By exec, because nothing may connect to it: whether a kubelet's own requests get through default-deny differs from
+        // By exec, because nothing else may connect to it: whether a kubelet's own requests get through default-deny differs from
         // network to network. It is ready when its ledger can be written and its schedule's loop turns; it is alive when it
         // answers at all, so that a long run is never taken for a dead one.
         "readinessProbe": {

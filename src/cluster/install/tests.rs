@@ -29,6 +29,7 @@ fn settings() -> Settings {
             addresses: BTreeSet::from(["192.0.2.9".parse().expect("an address")]),
             port: 5000,
         }],
+        upload_port: None,
     }
 }
 
@@ -40,7 +41,7 @@ fn read<T: DeserializeOwned + Serialize>(body: &Value) -> Value {
 
 #[test]
 fn every_field_is_one_that_kubernetes_knows() {
-    for manifest in manifests(&settings()) {
+    for manifest in manifests(&Settings { upload_port: NonZeroU16::new(9465), ..settings() }) {
         let body = manifest.body();
         let again = match manifest.object.kind {
             Kind::Namespace => read::<Namespace>(body),
@@ -82,6 +83,30 @@ fn the_runner_reaches_the_api_server_and_the_registries_and_nothing_else() {
     assert_eq!(policy["spec"]["policyTypes"], json!(["Egress"]));
     let spec = &found(&settings(), Kind::StatefulSet, "runner")["spec"]["template"]["spec"];
     assert_eq!(spec["hostAliases"], json!([{ "ip": "192.0.2.9", "hostnames": ["registry.example"] }]));
+}
+
+#[test]
+fn nobody_connects_to_the_runner_unless_results_are_to_come_there() {
+    let all = manifests(&settings());
+    assert!(!all.iter().any(|manifest| manifest.object.name == "results"));
+    assert!(!all.iter().any(|manifest| manifest.body.to_string().contains("upload")), "nothing is asked for");
+    let open = Settings { upload_port: NonZeroU16::new(9465), ..settings() };
+    let spec = found(&open, Kind::NetworkPolicy, "results")["spec"].clone();
+    assert_eq!(spec["policyTypes"], json!(["Ingress"]));
+    assert_eq!(spec["podSelector"], found(&open, Kind::NetworkPolicy, "runner")["spec"]["podSelector"]);
+    let rules = spec["ingress"].as_array().expect("rules");
+    assert_eq!((rules.len(), rules[0]["from"].as_array().map(Vec::len)), (1, Some(1)));
+    assert_eq!(rules[0]["ports"], json!([{ "protocol": "TCP", "port": 9465 }]));
+    let from = &rules[0]["from"][0];
+    assert_eq!(from["podSelector"]["matchLabels"], json!({ "gapscan.dev/results": "upload" }));
+    assert_eq!(
+        from["namespaceSelector"]["matchExpressions"][1],
+        json!({ "key": "gapscan.dev/run", "operator": "Exists" })
+    );
+    let container = &found(&open, Kind::StatefulSet, "runner")["spec"]["template"]["spec"]["containers"][0];
+    let command = container["command"].as_array().expect("words");
+    assert_eq!(command[command.len() - 2..], [json!("--upload-address"), json!("$(POD_IP):9465")]);
+    assert_eq!(container["env"][1]["valueFrom"]["fieldRef"]["fieldPath"], "status.podIP");
 }
 
 #[test]

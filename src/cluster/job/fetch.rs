@@ -9,7 +9,7 @@ use super::manifest::{self, AGENT, CONTAINER};
 use super::{HOLD, JobOutput, JobRequest};
 use crate::base::spool::Content as _;
 use crate::cluster::access::exec::{Caps, ExecEnd, Place, exec_into};
-use crate::cluster::agent::parcel::{BLOCK_BYTES, Receiver};
+use crate::cluster::agent::parcel::{BLOCK_BYTES, Parts, Receiver};
 use crate::cluster::agent::protocol::{
     ExitStatus, HEADER_BYTES, Header, RESULT, ResultState, STATUS, STDERR, STDOUT, TAIL_BYTES,
 };
@@ -121,6 +121,12 @@ pub(super) async fn ended(cluster: &Cluster, request: &JobRequest<'_>, place: &P
     }
 }
 
+/// What takes a parcel with a result of at most so many bytes; what is large of it is kept in `spool`.
+pub(super) fn receiver(limit: u64, spool: &Path) -> Receiver {
+    let (header, tail) = (HEADER_BYTES as u64, TAIL_BYTES as u64);
+    Receiver::new(&[(STATUS, header), (RESULT, limit), (STDOUT, tail), (STDERR, tail)], spool)
+}
+
 /// What is to be handed over by the agent, and within which bounds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HandOver<'a> {
@@ -157,9 +163,7 @@ impl<'a> HandOver<'a> {
 
     /// What takes the agent's parcel.
     pub(crate) fn receiver(&self) -> Receiver {
-        let (header, tail) = (HEADER_BYTES as u64, TAIL_BYTES as u64);
-        let parts = [(STATUS, header), (RESULT, self.limit), (STDOUT, tail), (STDERR, tail)];
-        Receiver::new(&parts, self.spool)
+        receiver(self.limit, self.spool)
     }
 
     /// Takes what arrived, if it is all that the agent sent and what it had announced.
@@ -172,7 +176,12 @@ impl<'a> HandOver<'a> {
             let said = String::from_utf8_lossy(&end.stderr).into_owned();
             return Err(cut(format!("the hand-over ended with exit code {:?}: {}", end.code, said.trim())));
         }
-        let mut parts = receiver.finish()?;
+        self.unpack(receiver.finish()?)
+    }
+
+    /// What the agent had announced, in a parcel that arrived whole.
+    pub(crate) fn unpack(&self, mut parts: Parts) -> Result<JobOutput, ClusterError> {
+        let cut = |detail: String| ClusterError::OutputTruncated { detail };
         let mut bytes = |part: &str| parts.take(part)?.into_bytes().map_err(ClusterError::Spool);
         let (status, stdout_tail, stderr_tail) = (bytes(STATUS)?, bytes(STDOUT)?, bytes(STDERR)?);
         let header: Header =

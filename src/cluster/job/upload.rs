@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::fetch::{self, HandOver};
 use super::{JobOutput, JobRequest, LOOK, manifest};
-use crate::cluster::access::exec::{ExecEnd, Place};
+use crate::cluster::access::exec::Place;
 use crate::cluster::agent::upload::{Ticket, Uploads};
 use crate::cluster::client::Cluster;
 use crate::cluster::error::ClusterError;
@@ -27,6 +27,9 @@ const FILE: &str = "token";
 /// The volume.
 const VOLUME: &str = "upload";
 
+/// The label of pods that send their results: the runner's own policies let these call it, and no others.
+pub(crate) const SENDER: (&str, &str) = ("gapscan.dev/results", "upload");
+
 /// How long after the pod's end a result may still be on its way through this process.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -37,11 +40,15 @@ fn name(scan: u32) -> String {
 /// A ticket for the request's scan, where results are taken by upload.
 pub(super) fn ticket(request: &JobRequest<'_>) -> Result<Option<(Ticket, Uploads)>, ClusterError> {
     let Some(uploads) = &request.uploads else { return Ok(None) };
-    Ok(Some((uploads.expect(HandOver::of(request).receiver())?, uploads.clone())))
+    let (limit, spool) = (request.result_limit, request.spool.clone());
+    let ticket = uploads.expect(move || fetch::receiver(limit, &spool))?;
+    Ok(Some((ticket, uploads.clone())))
 }
 
 /// Adds to the Job what its agent needs to send the result.
 pub(super) fn dress(job: &mut Value, scan: u32, (ticket, uploads): &(Ticket, Uploads)) {
+    let (label, value) = SENDER;
+    job["spec"]["template"]["metadata"]["labels"][label] = json!(value);
     let specification = &mut job["spec"]["template"]["spec"];
     let words = [
         "--upload".to_owned(),
@@ -95,8 +102,10 @@ pub(super) async fn receive(
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let place = Place { namespace, pod: name, container: manifest::CONTAINER, uid: pod.metadata.uid.as_deref() };
     let outcome = wait(cluster, request, &place, &mut ticket).await;
-    notes.push("the result came by upload; nobody ran a command in the scanner's pod".to_owned());
-    notes.extend(ticket.refused());
+    if outcome.is_ok() {
+        notes.push("the result came by upload; nobody ran a command in the scanner's pod".to_owned());
+    }
+    notes.extend(ticket.notes());
     outcome
 }
 
@@ -109,18 +118,25 @@ async fn wait(
     let (began, deadline) = (Instant::now(), fetch::patience(request));
     loop {
         if let Ok(arrived) = tokio::time::timeout(LOOK * 4, ticket.arrived()).await {
-            let whole = ExecEnd { stderr: Vec::new(), code: Some(0), stdout_truncated: false };
-            return HandOver::of(request).read(&whole, arrived?);
+            return HandOver::of(request).unpack(arrived?);
         }
         if let Some(ended) = fetch::ended(cluster, request, place).await {
             // It may have ended because its result is here.
-            let last = tokio::time::timeout(LAST, ticket.arrived()).await;
-            let Ok(Ok(arrived)) = last else { return Err(ended) };
-            let whole = ExecEnd { stderr: Vec::new(), code: Some(0), stdout_truncated: false };
-            return HandOver::of(request).read(&whole, arrived);
+            if let Ok(Ok(arrived)) = tokio::time::timeout(LAST, ticket.arrived()).await {
+                return HandOver::of(request).unpack(arrived);
+            }
+            return Err(cause(ended, ticket));
         }
         if began.elapsed() >= deadline {
-            return Err(ClusterError::ScannerTimeout { after: request.program.deadline });
+            return Err(cause(ClusterError::ScannerTimeout { after: request.program.deadline }, ticket));
         }
+    }
+}
+
+/// Why there is no result: an agent that gave up sending it ends like a scanner that failed.
+fn cause(ended: ClusterError, ticket: &Ticket) -> ClusterError {
+    match (ended, ticket.broken()) {
+        (ClusterError::ScannerFailed { .. } | ClusterError::ScannerTimeout { .. }, Some(broken)) => broken,
+        (ended, _) => ended,
     }
 }

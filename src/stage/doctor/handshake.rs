@@ -1,15 +1,15 @@
 //! One TLS handshake with a server, as every connection of gapscan makes it, to see what comes of it. Nothing is sent.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::base::tls::Verifier;
 
 /// Whose word counts for a server's certificate.
 #[derive(Clone, Debug)]
@@ -35,50 +35,6 @@ pub(super) struct Handshake {
     pub(super) silent: bool,
 }
 
-/// Verifies as WebPKI says, and keeps what was shown.
-#[derive(Debug)]
-struct Witness {
-    verifier: Arc<WebPkiServerVerifier>,
-    shown: Mutex<Vec<Vec<u8>>>,
-}
-
-impl ServerCertVerifier for Witness {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let chain = std::iter::once(end_entity).chain(intermediates).take(16).map(|one| one.to_vec()).collect();
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = chain;
-        self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
-    }
-}
-
 /// Shakes hands with the server at this address, whose certificate must be for `name`.
 pub(super) async fn handshake(
     (host, port): (&str, u16),
@@ -87,9 +43,13 @@ pub(super) async fn handshake(
     patience: Duration,
 ) -> Handshake {
     let failed = |failure: String| Handshake { failure: Some(failure), ..Handshake::default() };
-    let (config, witness) = match configuration(authorities) {
-        Ok(both) => both,
+    let verifier = match verifier(authorities) {
+        Ok(verifier) => verifier,
         Err(why) => return failed(why),
+    };
+    let config = match verifier.client() {
+        Ok(config) => config,
+        Err(error) => return failed(error.to_string()),
     };
     let name = match ServerName::try_from(name.to_owned()) {
         Ok(name) => name,
@@ -102,9 +62,9 @@ pub(super) async fn handshake(
             return Handshake { silent: true, ..failed(format!("no connection within {} s", patience.as_secs())) };
         }
     };
-    let connector = TlsConnector::from(Arc::new(config));
+    let connector = TlsConnector::from(config);
     let answer = tokio::time::timeout(patience, connector.connect(name, stream)).await;
-    let chain = witness.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let chain = verifier.shown();
     match answer {
         Ok(Ok(stream)) => {
             let connection = stream.get_ref().1;
@@ -117,7 +77,7 @@ pub(super) async fn handshake(
     }
 }
 
-fn configuration(authorities: &Authorities) -> Result<(ClientConfig, Arc<Witness>), String> {
+fn verifier(authorities: &Authorities) -> Result<Arc<Verifier>, String> {
     let mut roots = RootCertStore::empty();
     match authorities {
         Authorities::These(all) => {
@@ -135,17 +95,5 @@ fn configuration(authorities: &Authorities) -> Result<(ClientConfig, Arc<Witness
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .build()
-        .map_err(|error| format!("there is no CA to verify it with: {error}"))?;
-    let witness = Arc::new(Witness { verifier, shown: Mutex::default() });
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        // It verifies all that the usual one does, and only looks besides.
-        .with_custom_certificate_verifier(Arc::clone(&witness) as Arc<dyn ServerCertVerifier>)
-        .with_no_client_auth();
-    Ok((config, witness))
+    Verifier::vouched(roots).map_err(|error| format!("there is no CA to verify it with: {error}"))
 }

@@ -19,6 +19,7 @@ fn request() -> InstallRequest {
         cluster: ClusterAccess::default(),
         plan: None,
         storage: Storage { class: None, size: "10Gi".to_owned() },
+        upload_port: None,
     }
 }
 
@@ -45,12 +46,12 @@ fn a_plan_for_another_place_is_refused_with_all_that_does_not_fit() {
     let mut document = plan(
         "apiVersion: gapscan/v1\nkind: Plan\nname: a\nledger: /data/ledger\n\
          bundle: {name: other, registry: 'registry.example:5000/gapscan', root: root.json}\n\
-         cluster: {kubeconfig: k}\n\
+         cluster: {kubeconfig: k}\npolicy: {results: {transport: upload, address: 'a:1'}}\n\
          registries: {'elsewhere.example': {caFile: ca.pem}}\n\
          scans: [{name: a, targets: [cluster]}]\n",
     );
     let problems = fit(&mut document, &request(), "registry.example:5000").join("; ");
-    for part in ["ledger", "cluster is reached", "`other`", "`elsewhere.example`"] {
+    for part in ["ledger", "cluster is reached", "`other`", "`elsewhere.example`", "--upload-port"] {
         assert!(problems.contains(part), "{part}: {problems}");
     }
 }

@@ -1,6 +1,6 @@
 //! Where results are taken by upload, for one run: opened before anything runs, closed when all is over.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -29,16 +29,29 @@ pub(super) async fn open(policy: &ResultsPolicy) -> Result<Option<Uploads>, Scan
         }
     };
     let unusable = |why: String| ScanError::Request(format!("take results at `{address}`: {why}"));
-    // Pods have no names of others: what they call is an address.
-    let found = tokio::time::timeout(LOOK_UP, tokio::net::lookup_host(address.as_str())).await;
-    let found: Option<SocketAddr> = match found {
-        Ok(Ok(mut found)) => found.next(),
-        Ok(Err(error)) => return Err(unusable(error.to_string())),
-        Err(_) => return Err(unusable(format!("looking it up took longer than {} s", LOOK_UP.as_secs()))),
+    let at = match literal(address) {
+        Some(at) => at,
+        None => look_up(address).await.map_err(unusable)?,
     };
-    let at = found.ok_or_else(|| unusable("it means no address".to_owned()))?;
     let opened = Uploads::open(at).await;
     opened.map(Some).map_err(|error| unusable(super::error::chain(&error)))
+}
+
+/// What is an address and a port already. One of IPv6 may come without its brackets, as a pod's own does in its environment: the
+/// port is what follows the last colon.
+fn literal(address: &str) -> Option<SocketAddr> {
+    let (ip, port) = address.rsplit_once(':')?;
+    let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+    Some(SocketAddr::new(ip.parse::<IpAddr>().ok()?, port.parse().ok()?))
+}
+
+/// The first address of a name. Pods have no names of others: what they call is an address.
+async fn look_up(name: &str) -> Result<SocketAddr, String> {
+    match tokio::time::timeout(LOOK_UP, tokio::net::lookup_host(name)).await {
+        Ok(Ok(mut found)) => found.next().ok_or_else(|| "it means no address".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("looking it up took longer than {} s", LOOK_UP.as_secs())),
+    }
 }
 
 /// Closes it, and records what came that was for no scan.
@@ -61,4 +74,20 @@ pub(super) async fn close(uploads: Option<Uploads>, run: RunId, ledger: &mut Led
     };
     tokio::task::block_in_place(|| ledger.event(&event))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_either_family_is_taken_as_a_pod_knows_it() {
+        let written = |text| literal(text).map(|at| at.to_string());
+        assert_eq!(written("10.0.0.7:9465").as_deref(), Some("10.0.0.7:9465"));
+        assert_eq!(written("[fd00::7]:9465").as_deref(), Some("[fd00::7]:9465"));
+        assert_eq!(written("fd00::7:9465").as_deref(), Some("[fd00::7]:9465"));
+        for text in ["runner:9465", "10.0.0.7", ":9465", "10.0.0.7:", "10.0.0.7:70000", "$(POD_IP):9465"] {
+            assert_eq!(written(text), None, "{text}");
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! `/healthz`, `/readyz` and `/metrics` of a runner that serves a plan. It tells nothing of targets and takes nothing in.
 //!
-//! What a client may do, and where it ends: say nothing, or half a request (a time limit); open connections without number
-//! (only so many are served at a time); ask again and again (one answer is made at a time, from the ledger as it is then, in a
-//! thread that the schedule's loop does not wait for); send a body (it is not read).
+//! What a client may do, and where it ends: hold a connection, or many of them (`base::listener`, and a limit for the whole of
+//! it); ask again and again (one answer is made at a time, from the ledger as it is then, in a thread that the schedule's loop
+//! does not wait for); send a body (it is not read).
 
 use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};
@@ -12,29 +12,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::super::plan::Plan;
 use super::metrics;
 use super::pulse::{Pulse, stuck};
 use crate::base::exit::{Classify, ExitClass};
+use crate::base::listener::{GREETING, Listener, answer_one, greeted};
 use crate::ledger::LedgerReader;
 use crate::registry::serve::{ServeError as TlsError, ServedCertificate};
 
 /// Connections at a time.
 const CONNECTIONS: usize = 16;
-/// For a handshake and for a request's head.
-const GREETING: Duration = Duration::from_secs(10);
 /// For a whole connection: one question and its answer.
 const WHOLE: Duration = Duration::from_secs(60);
 /// Bytes of the disk below which the ledger can't go on.
@@ -75,11 +68,7 @@ impl Classify for EndpointError {
 
 /// The endpoint, while it is there. Dropped, it ends.
 #[derive(Debug)]
-pub struct Endpoint {
-    address: SocketAddr,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
+pub struct Endpoint(Listener);
 
 /// What answers are made of.
 struct Desk {
@@ -88,12 +77,6 @@ struct Desk {
     pulse: Pulse,
     /// One answer at a time reads the ledger.
     turn: Mutex<()>,
-}
-
-impl Drop for Endpoint {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
 }
 
 impl Endpoint {
@@ -117,90 +100,40 @@ impl Endpoint {
             None => None,
         };
         let listener = TcpListener::bind(address).await.map_err(|source| EndpointError::Listen { address, source })?;
-        let address = listener.local_addr().map_err(|source| EndpointError::Listen { address, source })?;
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let desk = Arc::new(Desk { plan, ledger, pulse, turn: Mutex::new(()) });
-        tasks.spawn(serve(listener, acceptor, desk, stop.clone(), tasks.clone()));
-        Ok(Self { address, stop, tasks })
+        let each = move |stream| {
+            let greeted = greet(stream, acceptor.clone(), Arc::clone(&desk));
+            async move {
+                // Whoever takes longer gets no answer.
+                let _ = tokio::time::timeout(WHOLE, greeted).await;
+            }
+        };
+        let listener = Listener::begin(listener, CONNECTIONS, each);
+        Ok(Self(listener.map_err(|source| EndpointError::Listen { address, source })?))
     }
 
     /// Where it answers.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.0.address()
     }
 
     /// Ends it, and waits until every connection has ended.
     pub async fn close(self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-}
-
-async fn serve(
-    listener: TcpListener,
-    acceptor: Option<(TlsAcceptor, ServedCertificate)>,
-    desk: Arc<Desk>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await.ok()?;
-            Some((listener.accept().await, place))
-        };
-        let (stream, place) = tokio::select! {
-            () = stop.cancelled() => return,
-            next = next => match next {
-                Some((Ok((stream, _)), place)) => (stream, place),
-                // As when there are no more file descriptors: the next one may find some.
-                Some((Err(_), _)) => {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-                None => return,
-            },
-        };
-        let (acceptor, desk, stop) = (acceptor.clone(), Arc::clone(&desk), stop.clone());
-        tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                _ = tokio::time::timeout(WHOLE, greet(stream, acceptor, desk)) => {}
-            }
-            drop(place);
-        });
+        self.0.close().await;
     }
 }
 
 async fn greet(stream: TcpStream, acceptor: Option<(TlsAcceptor, ServedCertificate)>, desk: Arc<Desk>) {
-    match acceptor {
-        Some((acceptor, certificate)) => {
-            if let Err(error) = certificate.renew(Timestamp::now()) {
-                tracing::warn!(%error, "the certificate stays");
-            }
-            if let Ok(Ok(stream)) = tokio::time::timeout(GREETING, acceptor.accept(stream)).await {
-                talk(stream, desk).await;
-            }
-        }
-        None => talk(stream, desk).await,
-    }
-}
-
-async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin, desk: Arc<Desk>) {
-    let service = service_fn(move |request: Request<Incoming>| {
+    let answer = |request: Request<Incoming>| {
         let desk = Arc::clone(&desk);
-        async move { Ok::<_, std::convert::Infallible>(answer(&request, desk).await) }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(GREETING)
-        .max_buf_size(16 << 10)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "a connection ended");
+        async move { answer(&request, desk).await }
+    };
+    let Some((acceptor, certificate)) = acceptor else { return answer_one(stream, answer).await };
+    if let Err(error) = certificate.renew(Timestamp::now()) {
+        tracing::warn!(%error, "the certificate stays");
+    }
+    if let Some(stream) = greeted(stream, &acceptor).await {
+        answer_one(stream, answer).await;
     }
 }
 

@@ -3,32 +3,29 @@
 use std::io::{self, BufWriter, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
-};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 use zeroize::Zeroizing;
 
-use super::{NAME, PATH};
+use super::{NAME, PATH, status as answer};
 use crate::base::digest::Digest;
 use crate::base::file;
+use crate::base::tls::Verifier;
 use crate::cluster::agent::collect::collect;
 use crate::cluster::agent::error::AgentError;
 use crate::cluster::agent::run::ResultAt;
 
 /// Bytes of the file with the token.
 const TOKEN_BYTES: u64 = 4096;
-/// How long connecting may take in all. The allowance is there before the pod is, but a network may be slow to learn of it.
-const CONNECT: Duration = Duration::from_secs(60);
-/// How long one attempt may take.
-const ATTEMPT: Duration = Duration::from_secs(5);
-/// Between two attempts.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long connecting may take, each time. The allowance is there before the pod is, but a network may be slow to learn of it.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Between two attempts, at first. It doubles, with as much again by chance.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Between two attempts, at most, but for chance.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long the runner may take none of the bytes, or not answer.
 const STALL: Duration = Duration::from_secs(60);
 /// Bytes of an answer's head.
@@ -49,73 +46,75 @@ pub struct Destination {
     pub token: PathBuf,
 }
 
-/// Accepts exactly one certificate, whoever signed it and whatever it says.
-#[derive(Debug)]
-struct Pinned {
-    pin: Digest,
-    provider: Arc<CryptoProvider>,
+/// Why an upload did not come to its end.
+struct Failed {
+    error: AgentError,
+    then: Then,
 }
 
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        match Digest::of(end_entity) == self.pin {
-            true => Ok(ServerCertVerified::assertion()),
-            false => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("both ends speak TLS 1.3".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        // That it has the certificate's key.
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+/// What may follow a failed upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// Another one.
+    Again,
+    /// Nothing: what failed would fail again.
+    Never,
+    /// Nothing: the runner has a result.
+    Settled,
 }
 
 impl Destination {
-    /// Sends what the scanner left, which must have ended. Blocks.
+    /// Sends what the scanner left, which must have ended; where that breaks off, sends it again, until `patience` is over. Blocks.
     ///
     /// # Errors
-    /// When the token can't be read, the runner can't be reached, it is somebody else, or it refuses.
-    pub fn send(&self, spool: &Path, result: &ResultAt, limit: u64) -> Result<(), AgentError> {
+    /// When the token or the result can't be read, the runner can't be reached, it is somebody else, or it refuses.
+    pub fn send(&self, spool: &Path, result: &ResultAt, limit: u64, patience: Duration) -> Result<(), AgentError> {
+        let began = Instant::now();
+        let pauses = ExponentialBuilder::new().with_min_delay(PAUSE).with_max_delay(LONGEST_PAUSE).without_max_times();
+        let mut pauses = pauses.with_jitter().build();
+        // Whether all of it went out at some time, so that the runner may have it although it did not say so.
+        let mut went_out = false;
+        loop {
+            let Failed { error, then } = match self.attempt(spool, result, limit, &mut went_out) {
+                Ok(()) => return Ok(()),
+                Err(failed) => failed,
+            };
+            let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+            match then {
+                Then::Settled if went_out => return Ok(()),
+                Then::Again if began.elapsed() + pause < patience => std::thread::sleep(pause),
+                Then::Again | Then::Never | Then::Settled => return Err(error),
+            }
+        }
+    }
+
+    fn attempt(&self, spool: &Path, result: &ResultAt, limit: u64, went_out: &mut bool) -> Result<(), Failed> {
         let failed = |source| AgentError::Upload { address: self.address, source };
-        let token =
-            file::read_capped(&self.token, TOKEN_BYTES).map_err(|error| failed(io::Error::other(error.to_string())))?;
+        let never = |source| Failed { error: failed(source), then: Then::Never };
+        let broken = |source| Failed { error: failed(source), then: Then::Again };
+        let token = file::read_capped(&self.token, TOKEN_BYTES).map_err(|error| never(io::Error::other(error)))?;
         let token = Zeroizing::new(token);
-        let mut stream = self.connect().map_err(failed)?;
+        let mut stream = self.connect().map_err(|error| match is_refusal(&error) {
+            true => never(error),
+            false => broken(error),
+        })?;
         let head = Zeroizing::new(format!(
             "PUT {PATH}{} HTTP/1.1\r\nhost: {NAME}\r\nauthorization: Bearer {}\r\ntransfer-encoding: chunked\r\n\
              content-type: application/octet-stream\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n",
             self.id,
             String::from_utf8_lossy(&token).trim()
         ));
-        stream.write_all(head.as_bytes()).and_then(|()| stream.flush()).map_err(failed)?;
+        stream.write_all(head.as_bytes()).and_then(|()| stream.flush()).map_err(broken)?;
         // Nothing of the result goes out before the token is accepted (RFC 9110, 10.1.1).
-        let refused = |code| failed(io::Error::other(format!("the runner answered {code}")));
-        match status(&mut stream).map_err(failed)? {
+        let refused = |code: u16| {
+            let then = match code {
+                code if code == answer::SETTLED.as_u16() => Then::Settled,
+                code if answer::may_repeat(code) => Then::Again,
+                _ => Then::Never,
+            };
+            Failed { error: failed(io::Error::other(format!("the runner answered {code}"))), then }
+        };
+        match status(&mut stream).map_err(broken)? {
             100 => {}
             code => return Err(refused(code)),
         }
@@ -125,34 +124,35 @@ impl Destination {
         // What is still in it, where that failed, is not for anybody.
         let _ = body.into_parts();
         let ended = match (&sent, flushed) {
-            (Ok(()), Ok(())) => stream.write_all(b"0\r\n\r\n").and_then(|()| stream.flush()),
+            (Ok(()), Ok(())) => {
+                *went_out = true;
+                stream.write_all(b"0\r\n\r\n").and_then(|()| stream.flush())
+            }
             // What could not be sent whole has no end, so that it counts for nothing.
             (_, flushed) => flushed,
+        };
+        // What can't be read here can't be read the next time.
+        let sent = match sent {
+            Err(AgentError::Send(source)) => Err(broken(source)),
+            Err(error) => return Err(Failed { error, then: Then::Never }),
+            Ok(()) => Ok(()),
         };
         // Why the bytes were not taken is in the answer, if there is one.
         match (status(&mut stream), sent, ended) {
             (Ok(204), Ok(()), Ok(())) => Ok(()),
             (Ok(code), ..) => Err(refused(code)),
-            (Err(_), Err(error), _) => Err(error),
-            (Err(_), Ok(()), Err(error)) | (Err(error), Ok(()), Ok(())) => Err(failed(error)),
+            (Err(_), Err(failed), _) => Err(failed),
+            (Err(_), Ok(()), Err(error)) | (Err(error), Ok(()), Ok(())) => Err(broken(error)),
         }
     }
 
     fn connect(&self) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
-        let began = Instant::now();
-        let stream = loop {
-            match TcpStream::connect_timeout(&self.address, ATTEMPT) {
-                Ok(stream) => break stream,
-                Err(error) if began.elapsed() + PAUSE >= CONNECT => return Err(error),
-                Err(_) => std::thread::sleep(PAUSE),
-            }
-        };
+        let mut stream = TcpStream::connect_timeout(&self.address, CONNECT)?;
         stream.set_read_timeout(Some(STALL))?;
         stream.set_write_timeout(Some(STALL))?;
-        let config = configuration(self.pin).map_err(io::Error::other)?;
+        let config = Verifier::pinned(self.pin).client().map_err(io::Error::other)?;
         let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
         let mut connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
-        let mut stream = stream;
         while connection.is_handshaking() {
             connection.complete_io(&mut stream)?;
         }
@@ -160,16 +160,10 @@ impl Destination {
     }
 }
 
-/// TLS 1.3 with whoever has this certificate.
-pub(super) fn configuration(pin: Digest) -> Result<Arc<ClientConfig>, Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .dangerous()
-        // Stricter than a CA: one certificate is accepted, by its digest.
-        .with_custom_certificate_verifier(Arc::new(Pinned { pin, provider }))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+/// Whether it is another certificate, or none of TLS 1.3: whoever is there is not the runner that made this scan.
+fn is_refusal(error: &io::Error) -> bool {
+    let source = error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>());
+    matches!(source, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::PeerIncompatible(_)))
 }
 
 /// The status of the next answer, which has no body that matters.

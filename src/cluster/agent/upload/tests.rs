@@ -9,8 +9,9 @@ use super::receive::Patience;
 use super::*;
 use crate::base::digest::Digest;
 use crate::base::spool::Content as _;
+use crate::base::tls::Verifier;
 use crate::cluster::agent::error::AgentError;
-use crate::cluster::agent::parcel::Receiver;
+use crate::cluster::agent::parcel::{Receiver, Sender};
 use crate::cluster::agent::protocol::{
     ExitStatus, Header, RESULT, ResultState, STATUS, STATUS_FILE, STDERR, STDERR_TAIL, STDOUT, STDOUT_TAIL, Unreadable,
 };
@@ -19,6 +20,9 @@ use crate::cluster::agent::sockets::Sockets;
 use crate::cluster::error::ClusterError;
 
 const LIMIT: u64 = 200 << 20;
+
+/// How long the agent goes on.
+const HOLD: Duration = Duration::from_secs(60);
 
 /// What a scanner left that ended, with a result of so many bytes.
 struct Left {
@@ -51,8 +55,9 @@ impl Left {
         self.folder.path()
     }
 
-    fn receiver(&self, limit: u64) -> Receiver {
-        Receiver::new(&[(STATUS, 1 << 20), (RESULT, limit), (STDOUT, 100), (STDERR, 100)], self.path())
+    fn receiver(&self, limit: u64) -> impl Fn() -> Receiver + Send + 'static {
+        let path = self.path().to_owned();
+        move || Receiver::new(&[(STATUS, 1 << 20), (RESULT, limit), (STDOUT, 100), (STDERR, 100)], &path)
     }
 
     fn token(&self, text: &str) -> PathBuf {
@@ -63,7 +68,8 @@ impl Left {
 
     async fn send(&self, to: Destination) -> Result<(), AgentError> {
         let (spool, result) = (self.path().to_owned(), ResultAt::File(self.path().join("result")));
-        tokio::task::spawn_blocking(move || to.send(&spool, &result, LIMIT)).await.expect("it does not panic")
+        let sent = tokio::task::spawn_blocking(move || to.send(&spool, &result, LIMIT, HOLD));
+        sent.await.expect("it does not panic")
     }
 }
 
@@ -92,14 +98,14 @@ async fn a_large_result_arrives_as_it_was_and_its_token_is_dead() {
     let to = destination(&uploads, &ticket, &left);
     let (sent, arrived) = tokio::join!(left.send(to.clone()), ticket.arrived());
     sent.expect("it is taken");
-    let mut parts = arrived.expect("it arrived").finish().expect("whole");
+    let mut parts = arrived.expect("it arrived whole");
     let result = parts.take(RESULT).expect("a result");
     assert_eq!((result.length(), result.digest()), (100 << 20, left.digest));
 
     // A second time, while the scan goes on and when it is over.
     let again = left.send(to.clone()).await.expect_err("the token was used");
-    assert!(chain(&again).contains("409"), "{}", chain(&again));
-    assert!(ticket.refused().iter().any(|one| one.contains("second time")), "{:?}", ticket.refused());
+    assert!(chain(&again).contains("410"), "{}", chain(&again));
+    assert!(ticket.notes().iter().any(|one| one.contains("after its result")), "{:?}", ticket.notes());
     drop(ticket);
     let later = left.send(to).await.expect_err("the scan is over");
     assert!(chain(&later).contains("401"), "{}", chain(&later));
@@ -115,7 +121,7 @@ async fn whoever_is_not_the_runner_gets_no_token_and_whoever_has_no_token_sends_
     let wrong = Destination { pin: Digest::of("another certificate"), ..to.clone() };
     let error = left.send(wrong).await.expect_err("it is another certificate");
     assert!(chain(&error).contains("certificate"), "{}", chain(&error));
-    assert!(ticket.refused().is_empty(), "it did not come so far");
+    assert!(ticket.notes().is_empty(), "it did not come so far");
 
     let other = Destination { token: left.path().join("other"), ..to.clone() };
     for token in ["", "x", &"0".repeat(64)] {
@@ -123,11 +129,11 @@ async fn whoever_is_not_the_runner_gets_no_token_and_whoever_has_no_token_sends_
         let error = left.send(other.clone()).await.expect_err("it is another token");
         assert!(chain(&error).contains("401"), "{}", chain(&error));
     }
-    assert_eq!(ticket.refused().len(), 3, "{:?}", ticket.refused());
+    assert_eq!(ticket.notes().len(), 3, "{:?}", ticket.notes());
     // Nobody else's attempt takes the token's one use.
     let (sent, arrived) = tokio::join!(left.send(to), ticket.arrived());
     sent.expect("it is taken");
-    arrived.expect("it arrived").finish().expect("whole");
+    arrived.expect("it arrived whole");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,7 +143,7 @@ async fn too_much_is_refused_before_it_is_kept() {
     let to = destination(&uploads, &ticket, &left);
     let (sent, arrived) = tokio::join!(left.send(to), ticket.arrived());
     sent.expect_err("it is not taken");
-    let error = arrived.expect("something came").finish().err().expect("it is too much");
+    let error = arrived.err().expect("it is too much");
     assert!(matches!(error, ClusterError::OutputTooLarge { limit: 1000, .. }), "{error}");
 }
 
@@ -151,12 +157,13 @@ async fn by_hand(uploads: &Uploads, ticket: &Ticket, body: &[u8], after: After) 
         token: PathBuf::new(),
     };
     let stream = tokio::net::TcpStream::connect(to.address).await.expect("connected");
-    let config = send::configuration(to.pin).expect("a configuration");
+    let config = Verifier::pinned(to.pin).client().expect("a configuration");
     let connector = tokio_rustls::TlsConnector::from(config);
     let name = rustls::pki_types::ServerName::try_from(NAME).expect("a name");
     let mut stream = connector.connect(name, stream).await.expect("a handshake");
+    let length = if after == After::End { body.len() } else { 100_000 };
     let head = format!(
-        "PUT {PATH}{} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: 100000\r\n\r\n",
+        "PUT {PATH}{} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: {length}\r\n\r\n",
         ticket.id(),
         ticket.token()
     );
@@ -174,36 +181,162 @@ async fn by_hand(uploads: &Uploads, ticket: &Ticket, body: &[u8], after: After) 
 
 #[derive(PartialEq, Eq)]
 enum After {
+    /// The connection is closed before the body's end.
     Close,
+    /// Nothing more comes of the body.
     Wait,
+    /// It was all.
+    End,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_and_a_slow_sender_bring_nothing() {
+async fn a_cut_and_a_slow_sender_bring_nothing_and_leave_the_token_good() {
     let left = Left::new(10);
     let mut begun = Vec::new();
     writeln!(begun, "gapscan-parcel 1").expect("written");
     let quick = Patience { stall: Duration::from_millis(300), least: 64 << 10 };
-    for (after, status) in [(After::Close, ""), (After::Wait, "408")] {
+    for (after, status, word) in [(After::Close, "", "broke off"), (After::Wait, "408", "too slow")] {
         let uploads = uploads_with(quick).await;
         let mut ticket = uploads.expect(left.receiver(LIMIT)).expect("a ticket");
         let said = by_hand(&uploads, &ticket, &begun, after).await;
         assert!(said.contains(status), "{said}");
-        let error = ticket.arrived().await.expect("something came").finish().err().expect("it is not whole");
-        assert!(matches!(error, ClusterError::OutputTruncated { .. }), "{error}");
+        // Who comes while the runner has not yet noticed is told so, and comes again.
+        let to = destination(&uploads, &ticket, &left);
+        let (sent, arrived) = tokio::join!(left.send(to), ticket.arrived());
+        sent.expect("it is taken");
+        arrived.expect("it arrived whole");
+        assert!(ticket.notes().iter().any(|note| note.contains(word)), "{:?}", ticket.notes());
+        assert!(ticket.broken().is_none(), "what broke off was mended");
         uploads.close().await;
     }
-    // What is no parcel is refused at once.
-    let uploads = uploads().await;
-    let ticket = uploads.expect(left.receiver(LIMIT)).expect("a ticket");
-    let said = by_hand(&uploads, &ticket, b"<html>\n", After::Wait).await;
-    assert!(said.contains("400"), "{said}");
     // When the scan is over, its upload is broken off.
+    let uploads = uploads().await;
     let ticket = uploads.expect(left.receiver(LIMIT)).expect("a ticket");
     let id = ticket.id().to_owned();
     drop(ticket);
     assert!(!format!("{uploads:?}").contains(&id));
     uploads.close().await;
+}
+
+/// A parcel that is whole for its connection, and whose result is not what its last line says.
+fn damaged() -> Vec<u8> {
+    let mut parcel = Vec::new();
+    let mut sender = Sender::begin(&mut parcel).expect("begun");
+    sender.add(RESULT, b"what was found").expect("added");
+    sender.end().expect("ended");
+    let at = parcel.windows(5).position(|part| part == b"found").expect("it is there");
+    parcel[at] = b'b';
+    parcel
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_upload_is_refused_and_may_come_again_but_not_for_ever() {
+    let (uploads, left) = (uploads().await, Left::new(10));
+    // One, and then the agent's own.
+    let mut ticket = uploads.expect(left.receiver(LIMIT)).expect("a ticket");
+    let said = by_hand(&uploads, &ticket, &damaged(), After::End).await;
+    assert!(said.contains("400"), "{said}");
+    assert!(ticket.broken().is_some_and(|error| error.to_string().contains("another digest")), "{:?}", ticket.notes());
+    let to = destination(&uploads, &ticket, &left);
+    let (sent, arrived) = tokio::join!(left.send(to), ticket.arrived());
+    sent.expect("it is taken");
+    arrived.expect("it arrived whole");
+
+    // What is no parcel is refused before its end; and the third is the last.
+    let mut ticket = uploads.expect(left.receiver(LIMIT)).expect("a ticket");
+    let said = by_hand(&uploads, &ticket, b"<html>\n", After::Wait).await;
+    assert!(said.contains("400"), "{said}");
+    for status in ["400", "422"] {
+        let said = by_hand(&uploads, &ticket, &damaged(), After::End).await;
+        assert!(said.contains(status), "{said}");
+    }
+    let error = ticket.arrived().await.err().expect("it is damaged");
+    assert!(matches!(&error, ClusterError::OutputTruncated { detail } if detail.contains("another digest")), "{error}");
+    let said = by_hand(&uploads, &ticket, &damaged(), After::End).await;
+    assert!(said.contains("410"), "{said}");
+    uploads.close().await;
+}
+
+/// What becomes of the first connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is cut after so many bytes from the agent.
+    CutAfter(u64),
+    /// After so many bytes from the agent nothing of what the runner says gets through, to its end.
+    DeafAfter(u64),
+}
+
+/// Between agent and runner: the first connection has this fate, and all others none.
+async fn network(runner: SocketAddr, fate: Fate) -> SocketAddr {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let mut fate = Some(fate);
+        while let Ok((near, _)) = listener.accept().await {
+            let fate = fate.take();
+            tokio::spawn(async move {
+                let far = tokio::net::TcpStream::connect(runner).await.expect("the runner listens");
+                let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (near.into_split(), far.into_split());
+                let passed = std::sync::atomic::AtomicU64::new(0);
+                let up = async {
+                    let mut buffer = vec![0; 16 << 10];
+                    while let Ok(read @ 1..) = near_in.read(&mut buffer).await {
+                        let so_far = passed.fetch_add(read as u64, std::sync::atomic::Ordering::Relaxed);
+                        if matches!(fate, Some(Fate::CutAfter(bytes)) if so_far >= bytes) {
+                            return;
+                        }
+                        if far_out.write_all(&buffer[..read]).await.is_err() {
+                            return;
+                        }
+                    }
+                };
+                let down = async {
+                    let mut buffer = vec![0; 16 << 10];
+                    while let Ok(read @ 1..) = far_in.read(&mut buffer).await {
+                        let so_far = passed.load(std::sync::atomic::Ordering::Relaxed);
+                        let is_deaf = matches!(fate, Some(Fate::DeafAfter(bytes)) if so_far >= bytes);
+                        if !is_deaf && near_out.write_all(&buffer[..read]).await.is_err() {
+                            break;
+                        }
+                    }
+                };
+                // Whoever ends first ends both, as a connection does that breaks.
+                tokio::select! {
+                    () = up => {}
+                    () = down => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_broke_off_is_sent_again_and_a_lost_answer_loses_nothing() {
+    const BYTES: usize = 8 << 20;
+    let left = Left::new(BYTES);
+    for fate in [Fate::CutAfter(3 << 20), Fate::CutAfter(0), Fate::DeafAfter(BYTES as u64)] {
+        let uploads = uploads().await;
+        let mut ticket = uploads.expect(left.receiver(LIMIT)).expect("a ticket");
+        let address = network(uploads.address(), fate).await;
+        let to = Destination { address, ..destination(&uploads, &ticket, &left) };
+        let (sent, arrived) = tokio::join!(left.send(to.clone()), ticket.arrived());
+        sent.unwrap_or_else(|error| panic!("{fate:?}: {}", chain(&error)));
+        let result = arrived.expect("it arrived whole").take(RESULT).expect("a result");
+        assert_eq!((result.length(), result.digest()), (BYTES as u64, left.digest), "{fate:?}");
+        let notes = ticket.notes().join("; ");
+        match fate {
+            Fate::CutAfter(0) => assert_eq!(notes, "", "it did not come so far"),
+            Fate::CutAfter(_) => assert!(notes.contains("broke off") || notes.contains("ended after"), "{notes}"),
+            // The agent came again, and was told.
+            Fate::DeafAfter(_) => assert!(notes.contains("after its result"), "{notes}"),
+        }
+        // Mended or not, it can't be used again.
+        let replayed = left.send(to).await.expect_err("the token was used");
+        assert!(chain(&replayed).contains("410"), "{}", chain(&replayed));
+        uploads.close().await;
+    }
 }
 
 #[test]

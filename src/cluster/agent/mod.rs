@@ -9,6 +9,7 @@ pub mod install;
 pub mod kubeconfig;
 pub mod listen;
 pub mod own_sockets;
+pub(crate) mod owners;
 pub mod parcel;
 pub mod probe;
 pub mod protocol;

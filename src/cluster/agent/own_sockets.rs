@@ -135,7 +135,7 @@ impl Seen {
 }
 
 /// The numbers of the sockets among the descriptors in this folder.
-fn sockets(descriptors: &Path) -> io::Result<BTreeSet<u64>> {
+pub(super) fn sockets(descriptors: &Path) -> io::Result<BTreeSet<u64>> {
     let mut inodes = BTreeSet::new();
     for entry in fs::read_dir(descriptors)? {
         // The descriptor that lists this folder is gone by the time it is asked for.

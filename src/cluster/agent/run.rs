@@ -21,7 +21,7 @@ use super::protocol::{
     ExitStatus, Header, ResultState, STATUS_FILE, STDERR_TAIL, STDOUT_FILE, STDOUT_TAIL, TAIL_BYTES, Unreadable,
 };
 use super::relay::Relay;
-use super::sockets::{self, Sockets, Watch};
+use super::sockets::{self, Network, Sockets, Watch};
 use super::unreadable::unreadable;
 use super::upload::Destination;
 
@@ -36,15 +36,6 @@ pub enum ResultAt {
     File(PathBuf),
     /// On its standard output.
     Stdout,
-}
-
-/// Whose network a scanner has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
-    /// Its own pod's: what talks there is the scanner.
-    Own,
-    /// Its target's: what talks there may as well be the target.
-    Shared,
 }
 
 /// What to run.
@@ -175,13 +166,9 @@ async fn attempt(request: &RunRequest, env: &[(String, String)]) -> Result<Heade
         None => Ok(None),
     };
     let kills = oom_kills();
-    let (ended, sockets) = match (ready, request.network) {
-        (Err(message), _) => (not_started(message), Sockets::default()),
-        (Ok(relay), Network::Own) => watched(execute(request, env), relay).await,
-        (Ok(_), Network::Shared) => {
-            let unseen = "the scanner shares its target's network, and what the target talks there is not its own";
-            (execute(request, env).await, Sockets { unseen: Some(unseen.to_owned()), ..Sockets::default() })
-        }
+    let (ended, sockets) = match ready {
+        Err(message) => (not_started(message), Sockets::default()),
+        Ok(relay) => watched(execute(request, env), relay, request.network).await,
     };
     let (exit, stdout, stderr, cut) = ended?;
     let tail = |name: &str, bytes: &[u8]| {
@@ -207,9 +194,10 @@ async fn attempt(request: &RunRequest, env: &[(String, String)]) -> Result<Heade
     Ok(Header { exit, oom_killed: oom_kills() > kills, result, unreadable, sockets })
 }
 
-/// Does it, and looks meanwhile to whom anything in this network namespace talks; what goes through the relay is known.
-async fn watched<T>(work: impl Future<Output = T>, relay: Option<Relay>) -> (T, Sockets) {
-    let mut watch = Watch::begin(Path::new(sockets::OWN));
+/// Does it, and looks meanwhile to whom anything in this network namespace talks, or, where that is the target's too, anything of
+/// the scanner's; what goes through the relay is known.
+async fn watched<T>(work: impl Future<Output = T>, relay: Option<Relay>, network: Network) -> (T, Sockets) {
+    let mut watch = Watch::begin(Path::new(sockets::OWN), Path::new(beside::PROC), network);
     let mut ticks = tokio::time::interval(sockets::LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (sender, mut known) = mpsc::unbounded_channel();

@@ -7,6 +7,9 @@
 //!
 //! Connections of the namespace with itself, over loopback, lead nowhere and are left out. Nothing here needs any right, and
 //! no packet is sent.
+//!
+//! In a network that is the target's too, [`Owners`] tell whose a socket is. The counters count for both: what they count counts
+//! as the scanner's, but for connections of sockets that were seen among the target's.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -16,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::owners::{Owner, Owners};
 
 /// The folder with the tables of the own network namespace.
 pub const OWN: &str = "/proc/self/net";
@@ -31,6 +36,17 @@ const SOCKETS: usize = 20_000;
 
 /// Bytes of one table, at most: some 40,000 sockets.
 const TABLE_BYTES: u64 = 8 << 20;
+
+/// Whose network a scanner has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// Its own pod's: what talks there is the scanner.
+    #[default]
+    Own,
+    /// Its target's: what talks there may as well be the target.
+    Shared,
+}
 
 /// The transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -70,6 +86,9 @@ pub struct Peer {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sockets {
+    /// Where it was looked. In a network that is the target's too, what is here is what is the scanner's, or may be.
+    #[serde(default)]
+    pub network: Network,
     /// Why not everything could be seen; then nothing says that there was no more.
     pub unseen: Option<String>,
     /// How often the tables were read.
@@ -87,17 +106,24 @@ pub struct Sockets {
 impl Sockets {
     /// Whether it is known that nothing was sent to anybody.
     pub fn is_silent(&self) -> bool {
-        let Self { unseen, looks: _, peers, peers_omitted, brief_connections, datagrams } = self;
+        let Self { network: _, unseen, looks: _, peers, peers_omitted, brief_connections, datagrams } = self;
         unseen.is_none() && peers.is_empty() && *peers_omitted == 0 && *brief_connections == 0 && *datagrams == 0
     }
 }
 
-/// One line of a table.
+/// A socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Socket {
     transport: Transport,
     local: SocketAddr,
     remote: SocketAddr,
+}
+
+/// What a table says of it: its state, and its number, which is 0 of one that no process has any more.
+struct Entry {
+    socket: Socket,
+    state: u8,
+    inode: u64,
 }
 
 /// The states of RFC 9293 as Linux numbers them (`include/net/tcp_states.h`).
@@ -115,6 +141,9 @@ struct Counters {
 /// Looks at one network namespace for some time.
 pub struct Watch {
     tables: PathBuf,
+    /// Who has which socket, where not all are the scanner's.
+    owners: Option<Owners>,
+    network: Network,
     /// What was there before.
     before: HashSet<Socket>,
     counted: Option<Counters>,
@@ -131,10 +160,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins, with what is there now as what does not count. `tables` is [`OWN`].
-    pub fn begin(tables: &Path) -> Self {
+    /// Begins, with what is there now as what does not count. `tables` is [`OWN`], and `proc` the file systems of processes.
+    pub fn begin(tables: &Path, proc: &Path, network: Network) -> Self {
         let mut watch = Self {
             tables: tables.to_owned(),
+            owners: None,
+            network,
             before: HashSet::new(),
             counted: None,
             looks: 0,
@@ -145,12 +176,18 @@ impl Watch {
             bound: false,
             listening: HashSet::new(),
         };
+        if network == Network::Shared {
+            match Owners::begin(proc) {
+                Ok(owners) => watch.owners = Some(owners),
+                Err(why) => watch.unseen = Some(why),
+            }
+        }
         match watch.counters() {
             Ok(counters) => watch.counted = Some(counters),
             Err(error) => watch.miss(&error),
         }
         match watch.sockets() {
-            Ok(sockets) => watch.before = sockets.into_iter().map(|(socket, _)| socket).collect(),
+            Ok(sockets) => watch.before = sockets.into_iter().map(|entry| entry.socket).collect(),
             Err(error) => watch.miss(&error),
         }
         watch
@@ -158,15 +195,19 @@ impl Watch {
 
     /// Looks once.
     pub fn look(&mut self) {
+        // Before the tables: a socket that is made in between is in the next tables, too, or was too short.
+        if let Some(Err(why)) = self.owners.as_mut().map(Owners::look) {
+            self.unseen.get_or_insert(why);
+        }
         match self.sockets() {
             Ok(sockets) => {
                 self.looks += 1;
                 // Those that listen first: they tell who called whom.
-                let listening = sockets.iter().filter(|(s, state)| s.transport == Transport::Tcp && *state == LISTEN);
-                self.listening.extend(listening.map(|(socket, _)| socket.local.port()));
-                for (socket, state) in sockets {
-                    if !self.before.contains(&socket) {
-                        self.see(socket, state);
+                let listening = sockets.iter().filter(|e| e.socket.transport == Transport::Tcp && e.state == LISTEN);
+                self.listening.extend(listening.map(|entry| entry.socket.local.port()));
+                for entry in sockets {
+                    if !self.before.contains(&entry.socket) {
+                        self.see(entry.socket, entry.state, self.owner(entry.inode));
                     }
                 }
             }
@@ -174,15 +215,23 @@ impl Watch {
         }
     }
 
+    fn owner(&self, inode: u64) -> Owner {
+        match (self.network, &self.owners) {
+            (Network::Own, _) => Owner::Scanner,
+            (Network::Shared, Some(owners)) => owners.of(inode),
+            (Network::Shared, None) => Owner::Unknown,
+        }
+    }
+
     /// Takes note of a connection that is known without looking, from this end to the other.
     pub fn know(&mut self, local: SocketAddr, remote: SocketAddr) {
-        self.see(Socket { transport: Transport::Tcp, local, remote }, ESTABLISHED);
+        self.see(Socket { transport: Transport::Tcp, local, remote }, ESTABLISHED, Owner::Scanner);
     }
 
     /// Looks a last time, and says what was seen.
     pub fn end(mut self) -> Sockets {
         self.look();
-        let mut sockets = Sockets { looks: self.looks, ..Sockets::default() };
+        let mut sockets = Sockets { network: self.network, looks: self.looks, ..Sockets::default() };
         match (self.counted, self.counters()) {
             (Some(before), Ok(after)) => {
                 let opened = after.active_opens.saturating_sub(before.active_opens);
@@ -209,7 +258,7 @@ impl Watch {
         self.unseen.get_or_insert_with(|| format!("{}: {error}", self.tables.display()));
     }
 
-    fn see(&mut self, socket: Socket, state: u8) {
+    fn see(&mut self, socket: Socket, state: u8, owner: Owner) {
         let Socket { transport, local, remote } = socket;
         if remote.ip().is_unspecified() || remote.port() == 0 {
             return;
@@ -220,11 +269,12 @@ impl Watch {
             }
             return;
         }
+        // Whose it is may show at the next look; until then the counters have it, as nobody's.
+        if owner == Owner::Unknown {
+            return;
+        }
         let contact = match (transport, state) {
-            (Transport::Udp, _) => {
-                self.bound = true;
-                Contact::Connected
-            }
+            (Transport::Udp, _) => Contact::Connected,
             (Transport::Tcp, _) if self.listening.contains(&local.port()) => Contact::Accepted,
             (Transport::Tcp, SYN_SENT) => Contact::Tried,
             (Transport::Tcp, _) => Contact::Connected,
@@ -236,21 +286,24 @@ impl Watch {
         if transport == Transport::Tcp && contact != Contact::Accepted {
             self.called.insert(socket);
         }
+        if owner == Owner::Other {
+            return;
+        }
+        self.bound |= transport == Transport::Udp;
         let known = self.peers.entry((transport, remote)).or_insert(contact);
         *known = contact.max(*known);
     }
 
-    /// The sockets of all tables, each with its state.
-    fn sockets(&self) -> io::Result<Vec<(Socket, u8)>> {
+    /// The sockets of all tables.
+    fn sockets(&self) -> io::Result<Vec<Entry>> {
         let mut sockets = Vec::new();
         for (name, transport) in
             [("tcp", Transport::Tcp), ("tcp6", Transport::Tcp), ("udp", Transport::Udp), ("udp6", Transport::Udp)]
         {
             let Some(text) = self.table(name)? else { continue };
             for line in text.lines().skip(1) {
-                let (local, remote, state) =
-                    entry(line).ok_or_else(|| io::Error::other(format!("a line of `{name}` makes no sense")))?;
-                sockets.push((Socket { transport, local, remote }, state));
+                let entry = entry(transport, line);
+                sockets.push(entry.ok_or_else(|| io::Error::other(format!("a line of `{name}` makes no sense")))?);
             }
         }
         Ok(sockets)
@@ -282,11 +335,13 @@ impl Watch {
     }
 }
 
-/// Local address, remote address and state of a line: `0: 0100007F:1F90 00000000:0000 0A ...`
-fn entry(line: &str) -> Option<(SocketAddr, SocketAddr, u8)> {
+/// What a line says: `0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 101 0 4711 ...`
+fn entry(transport: Transport, line: &str) -> Option<Entry> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (local, remote) = (address(words.next()?)?, address(words.next()?)?);
-    Some((local, remote, u8::from_str_radix(words.next()?, 16).ok()?))
+    let state = u8::from_str_radix(words.next()?, 16).ok()?;
+    let inode = words.nth(5)?.parse().ok()?;
+    Some(Entry { socket: Socket { transport, local, remote }, state, inode })
 }
 
 /// An address as the tables write it: 32-bit words in the machine's order of bytes, and the port as a number. One of IPv4 in

@@ -1,8 +1,8 @@
-//! What the sockets of a scanner's pod say, held against whom the scan may talk to.
+//! What the sockets of a scanner's pod say, or its own in a network that is its target's too, held against whom the scan may talk to.
 
 use std::net::SocketAddr;
 
-use crate::cluster::agent::sockets::{Contact, Peer, Sockets, Transport};
+use crate::cluster::agent::sockets::{Contact, Network, Peer, Sockets, Transport};
 use crate::model::finding::{Detail, Finding};
 use crate::model::outcome::Outcome;
 use crate::model::reason::Reason;
@@ -35,7 +35,11 @@ pub(crate) fn note(sockets: &Sockets, allowance: Allowance<'_>) -> Option<String
             let shown: Vec<String> = peers.iter().take(3).map(|peer| describe(peer)).collect();
             let more = peers.len().saturating_sub(3) as u64 + sockets.peers_omitted;
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            Some(format!("the scanner's pod did not keep to itself: {}{more}", shown.join(", ")))
+            let who = match sockets.network {
+                Network::Own => "the scanner's pod",
+                Network::Shared => "the scanner, in its target's network,",
+            };
+            Some(format!("{who} did not keep to itself: {}{more}", shown.join(", ")))
         }
         (Outcome::NotEvaluated { detail, .. }, _) => Some(detail),
         _ => None,
@@ -58,9 +62,12 @@ fn outcome<'a>(sockets: &'a Sockets, allowance: Allowance<'_>) -> (Outcome, Vec<
         return (Outcome::Failed, peers);
     }
     let unknown = |detail: String| (Outcome::not_evaluated(Reason::FactMissing, detail), Vec::new());
-    let Sockets { unseen, looks, peers: _, peers_omitted, brief_connections, datagrams } = sockets;
+    let Sockets { network, unseen, looks, peers: _, peers_omitted, brief_connections, datagrams } = sockets;
     if let Some(why) = unseen {
-        return unknown(format!("not all of the pod's network could be seen: {why}"));
+        return unknown(match network {
+            Network::Own => format!("not all of the pod's network could be seen: {why}"),
+            Network::Shared => format!("what the scanner has in its target's network could not be seen: {why}"),
+        });
     }
     if *looks == 0 {
         return unknown("the pod's network was not looked at".to_owned());
@@ -68,11 +75,15 @@ fn outcome<'a>(sockets: &'a Sockets, allowance: Allowance<'_>) -> (Outcome, Vec<
     if *peers_omitted > 0 {
         return unknown(format!("{peers_omitted} addresses that were talked to are not named"));
     }
-    match (brief_connections, datagrams) {
-        (0, 0) => (Outcome::Passed, Vec::new()),
-        (connections, datagrams) => unknown(format!(
+    match (brief_connections, datagrams, network) {
+        (0, 0, _) => (Outcome::Passed, Vec::new()),
+        (connections, datagrams, Network::Own) => unknown(format!(
             "something in the scanner's pod tried {connections} connections that were too short to see to whom, and sent \
              {datagrams} datagrams to addresses that no socket names"
+        )),
+        (connections, datagrams, Network::Shared) => unknown(format!(
+            "in the network of the target {connections} connections were tried that no process was seen to have, and \
+             {datagrams} datagrams were sent, which may have been the scanner's"
         )),
     }
 }
@@ -135,6 +146,20 @@ mod tests {
             assert_eq!(finding.outcome.status(), Status::NotEvaluated, "{sockets:?}");
             assert!(note(&sockets, Allowance::NOBODY).is_some());
         }
+    }
+
+    #[test]
+    fn in_the_targets_network_the_scanner_answers_for_itself_alone() {
+        let shared = |sockets: Sockets| Sockets { network: Network::Shared, ..sockets };
+        let called = shared(seen(&[(Transport::Tcp, "10.0.0.1:443", Contact::Connected)]));
+        assert_eq!(judged(&called, Allowance::NOBODY).outcome, Outcome::Failed);
+        assert!(
+            note(&called, Allowance::NOBODY).is_some_and(|said| said.contains("the scanner, in its target's network,"))
+        );
+        assert_eq!(judged(&shared(seen(&[])), Allowance::NOBODY).outcome, Outcome::Passed);
+        let brief = shared(Sockets { brief_connections: 2, ..seen(&[]) });
+        assert_eq!(judged(&brief, Allowance::NOBODY).outcome.status(), Status::NotEvaluated);
+        assert!(note(&brief, Allowance::NOBODY).is_some_and(|said| said.contains("may have been the scanner's")));
     }
 
     #[test]

@@ -22,11 +22,11 @@ impl Namespace {
     }
 
     fn tcp(&self, lines: &[&str]) {
-        self.table("tcp", &lines.iter().fold(HEAD.to_owned(), |all, line| format!("{all}   0: {line} 0 0 0\n")));
+        self.table("tcp", &lines.iter().fold(HEAD.to_owned(), |all, line| format!("{all}   0: {line} 0 0 0 0 0 0\n")));
     }
 
     fn udp(&self, lines: &[&str]) {
-        self.table("udp", &lines.iter().fold(HEAD.to_owned(), |all, line| format!("{all}   0: {line} 0 0 0\n")));
+        self.table("udp", &lines.iter().fold(HEAD.to_owned(), |all, line| format!("{all}   0: {line} 0 0 0 0 0 0\n")));
     }
 
     fn counters(&self, opens: u64, datagrams: u64) {
@@ -38,7 +38,7 @@ impl Namespace {
     }
 
     fn watch(&self) -> Watch {
-        Watch::begin(self.0.path())
+        Watch::begin(self.0.path(), self.0.path(), Network::Own)
     }
 }
 
@@ -130,7 +130,7 @@ fn what_can_not_be_seen_is_said() {
     let watch = space.watch();
     space.table("tcp", &format!("{HEAD}nonsense\n"));
     assert!(watch.end().unseen.is_some());
-    let missing = Watch::begin(Path::new("/nonexistent")).end();
+    let missing = Watch::begin(Path::new("/nonexistent"), Path::new("/proc"), Network::Own).end();
     assert!(missing.unseen.is_some() && missing.looks == 0);
     let without_six = Namespace::new();
     for name in ["tcp6", "udp6", "snmp6"] {
@@ -152,7 +152,7 @@ fn many_peers_are_counted_and_some_named() {
 
 #[test]
 fn the_tables_of_this_machine_are_understood() {
-    let mut watch = Watch::begin(Path::new(OWN));
+    let mut watch = Watch::begin(Path::new(OWN), Path::new("/proc"), Network::Own);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("it listens");
     let stream = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("it connects");
     watch.look();
@@ -160,4 +160,103 @@ fn the_tables_of_this_machine_are_understood() {
     drop(stream);
     let seen = watch.end();
     assert_eq!(seen.unseen, None);
+}
+
+/// A namespace of a target (process 1 and 20) and of its scanner (process 30, and the agent itself).
+fn shared() -> Namespace {
+    let space = Namespace::new();
+    space.process("self", "0::/scanner\n", &[]);
+    space.process("1", "0::/../target\n", &[]);
+    space.process("20", "0::/../target\n", &[201]);
+    space.process("30", "0::/scanner\n", &[301]);
+    fs::write(space.0.path().join("self/status"), "CapBnd:\t0000000000000000\n").expect("written");
+    space
+}
+
+impl Namespace {
+    fn process(&self, name: &str, group: &str, inodes: &[u64]) {
+        let folder = self.0.path().join(name);
+        fs::create_dir_all(folder.join("fd")).expect("a folder");
+        fs::write(folder.join("cgroup"), group).expect("written");
+        for inode in inodes {
+            std::os::unix::fs::symlink(format!("socket:[{inode}]"), folder.join(format!("fd/{inode}")))
+                .expect("a link");
+        }
+    }
+
+    /// A table of TCP, with the numbers of its sockets.
+    fn owned(&self, lines: &[(&str, u64)]) {
+        let line = |all, (line, inode): &(&str, u64)| format!("{all}   0: {line} 0 0 0 101 0 {inode}\n");
+        self.table("tcp", &lines.iter().fold(HEAD.to_owned(), line));
+    }
+
+    fn shared_watch(&self) -> Watch {
+        Watch::begin(self.0.path(), self.0.path(), Network::Shared)
+    }
+}
+
+#[test]
+fn what_the_target_talks_is_not_the_scanners() {
+    let space = shared();
+    let mut watch = space.shared_watch();
+    space.owned(&[
+        ("00000000:1F90 00000000:0000 0A", 201),
+        ("0100000A:1000 0200000A:01BB 01", 201),
+        ("0100000A:1F90 0400000A:C000 01", 201),
+    ]);
+    watch.look();
+    space.counters(7, 7);
+    space.owned(&[("0100000A:1F90 0400000A:C000 06", 0)]);
+    let seen = watch.end();
+    // The target called for one of the two that were counted; who listens has not called.
+    assert_eq!((seen.peers.as_slice(), seen.brief_connections, seen.unseen.as_ref()), (&[][..], 1, None));
+    let silent = shared();
+    let mut watch = silent.shared_watch();
+    silent.owned(&[("0100000A:1000 0200000A:01BB 01", 201)]);
+    watch.look();
+    silent.counters(6, 7);
+    assert!(watch.end().is_silent());
+}
+
+#[test]
+fn what_the_scanner_talks_in_its_targets_network_is_named() {
+    let space = shared();
+    let mut watch = space.shared_watch();
+    space.owned(&[("0100000A:1000 0200000A:01BB 02", 301), ("0100000A:1001 0300000A:01BB 01", 201)]);
+    watch.look();
+    // Closed by its process, the socket has no number any more; what was seen of it stays.
+    space.owned(&[("0100000A:1000 0200000A:01BB 06", 0)]);
+    space.counters(7, 7);
+    let seen = watch.end();
+    assert_eq!((seen.peers.len(), seen.brief_connections), (1, 0), "{seen:?}");
+    assert_eq!(seen.peers[0].contact, Contact::Tried);
+    assert_eq!(seen.network, Network::Shared);
+}
+
+#[test]
+fn what_nobody_was_seen_to_have_is_not_taken_for_the_targets() {
+    let space = shared();
+    let mut watch = space.shared_watch();
+    space.owned(&[("0100000A:1000 0200000A:01BB 06", 0), ("0100000A:1001 0300000A:01BB 01", 999)]);
+    watch.look();
+    space.counters(7, 9);
+    let seen = watch.end();
+    assert_eq!((seen.peers.len(), seen.brief_connections, seen.datagrams), (0, 2, 2));
+    assert!(!seen.is_silent());
+}
+
+#[test]
+fn where_the_scanners_processes_can_not_be_told_nothing_is_claimed() {
+    let space = shared();
+    space.process("1", "0::/scanner\n", &[]);
+    assert!(space.shared_watch().end().unseen.expect("a reason").contains("control group"));
+    let space = shared();
+    fs::write(space.0.path().join("self/status"), "CapBnd:\t00000000a80425fb\n").expect("written");
+    assert!(space.shared_watch().end().unseen.expect("a reason").contains("raw sockets"));
+    let space = shared();
+    let watch = space.shared_watch();
+    fs::remove_dir_all(space.0.path().join("30/fd"))
+        .and_then(|()| fs::write(space.0.path().join("30/fd"), ""))
+        .expect("made");
+    assert!(watch.end().unseen.is_some(), "a process of the scanner whose descriptors can't be read");
 }

@@ -291,28 +291,37 @@ fn scanners_reach_containers_and_the_cluster_and_nothing_else() {
     assert!(lines.iter().any(|l| l["type"] == "event" && l["what"] == "cleanup-verified"));
     tokens_are_dead(lab, &loaded, &lines);
     audit(&lab.audit(mark), &name);
-    an_installed_runner_does_the_same(lab, &loaded);
+    an_installed_runner_does_the_same(lab, &loaded, &target);
 }
 
-/// With no more rights than it is installed with, under the policies that bind it, and with its result sent to it.
-fn an_installed_runner_does_the_same(lab: &'static Lab, loaded: &Loaded<'_>) {
-    let plan = "scans:\n- {name: lists, targets: [cluster], engines: [pryer], schedule: {cron: '*/10 * * * * *', timeZone: UTC}}\n";
+/// With no more rights than it is installed with, under the policies that bind it, and with what pods of its own find sent to it.
+fn an_installed_runner_does_the_same(lab: &'static Lab, loaded: &Loaded<'_>, target: &str) {
+    let plan = format!(
+        "scans:\n- {{name: all, targets: [cluster, {target}], engines: [pryer, openscap], profiles: [lists, pries, \
+         debian12-beside], schedule: {{cron: '*/10 * * * * *', timeZone: UTC}}}}\n"
+    );
     let bundle = [vec!["--bundle".to_owned(), NAME.to_owned()], loaded.trusted()].concat();
-    let one = Installation::new(lab, NAME, Path::new(&loaded.folder), bundle, plan);
+    let one = Installation::new(lab, NAME, Path::new(&loaded.folder), bundle, &plan);
     one.install(&["--upload-port", "9466"]).exits(0);
-    let lines = one.results("a list of the installed runner's", |lines| {
-        lines.iter().any(|l| l["type"] == "task" && l["profile"]["name"] == "lists")
+    let profiles = ["lists", "pries", "debian12-beside"];
+    let lines = one.results("what the installed runner found", |lines| {
+        profiles.iter().all(|name| lines.iter().any(|l| l["type"] == "task" && l["profile"]["name"] == *name))
     });
-    for control in CONTROLS {
-        let found = outcome(&lines, "lists", control);
-        assert_eq!(found["outcome"], "passed", "{found}");
+    for profile in ["lists", "pries"] {
+        // That the runner was called was after the scanner's end, and by the agent.
+        for control in CONTROLS.into_iter().chain(["gapscan-network-silent"]) {
+            let found = outcome(&lines, profile, control);
+            assert_eq!(found["outcome"], "passed", "{found}");
+        }
+        let task = task(&lines, profile);
+        assert!(task["notes"].to_string().contains("came by upload"), "{task}");
     }
-    // That it called the runner was after its end, and by the agent.
-    let silent = outcome(&lines, "lists", "gapscan-network-silent");
-    assert_eq!(silent["outcome"], "passed", "{silent}");
-    let task = task(&lines, "lists");
-    assert!(task["notes"].to_string().contains("came by upload"), "{task}");
-    assert!(task["provenance"]["cleanup"].get("remaining").is_none(), "{task}");
+    let beside = task(&lines, "debian12-beside");
+    assert!(beside["coverage"]["passed"].as_u64() > Some(0), "{beside}");
+    for profile in profiles {
+        let task = task(&lines, profile);
+        assert!(task["provenance"]["cleanup"].get("remaining").is_none(), "{task}");
+    }
 }
 
 /// The tokens that the scanners had were for their pods, short-lived, and are refused now.

@@ -271,5 +271,6 @@ async fn an_upload_adds_the_token_as_a_file_and_never_as_a_word() {
     assert!(at < own && at.is_some(), "{words:?}");
     let pin = uploads.pin().to_string();
     assert!(words.contains(&pin.as_str()) && words.contains(&"/upload/token"));
+    assert_eq!(manifest["spec"]["template"]["metadata"]["labels"]["gapscan.dev/results"], "upload");
     uploads.close().await;
 }

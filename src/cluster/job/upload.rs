@@ -61,6 +61,8 @@ pub(super) fn dress(job: &mut Value, scan: u32, (ticket, uploads): &(Ticket, Upl
         format!("{FOLDER}/{FILE}"),
     ];
     let container = &mut specification["containers"][0];
+    // The agent's own words: what the scanner writes is captured. Whoever looks for the result that did not come reads them.
+    container["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
     if let Some(command) = container["command"].as_array_mut() {
         // Before the scanner's own.
         let at = command.iter().position(|word| word == "--").unwrap_or(command.len());

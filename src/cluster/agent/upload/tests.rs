@@ -339,6 +339,21 @@ async fn an_upload_that_broke_off_is_sent_again_and_a_lost_answer_loses_nothing(
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_reaches_nobody_gives_up_when_its_time_is_over() {
+    let left = Left::new(10);
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    let to = Destination { address: gone, id: "0".to_owned(), pin: Digest::of("nobody's"), token: left.token("x") };
+    let (spool, result) = (left.path().to_owned(), ResultAt::File(left.path().join("result")));
+    let began = std::time::Instant::now();
+    // Long enough for the first pause, and not for the second.
+    let patience = Duration::from_millis(1200);
+    let sent = tokio::task::spawn_blocking(move || to.send(&spool, &result, LIMIT, patience)).await;
+    let error = sent.expect("it does not panic").expect_err("nobody is there");
+    assert!(chain(&error).contains("refused"), "{}", chain(&error));
+    assert!(began.elapsed() >= Duration::from_millis(500), "it tried again");
+}
+
 #[test]
 fn neither_token_nor_pin_is_short() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

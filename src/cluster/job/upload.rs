@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::fetch::{self, HandOver};
 use super::{JobOutput, JobRequest, LOOK, manifest};
-use crate::cluster::access::exec::{ExecEnd, Place};
+use crate::cluster::access::exec::Place;
 use crate::cluster::agent::upload::{Ticket, Uploads};
 use crate::cluster::client::Cluster;
 use crate::cluster::error::ClusterError;
@@ -37,7 +37,7 @@ fn name(scan: u32) -> String {
 /// A ticket for the request's scan, where results are taken by upload.
 pub(super) fn ticket(request: &JobRequest<'_>) -> Result<Option<(Ticket, Uploads)>, ClusterError> {
     let Some(uploads) = &request.uploads else { return Ok(None) };
-    Ok(Some((uploads.expect(HandOver::of(request).receiver())?, uploads.clone())))
+    Ok(Some((uploads.expect(HandOver::of(&request.scanning).receiver())?, uploads.clone())))
 }
 
 /// Adds to the Job what its agent needs to send the result.
@@ -109,18 +109,16 @@ async fn wait(
     let (began, deadline) = (Instant::now(), fetch::patience(request));
     loop {
         if let Ok(arrived) = tokio::time::timeout(LOOK * 4, ticket.arrived()).await {
-            let whole = ExecEnd { stderr: Vec::new(), code: Some(0), stdout_truncated: false };
-            return HandOver::of(request).read(&whole, arrived?);
+            return HandOver::of(&request.scanning).read(arrived?);
         }
         if let Some(ended) = fetch::ended(cluster, request, place).await {
             // It may have ended because its result is here.
             let last = tokio::time::timeout(LAST, ticket.arrived()).await;
             let Ok(Ok(arrived)) = last else { return Err(ended) };
-            let whole = ExecEnd { stderr: Vec::new(), code: Some(0), stdout_truncated: false };
-            return HandOver::of(request).read(&whole, arrived);
+            return HandOver::of(&request.scanning).read(arrived);
         }
         if began.elapsed() >= deadline {
-            return Err(ClusterError::ScannerTimeout { after: request.program.deadline });
+            return Err(ClusterError::ScannerTimeout { after: request.scanning.program.deadline });
         }
     }
 }

@@ -12,7 +12,7 @@ use gapscan::cluster::access::exec::{Caps, ExecOutput, exec};
 use gapscan::cluster::access::node::NodePlace;
 use gapscan::cluster::canary::{CanaryImage, prove};
 use gapscan::cluster::identity::{Rights, ScanIdentity};
-use gapscan::cluster::job::{ImageMount, JobReport, JobRequest, JobTarget, Program, Unread, run_job};
+use gapscan::cluster::job::{ImageMount, JobReport, JobRequest, JobTarget, Program, Scanning, Unread, run_job};
 use gapscan::cluster::objects::{ResourceKey, collect};
 use gapscan::cluster::sweep::sweep;
 use gapscan::cluster::targets::{Selector, everything, resolve};
@@ -200,19 +200,19 @@ async fn job(
     meanwhile: impl FnOnce(String) + Send + 'static,
 ) -> JobReport {
     let home = ScanNamespace::create(cluster, RunId::new()).await.expect("a namespace");
-    let request = JobRequest {
+    let scanning = Scanning {
+        run: home.run(),
         scan: 1,
         program: Program::of(scanner, scanner.approaches.image.as_ref().expect("it has one")),
         scanner_image: lab_image(image),
         agent_image: own_image().expect("was looked for"),
-        target: JobTarget::Image(target),
         mounts: vec![ImageMount { reference: lab_image("busybox"), path: "/content".to_owned() }],
         parameters: Default::default(),
         pull: None,
         result_limit: 256 << 20,
         spool: std::env::temp_dir(),
-        uploads: None,
     };
+    let request = JobRequest { scanning, target: JobTarget::Image(target), uploads: None };
     let name = home.name().to_owned();
     let other = tokio::task::spawn_blocking(move || meanwhile(name));
     let began = Instant::now();
@@ -259,19 +259,20 @@ async fn a_job_on_a_node_reads_what_is_roots_and_changes_nothing() {
     let mut scanner = scanner(&["sh", "-c", INTRUDER], "1m", "64Mi");
     let approach = scanner.approaches.image.take().expect("it has one");
     let approach = MountApproach { mount: "/host".to_owned(), ..approach };
-    let request = JobRequest {
+    let scanning = Scanning {
+        run: home.run(),
         scan: 1,
         program: Program { unread: Unread::Told, ..Program::of(&scanner, &approach) },
         scanner_image: lab_image("debian"),
         agent_image,
-        target: JobTarget::Node(NodePlace { node: "lab".to_owned(), tolerated: Vec::new() }),
         mounts: Vec::new(),
         parameters: Default::default(),
         pull: None,
         result_limit: 1 << 20,
         spool: std::env::temp_dir(),
-        uploads: None,
     };
+    let node = NodePlace { node: "lab".to_owned(), tolerated: Vec::new() };
+    let request = JobRequest { scanning, target: JobTarget::Node(node), uploads: None };
     let report = run_job(&cluster, &home, &request).await;
     println!("{:?} {:?} {:?}", report.identity, report.cleanup, report.notes);
     let output = report.outcome.expect("it ran");

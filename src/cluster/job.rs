@@ -9,11 +9,10 @@
 mod fetch;
 mod manifest;
 mod parameters;
+mod scanning;
 mod upload;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::batch::v1::Job;
@@ -31,15 +30,16 @@ use super::namespace::ScanNamespace;
 use super::object::{self, Inventory, Kind, ObjectRef};
 use super::objects::list;
 use super::pod::{self, Stage};
-use super::pull::PullSecret;
 use crate::base::spool::Spooled;
 use crate::base::text::brief;
 use crate::model::provenance::Cleanup;
-use crate::model::scanner::{ExitMeaning, Offered, ScannerDocument};
+use crate::model::scanner::ExitMeaning;
 
-pub(crate) use fetch::HandOver;
-pub(crate) use manifest::AGENT;
+pub(crate) use fetch::{Again, Fetching, fetch, renewed};
+pub(crate) use manifest::{AGENT, CONTAINER, RESULTS, container, furnish};
 pub use parameters::substitute;
+pub(crate) use scanning::Run;
+pub use scanning::{ImageMount, Program, Scanning, Unread};
 pub(crate) use upload::SENDER;
 
 /// How long the images may take to be pulled and the pod to start. A target image can have gigabytes.
@@ -50,15 +50,6 @@ pub(crate) const HOLD: Duration = Duration::from_secs(300);
 
 /// How often the pod is looked at while it starts.
 const LOOK: Duration = Duration::from_millis(300);
-
-/// An image that is mounted read-only.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageMount {
-    /// `HOST/REPOSITORY@sha256:…`
-    pub reference: String,
-    /// Where, as an absolute path.
-    pub path: String,
-}
 
 /// What is scanned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,69 +62,13 @@ pub enum JobTarget {
     Api(ApiAccess),
 }
 
-/// What becomes of files that a scanner may not read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unread {
-    /// It passes over them in silence, so that somebody else has to look for them when it has ended.
-    Silent,
-    /// Its result says which they are.
-    Told,
-}
-
-/// What is run, and within which bounds.
-#[derive(Clone, Debug)]
-pub struct Program<'a> {
-    /// The command, and where it finds the target.
-    pub approach: Offered<'a>,
-    /// The path of its result below the folder for results; `stdout` for its standard output.
-    pub result: &'a str,
-    /// When it is killed.
-    pub deadline: Duration,
-    /// Its memory limit, as a Kubernetes quantity.
-    pub memory: &'a str,
-    /// Its CPU limit, likewise.
-    pub cpu: Cow<'a, str>,
-    /// What becomes of files that it may not read.
-    pub unread: Unread,
-}
-
-impl<'a> Program<'a> {
-    /// A scanner by its definition, in one of the ways that it offers.
-    pub fn of(scanner: &'a ScannerDocument, approach: impl Into<Offered<'a>>) -> Self {
-        Self {
-            approach: approach.into(),
-            result: &scanner.result.path,
-            deadline: scanner.deadline.duration(),
-            memory: &scanner.memory,
-            cpu: Cow::Borrowed(&scanner.cpu),
-            unread: Unread::Silent,
-        }
-    }
-}
-
-/// One scan of one target by one scanner.
+/// One scan of one target by a scanner in a Job.
 #[derive(Clone, Debug)]
 pub struct JobRequest<'a> {
-    /// The scan's number in the run, which names its objects.
-    pub scan: u32,
-    /// The scanner.
-    pub program: Program<'a>,
-    /// The scanner's image, as `HOST/REPOSITORY@sha256:…`.
-    pub scanner_image: String,
-    /// gapscan's own image, likewise.
-    pub agent_image: String,
+    /// The scanner, and what it needs.
+    pub scanning: Scanning<'a>,
     /// What is scanned.
     pub target: JobTarget,
-    /// Dependencies and the profile.
-    pub mounts: Vec<ImageMount>,
-    /// Values for `${...}` in the command and the environment.
-    pub parameters: BTreeMap<String, String>,
-    /// What the nodes pull these images with; `None` where the registry does not ask, or the nodes know themselves.
-    pub pull: Option<PullSecret>,
-    /// Bytes of the result, at most.
-    pub result_limit: u64,
-    /// The folder in which a large result is kept while it arrives.
-    pub spool: PathBuf,
     /// Where results are taken by upload; `None` to fetch them by exec.
     pub uploads: Option<Uploads>,
 }
@@ -210,7 +145,7 @@ pub(crate) async fn run_job_then(
     request: &JobRequest<'_>,
     ended: impl Future<Output = ()>,
 ) -> JobReport {
-    let mut inventory = Inventory::new(home.mark(Some(request.scan)));
+    let mut inventory = Inventory::new(home.mark(Some(request.scanning.scan)));
     let (mut identity, mut notes) = (None, Vec::new());
     let outcome = scan(cluster, home, request, &mut inventory, &mut identity, &mut notes).await;
     ended.await;
@@ -219,16 +154,17 @@ pub(crate) async fn run_job_then(
         Some(identity) => identity.remove(cluster, home).await,
         None => Cleanup { created: Vec::new(), remaining: Vec::new() },
     };
-    let pod = pod_of(cluster, home, request.scan).await.ok().flatten().and_then(|pod| pod.metadata.name);
+    let pod = pod_of(cluster, home, request.scanning.scan).await.ok().flatten().and_then(|pod| pod.metadata.name);
     let job = inventory.remove(cluster).await;
     cleanup.created.extend(job.created);
     cleanup.remaining.extend(job.remaining);
     // The Job's pod is removed after the Job, by the cluster's garbage collector.
-    let name = pod.clone().unwrap_or_else(|| format!("{}-*", manifest::name(request.scan)));
+    let name = pod.clone().unwrap_or_else(|| format!("{}-*", manifest::name(request.scanning.scan)));
     let object = ObjectRef::namespaced(Kind::Pod, home.name(), name).to_string();
-    let gone =
-        poll_until(object::GONE, || async { Ok(pod_of(cluster, home, request.scan).await?.is_none().then_some(())) })
-            .await;
+    let gone = poll_until(object::GONE, || async {
+        Ok(pod_of(cluster, home, request.scanning.scan).await?.is_none().then_some(()))
+    })
+    .await;
     if !matches!(gone, Ok(Some(()))) {
         cleanup.remaining.push(object.clone());
     }
@@ -247,22 +183,22 @@ async fn scan(
     let mut manifest = manifest::job(request, START + HOLD)?;
     let ticket = upload::ticket(request)?;
     if let Some(ticket) = &ticket {
-        upload::dress(&mut manifest, request.scan, ticket);
+        upload::dress(&mut manifest, request.scanning.scan, ticket);
     }
-    let pod = ObjectRef::namespaced(Kind::Pod, home.name(), manifest::name(request.scan));
+    let pod = ObjectRef::namespaced(Kind::Pod, home.name(), manifest::name(request.scanning.scan));
     let template = manifest["spec"]["template"].clone();
-    match object::rehearse(cluster, &pod, &home.mark(Some(request.scan)), template).await {
+    match object::rehearse(cluster, &pod, &home.mark(Some(request.scanning.scan)), template).await {
         Err(ClusterError::Rejected { message, .. } | ClusterError::Denied { code: 403, message, .. }) => {
             return Err(ClusterError::NotStarted { message });
         }
         outcome => outcome?,
     }
-    let job = ObjectRef::namespaced(Kind::Job, home.name(), manifest::name(request.scan));
-    if let Some(pull) = &request.pull {
-        pull.create(cluster, home, &manifest::pull_name(request.scan), inventory).await?;
+    let job = ObjectRef::namespaced(Kind::Job, home.name(), manifest::name(request.scanning.scan));
+    if let Some(pull) = &request.scanning.pull {
+        pull.create(cluster, home, &manifest::pull_name(request.scanning.scan), inventory).await?;
     }
     if let Some(ticket) = &ticket {
-        upload::prepare(cluster, home, request.scan, ticket, inventory).await?;
+        upload::prepare(cluster, home, request.scanning.scan, ticket, inventory).await?;
     }
     inventory.create(cluster, job.clone(), manifest).await?;
     let pod = started(cluster, home, request).await?;
@@ -270,7 +206,7 @@ async fn scan(
         notes.extend(node::writable_below(
             &pod,
             manifest::CONTAINER,
-            request.program.approach.mount.unwrap_or_default(),
+            request.scanning.program.approach.mount.unwrap_or_default(),
         ));
     }
     if let Some(ticket) = ticket {
@@ -281,23 +217,23 @@ async fn scan(
         ScanIdentity::create_for(
             cluster,
             home,
-            request.scan,
+            request.scanning.scan,
             (home.name(), &name),
             Rights::Exec,
             fetch::patience(request),
         )
         .await?,
     );
-    fetch::fetch(cluster, identity, request, &pod).await
+    fetch::of_job(cluster, identity, request, &pod).await
 }
 
 /// Waits until the scanner's container runs.
 async fn started(cluster: &Cluster, home: &ScanNamespace, request: &JobRequest<'_>) -> Result<Pod, ClusterError> {
     let began = Instant::now();
     loop {
-        let why = match pod_of(cluster, home, request.scan).await? {
-            None => refused(cluster, home, request.scan).await?,
-            Some(pod) => match pod::stage(&pod, manifest::CONTAINER, request.program.memory) {
+        let why = match pod_of(cluster, home, request.scanning.scan).await? {
+            None => refused(cluster, home, request.scanning.scan).await?,
+            Some(pod) => match pod::stage(&pod, manifest::CONTAINER, request.scanning.program.memory) {
                 Stage::Running => return Ok(pod),
                 Stage::Ended(error) => return Err(error),
                 Stage::Starting(why) => why,

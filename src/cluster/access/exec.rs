@@ -84,7 +84,7 @@ pub(super) struct Incarnation {
 }
 
 /// One container as exec needs it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) pod: &'a str,
@@ -157,6 +157,20 @@ pub(crate) async fn exec_at(
     let end = exec_into(cluster, place, argv, stdin, caps, deadline, &mut sink).await?;
     let ExecEnd { stderr, code, stdout_truncated } = end;
     Ok(ExecOutput { stdout, stderr, code, stdout_truncated })
+}
+
+/// The same for a command that says itself in its output whether that is whole: what arrived, beside how it ended.
+pub(super) async fn exec_sent(
+    cluster: &Cluster,
+    place: &Place<'_>,
+    argv: &[&str],
+    caps: Caps,
+    deadline: Duration,
+) -> (Vec<u8>, Result<ExecEnd, ClusterError>) {
+    let mut sent = Vec::new();
+    let mut sink = |bytes: &[u8]| sent.extend_from_slice(bytes);
+    let ended = exec_into(cluster, place, argv, None, caps, deadline, &mut sink).await;
+    (sent, ended)
 }
 
 /// The same with standard output, up to its cap, given to `sink` as it arrives. In case of an error it may have been given

@@ -2,7 +2,9 @@
 
 pub mod auto;
 pub mod beside;
+pub mod collecting;
 pub mod debug;
+pub mod ephemeral;
 pub mod exec;
 pub mod node;
 pub(crate) mod pod_network;

@@ -20,6 +20,7 @@ pub(crate) mod copy;
 pub mod inject;
 pub(crate) mod injected;
 mod look;
+mod running;
 mod scan;
 
 use std::time::Duration;
@@ -32,8 +33,9 @@ use crate::cluster::canary::BINARY;
 pub(crate) use copy::TARGET;
 pub use copy::{Copy, Likeness, written_out};
 pub use injected::Injected;
-pub use look::{CopyReport, CopyRequest, Looked, look_at_copy, look_at_injected};
-pub use scan::{CopyScanReport, CopyScanRequest, Scanned, scan_copy};
+pub use look::{Looked, look_at_copy, look_at_injected};
+pub use running::CopyReport;
+pub use scan::{Scanned, scan_copy};
 
 /// The name of the agent's container.
 pub(crate) const AGENT: &str = "gapscan";

@@ -4,24 +4,23 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::parameters::substitute;
-use super::{HOLD, JobRequest, JobTarget, START, Unread};
+use super::{HOLD, JobRequest, JobTarget, Run, START, Scanning, Unread};
 use crate::cluster::access::node;
 use crate::cluster::agent::unreadable::LOOK;
 use crate::cluster::canary::BINARY;
 use crate::cluster::error::ClusterError;
 use crate::cluster::pod;
 use crate::cluster::pull::PullSecret;
-use crate::model::scanner as placeholder;
 
 /// The scanner's container.
-pub(super) const CONTAINER: &str = "scanner";
+pub(crate) const CONTAINER: &str = "scanner";
 /// Where gapscan's binary is in the scanner's container.
 pub(crate) const AGENT: &str = "/agent/gapscan";
 /// Where the scanner leaves its result.
-const RESULTS: &str = "/results";
-/// Where the agent keeps what it hands over.
-pub(super) const SPOOL: &str = "/results/.gapscan";
+pub(crate) const RESULTS: &str = "/results";
+
+/// How the agent runs it.
+pub(super) const RUN: Run<'_> = Run { agent: AGENT, results: RESULTS, hold: HOLD, root: None };
 
 /// How long a finished Job that nobody removed stays, for whoever wants to look at it.
 const LEFT_SECONDS: u32 = 600;
@@ -36,41 +35,21 @@ pub(super) fn pull_name(scan: u32) -> String {
     format!("pull-{scan}")
 }
 
-/// Arguments that tell the agent where the result is.
-pub(super) fn kept(request: &JobRequest<'_>) -> Vec<String> {
-    let limit = request.result_limit.to_string();
-    let path = request.program.result;
-    // Anything but the standard output is a path below the folder for results.
-    let path = if path == "stdout" { path.to_owned() } else { format!("{RESULTS}/{path}") };
-    ["--result", &path, "--spool", SPOOL, "--limit", &limit].map(str::to_owned).into()
-}
-
 /// `beyond` is how much longer than the scanner the pod may live.
 pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, ClusterError> {
-    let program = &request.program;
+    let Scanning { program, pull, scan, .. } = &request.scanning;
     let deadline = program.deadline;
-    let mut command: Vec<String> = vec![AGENT.to_owned(), "agent".to_owned(), "run".to_owned()];
-    command.extend(kept(request));
-    let (deadline_seconds, hold_seconds) = (deadline.as_secs().to_string(), HOLD.as_secs().to_string());
     let mount = program.approach.mount.unwrap_or_default();
+    let mut told = Vec::new();
     // Behind the API server there are no files to look for.
     if program.unread == Unread::Silent && program.approach.mount.is_some() {
-        command.extend(["--target-mount", mount].map(str::to_owned));
+        told.extend(["--target-mount", mount].map(str::to_owned));
     }
     if let JobTarget::Api(access) = &request.target {
-        command.extend(access.arguments());
+        told.extend(access.arguments());
     }
-    let more = ["--deadline", &deadline_seconds, "--hold", &hold_seconds, "--"];
-    command.extend(more.map(str::to_owned));
-    let mut values = request.parameters.clone();
-    values.insert(placeholder::RESULTS.to_owned(), RESULTS.to_owned());
-    for argument in program.approach.command {
-        command.push(substitute(argument, &values)?);
-    }
-    let mut env = Vec::new();
-    for (name, value) in program.approach.env {
-        env.push(json!({ "name": name, "value": substitute(value, &values)? }));
-    }
+    let told: Vec<&str> = told.iter().map(String::as_str).collect();
+    let command = request.scanning.command(RUN, &told)?;
     let (target, target_mounts, security) = match &request.target {
         JobTarget::Image(image) => (
             vec![image_volume("target", image)],
@@ -81,54 +60,21 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
         // The pod is started and its images are pulled with the token mounted already.
         JobTarget::Api(access) => (access.volumes(START + deadline).into(), access.mounts().into(), pod::security()),
     };
-    let mut volumes = vec![
-        json!({ "name": "agent", "emptyDir": { "sizeLimit": "256Mi" } }),
-        json!({ "name": "results", "emptyDir": { "sizeLimit": size(request.result_limit) } }),
-        json!({ "name": "tmp", "emptyDir": { "sizeLimit": "4Gi" } }),
-    ];
-    volumes.extend(target);
-    let mut mounts = vec![
-        json!({ "name": "agent", "mountPath": "/agent", "readOnly": true }),
-        json!({ "name": "results", "mountPath": RESULTS }),
-        json!({ "name": "tmp", "mountPath": "/tmp" }),
-    ];
-    mounts.extend(target_mounts);
-    for (index, image) in request.mounts.iter().enumerate() {
-        let name = format!("content-{index}");
-        volumes.push(image_volume(&name, &image.reference));
-        mounts.push(json!({ "name": name, "mountPath": image.path, "readOnly": true }));
-    }
-    // What is asked for is what may be used, so that the scheduler knows; and the pod as a whole asks for no more than its
-    // scanner does.
-    let resources = json!({ "cpu": program.cpu, "memory": program.memory });
     let installing = json!({ "cpu": program.cpu, "memory": "64Mi" });
-    let mut specification = pod::specification(json!([{
-        "name": CONTAINER,
-        "image": request.scanner_image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": command,
-        "env": env,
-        "securityContext": security,
-        "resources": { "requests": resources, "limits": resources },
-        "volumeMounts": mounts,
-    }]));
-    specification["initContainers"] = json!([{
-        "name": "agent",
-        "image": request.agent_image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": [BINARY, "agent", "install", AGENT],
-        "securityContext": pod::security(),
-        "resources": { "requests": installing, "limits": installing },
-        "volumeMounts": [{ "name": "agent", "mountPath": "/agent" }],
-    }]);
-    specification["volumes"] = json!(volumes);
+    let mut furniture = furnish(&request.scanning, "", json!({ "requests": installing, "limits": installing }));
+    furniture.volumes.extend(target);
+    furniture.mounts.extend(target_mounts);
+    let container = container(&request.scanning, command, security, furniture.mounts);
+    let mut specification = pod::specification(json!([container]));
+    specification["initContainers"] = json!([furniture.installer]);
+    specification["volumes"] = json!(furniture.volumes);
     match &request.target {
         JobTarget::Node(place) => place.bind(&mut specification),
         JobTarget::Api(access) => specification["serviceAccountName"] = json!(access.account),
         JobTarget::Image(_) => {}
     }
-    if request.pull.is_some() {
-        specification["imagePullSecrets"] = PullSecret::reference(&pull_name(request.scan));
+    if pull.is_some() {
+        specification["imagePullSecrets"] = PullSecret::reference(&pull_name(*scan));
     }
     Ok(json!({ "spec": {
         "backoffLimit": 0,
@@ -136,6 +82,65 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
         "ttlSecondsAfterFinished": LEFT_SECONDS,
         "template": { "spec": specification },
     } }))
+}
+
+/// What a scanner's pod has besides its target.
+pub(crate) struct Furniture {
+    pub(crate) volumes: Vec<Value>,
+    /// Where the scanner has them.
+    pub(crate) mounts: Vec<Value>,
+    /// The init container that puts the agent there.
+    pub(crate) installer: Value,
+}
+
+/// The agent, a place for results, `/tmp`, and the content. The volumes' names begin with `prefix`.
+pub(crate) fn furnish(scanning: &Scanning<'_>, prefix: &str, resources: Value) -> Furniture {
+    let name = |name: &str| format!("{prefix}{name}");
+    let mut volumes = vec![
+        json!({ "name": name("agent"), "emptyDir": { "sizeLimit": "256Mi" } }),
+        json!({ "name": name("results"), "emptyDir": { "sizeLimit": size(scanning.result_limit) } }),
+        json!({ "name": name("tmp"), "emptyDir": { "sizeLimit": "4Gi" } }),
+    ];
+    let mut mounts = vec![
+        json!({ "name": name("agent"), "mountPath": "/agent", "readOnly": true }),
+        json!({ "name": name("results"), "mountPath": RESULTS }),
+        json!({ "name": name("tmp"), "mountPath": "/tmp" }),
+    ];
+    for (index, image) in scanning.mounts.iter().enumerate() {
+        let name = name(&format!("content-{index}"));
+        volumes.push(image_volume(&name, &image.reference));
+        mounts.push(json!({ "name": name, "mountPath": image.path, "readOnly": true }));
+    }
+    let installer = json!({
+        "name": "agent",
+        "image": scanning.agent_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": [BINARY, "agent", "install", AGENT],
+        "securityContext": pod::security(),
+        "resources": resources,
+        "volumeMounts": [{ "name": name("agent"), "mountPath": "/agent" }],
+    });
+    Furniture { volumes, mounts, installer }
+}
+
+/// The scanner's container. What is asked for is what may be used, so that the scheduler knows.
+pub(crate) fn container(
+    scanning: &Scanning<'_>,
+    (command, env): (Vec<String>, Vec<Value>),
+    security: Value,
+    mounts: Vec<Value>,
+) -> Value {
+    let resources = json!({ "cpu": scanning.program.cpu, "memory": scanning.program.memory });
+    json!({
+        "name": CONTAINER,
+        "image": scanning.scanner_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": command,
+        "env": env,
+        "securityContext": security,
+        "resources": { "requests": resources, "limits": resources },
+        "volumeMounts": mounts,
+    })
 }
 
 fn image_volume(name: &str, reference: &str) -> Value {

@@ -1,12 +1,16 @@
 use serde_json::{Value, json};
 
+use super::fetch::HandOver;
 use super::*;
 use crate::base::document;
 use crate::base::spool::Content as _;
 use crate::cluster::access::exec::ExecEnd;
 use crate::cluster::agent::parcel::Sender;
 use crate::cluster::agent::protocol::{Header, RESULT, ResultState, STATUS, STDERR, STDOUT};
+use crate::cluster::pull::PullSecret;
 use crate::model::reason::Reason;
+use crate::model::record::RunId;
+use crate::model::scanner::ScannerDocument;
 
 const SCANNER: &str = "
 apiVersion: gapscan/v1
@@ -31,19 +35,19 @@ fn scanner() -> ScannerDocument {
 }
 
 fn request(scanner: &ScannerDocument) -> JobRequest<'_> {
-    JobRequest {
+    let scanning = Scanning {
+        run: RunId::new(),
         scan: 7,
         program: Program::of(scanner, scanner.approaches.image.as_ref().expect("it has one")),
         scanner_image: "r/scanner@sha256:1".to_owned(),
         agent_image: "r/gapscan@sha256:2".to_owned(),
-        target: JobTarget::Image("r/target@sha256:3".to_owned()),
         mounts: vec![ImageMount { reference: "r/db@sha256:4".to_owned(), path: "/db".to_owned() }],
         parameters: BTreeMap::from([("profile".to_owned(), "standard ${other}".to_owned())]),
         pull: None,
         result_limit: 1 << 20,
         spool: std::env::temp_dir(),
-        uploads: None,
-    }
+    };
+    JobRequest { scanning, target: JobTarget::Image("r/target@sha256:3".to_owned()), uploads: None }
 }
 
 #[test]
@@ -110,9 +114,9 @@ fn only_a_scanner_with_a_transport_gets_a_token_and_only_its_own_container() {
     };
     let with_image = self::scanner();
     let mut request = request(&with_image);
-    request.program = Program::of(&scanner, scanner.approaches.exec.as_ref().expect("it has one"));
+    request.scanning.program = Program::of(&scanner, scanner.approaches.exec.as_ref().expect("it has one"));
     request.target = JobTarget::Api(access);
-    request.parameters.insert("target.kubeconfig".to_owned(), "/k".to_owned());
+    request.scanning.parameters.insert("target.kubeconfig".to_owned(), "/k".to_owned());
     let manifest = manifest::job(&request, Duration::from_secs(60)).expect("a manifest");
     let read: Job = serde_json::from_value(manifest.clone()).expect("a Job");
     assert_eq!(serde_json::to_value(&read).expect("the same")["spec"], manifest["spec"]);
@@ -140,7 +144,8 @@ fn only_a_job_with_credentials_names_a_secret_and_no_manifest_holds_them() {
     let scanner = scanner();
     let secret = PullSecret::new(zeroize::Zeroizing::new("s3cr3t".to_owned()));
     assert!(!format!("{secret:?}").contains("s3cr3t"));
-    let with = JobRequest { pull: Some(secret), ..request(&scanner) };
+    let mut with = request(&scanner);
+    with.scanning.pull = Some(secret);
     let made = |request: &JobRequest<'_>| manifest::job(request, Duration::from_secs(60)).expect("a manifest");
     assert_eq!(made(&with)["spec"]["template"]["spec"]["imagePullSecrets"], json!([{ "name": "pull-7" }]));
     assert!(!made(&with).to_string().contains("s3cr3t"));
@@ -187,13 +192,17 @@ fn sent(header: &Header, result: Option<&[u8]>) -> Vec<u8> {
     sent
 }
 
-fn receive(sent: &[u8], code: Option<i32>) -> Result<JobOutput, ClusterError> {
+fn taken(sent: &[u8], ended: Result<ExecEnd, ClusterError>) -> Result<JobOutput, ClusterError> {
     let scanner = scanner();
     let request = request(&scanner);
-    let over = HandOver::of(&request);
+    let over = HandOver::of(&request.scanning);
     let mut receiver = over.receiver();
     receiver.take(sent);
-    over.read(&ExecEnd { stderr: Vec::new(), code, stdout_truncated: false }, receiver)
+    over.taken(ended, receiver)
+}
+
+fn receive(sent: &[u8], code: Option<i32>) -> Result<JobOutput, ClusterError> {
+    taken(sent, Ok(ExecEnd { stderr: Vec::new(), code, stdout_truncated: false }))
 }
 
 fn read(header: &Header, result: &[u8]) -> Result<JobOutput, ClusterError> {
@@ -221,8 +230,14 @@ fn what_was_announced_must_arrive_exactly() {
     for cut in 0..sent.len() {
         assert_eq!(reason(receive(&sent[..cut], Some(0))), Reason::OutputTruncated, "{cut}");
     }
-    assert_eq!(reason(receive(&sent, Some(5))), Reason::OutputTruncated);
-    assert_eq!(reason(receive(&sent, None)), Reason::OutputTruncated);
+    // However the command was seen to end: it ends its own container.
+    let gone = || ClusterError::TargetChanged { target: "x".to_owned(), detail: "it stopped".to_owned() };
+    for ended in [receive(&sent, Some(137)), receive(&sent, None), taken(&sent, Err(gone()))] {
+        assert_eq!(ended.expect("it is whole").stdout_tail, b"out");
+    }
+    assert!(matches!(taken(&sent[..9], Err(gone())), Err(ClusterError::TargetChanged { .. })));
+    let beyond = ExecEnd { stderr: Vec::new(), code: Some(0), stdout_truncated: true };
+    assert_eq!(reason(taken(&sent, Ok(beyond))), Reason::OutputTruncated);
     let large = header(|h| h.result = present(2 << 20));
     assert_eq!(reason(read(&large, b"")), Reason::OutputTooLarge);
     assert_eq!(reason(read(&whole, &vec![0; (1 << 20) + 1])), Reason::OutputTooLarge);
@@ -261,7 +276,7 @@ async fn an_upload_adds_the_token_as_a_file_and_never_as_a_word() {
     let request = JobRequest { uploads: Some(uploads.clone()), ..request(&scanner) };
     let mut manifest = manifest::job(&request, Duration::from_secs(60)).expect("a manifest");
     let ticket = upload::ticket(&request).expect("a ticket").expect("one");
-    upload::dress(&mut manifest, request.scan, &ticket);
+    upload::dress(&mut manifest, request.scanning.scan, &ticket);
     let read: Job = serde_json::from_value(manifest.clone()).expect("a Job");
     assert_eq!(serde_json::to_value(&read).expect("the same")["spec"], manifest["spec"]);
     assert!(!manifest.to_string().contains(ticket.0.token()));

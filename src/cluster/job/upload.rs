@@ -40,7 +40,7 @@ fn name(scan: u32) -> String {
 /// A ticket for the request's scan, where results are taken by upload.
 pub(super) fn ticket(request: &JobRequest<'_>) -> Result<Option<(Ticket, Uploads)>, ClusterError> {
     let Some(uploads) = &request.uploads else { return Ok(None) };
-    let (limit, spool) = (request.result_limit, request.spool.clone());
+    let (limit, spool) = (request.scanning.result_limit, request.scanning.spool.clone());
     let ticket = uploads.expect(move || fetch::receiver(limit, &spool))?;
     Ok(Some((ticket, uploads.clone())))
 }
@@ -120,17 +120,17 @@ async fn wait(
     let (began, deadline) = (Instant::now(), fetch::patience(request));
     loop {
         if let Ok(arrived) = tokio::time::timeout(LOOK * 4, ticket.arrived()).await {
-            return HandOver::of(request).unpack(arrived?);
+            return HandOver::of(&request.scanning).unpack(arrived?);
         }
         if let Some(ended) = fetch::ended(cluster, request, place).await {
             // It may have ended because its result is here.
             if let Ok(Ok(arrived)) = tokio::time::timeout(LAST, ticket.arrived()).await {
-                return HandOver::of(request).unpack(arrived);
+                return HandOver::of(&request.scanning).unpack(arrived);
             }
             return Err(cause(ended, ticket));
         }
         if began.elapsed() >= deadline {
-            return Err(cause(ClusterError::ScannerTimeout { after: request.program.deadline }, ticket));
+            return Err(cause(ClusterError::ScannerTimeout { after: request.scanning.program.deadline }, ticket));
         }
     }
 }

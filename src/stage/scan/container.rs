@@ -6,9 +6,10 @@ mod sidecar;
 
 pub(super) use sidecar::OF_A_COPY;
 
-use super::image;
+use super::content::External;
 use super::session::Session;
 use super::unit::{Context, NotDone, Reached, Task};
+use super::{external, image};
 use crate::cluster::access::auto::{Choice, ContainerFacts};
 use crate::model::access::Way;
 use crate::model::provenance::{Approach, NetworkProof};
@@ -35,14 +36,22 @@ impl Ways {
     }
 }
 
-pub(crate) async fn reach(target: &Target, ways: &Ways, tasks: &[Task], context: &Context) -> Reached {
+/// In the first of its ways that leads to it: by gapscan itself, or by a scanner.
+pub(crate) async fn reach(
+    target: &Target,
+    ways: &Ways,
+    scanner: Option<&External>,
+    tasks: &[Task],
+    context: &Context,
+) -> Reached {
     let mut earlier: Option<Reached> = None;
     for chosen in &ways.choice.ways {
-        let mut reached = match chosen.way {
-            Way::Exec => exec::reach(target, tasks, context).await,
-            Way::Debug => debug::reach(target, ways, tasks, context).await,
-            Way::Image => of_image(target, ways, tasks, context).await,
-            Way::Sidecar => sidecar::reach(target, ways, tasks, context).await,
+        let mut reached = match (scanner, chosen.way) {
+            (Some(scanner), way) => external::reach_container(way, target, ways, tasks, scanner, context).await,
+            (None, Way::Exec) => exec::reach(target, tasks, context).await,
+            (None, Way::Debug) => debug::reach(target, ways, tasks, context).await,
+            (None, Way::Image) => of_image(target, ways, tasks, context).await,
+            (None, Way::Sidecar) => sidecar::reach(target, ways, tasks, context).await,
         };
         if let Some(before) = earlier.take() {
             reached = reached.after(before);
@@ -61,7 +70,7 @@ pub(crate) async fn reach(target: &Target, ways: &Ways, tasks: &[Task], context:
 }
 
 /// Whether this way can't lead to the target, and another one might: not where the target is gone or the cluster is silent.
-pub(super) fn another_way_may_do(reason: Reason) -> bool {
+fn another_way_may_do(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::NoShell
@@ -74,11 +83,8 @@ pub(super) fn another_way_may_do(reason: Reason) -> bool {
 
 /// What is set up in the cluster, where something may be run in it.
 pub(super) fn session(context: &Context) -> Result<(&Session, NetworkProof), NotDone> {
-    match &context.session {
-        Some(Ok(session)) => Ok((session, session.may_run()?)),
-        Some(Err(why)) => Err(why.clone()),
-        None => Err(NotDone::new(Reason::InternalError, "no cluster was connected for this")),
-    }
+    let session = context.session()?;
+    Ok((session, session.may_run()?))
 }
 
 /// The container by the image that it was started from.

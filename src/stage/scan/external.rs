@@ -14,16 +14,17 @@ use super::content::External;
 use super::image::{self, Platformed};
 use super::network::Allowance;
 use super::node;
+use super::session::Session;
 use super::unit::{Context, NotDone, Reached, Task};
 use crate::cluster::ScanNamespace;
-use crate::cluster::job::{self, ImageMount, JobReport, JobRequest, JobTarget, Program};
+use crate::cluster::job::{self, ImageMount, JobReport, JobRequest, JobTarget, Program, Scanning};
 use crate::model::provenance::{Approach, Engine};
 use crate::model::reason::Reason;
-use crate::model::scanner::{MountApproach, Offered};
+use crate::model::scanner::{self as placeholder, MountApproach, Offered};
 use crate::model::target::Target;
 use judge::{Left, Seen, judge};
 
-pub(crate) use container::{offers, reach as reach_container};
+pub(crate) use container::{offers, reach_container};
 
 /// How a scanner reaches a target of this kind, where there is one way only.
 pub(crate) fn approach(target: &Target) -> Approach {
@@ -104,48 +105,57 @@ async fn by_mount(
     (home, approach, target): (&ScanNamespace, &MountApproach, JobTarget),
 ) -> Result<(), NotDone> {
     let session = context.session()?;
-    let parameters = external.document.parameters.clone();
-    let request = request(external, approach, (session.next_scan(), target, parameters), context).await?;
+    let (image, node) = match &target {
+        JobTarget::Image(image) => (Some(image.as_str()), None),
+        JobTarget::Node(place) => (None, Some(place.node.as_str())),
+        JobTarget::Api(_) => (None, None),
+    };
+    let parameters = parameters(external, &reached.target);
+    let scanning = scanning(external, approach, parameters, (image, node), (session, context)).await?;
+    let request = JobRequest { scanning, target, uploads: context.uploads.clone() };
     let report = job::run_job(&session.cluster, home, &request).await;
     let output = take(reached, report)?;
     let seen = Seen::Looked(output.unreadable.clone());
     judge(reached, tasks, external, context, Left { output, allowance: Allowance::NOBODY, seen })
 }
 
-/// The Job of a scanner, with what it needs besides its target.
-async fn request<'e>(
+/// A scan by the scanner, with what it needs besides its target. `target_image` is pulled for it too, and `node` is where it
+/// must run.
+async fn scanning<'e>(
     external: &'e External,
     approach: impl Into<Offered<'e>>,
-    (scan, target, parameters): (u32, JobTarget, BTreeMap<String, String>),
-    context: &Context,
-) -> Result<JobRequest<'e>, NotDone> {
+    parameters: BTreeMap<String, String>,
+    (target_image, node): (Option<&str>, Option<&str>),
+    (session, context): (&Session, &Context),
+) -> Result<Scanning<'e>, NotDone> {
     let mounts: Vec<ImageMount> =
         external.mounts.iter().map(|m| ImageMount { reference: m.image.clone(), path: m.path.clone() }).collect();
-    let target_image = match &target {
-        JobTarget::Image(image) => Some(image),
-        JobTarget::Node(_) | JobTarget::Api(_) => None,
-    };
-    let images = [&external.image, &external.own_image].into_iter().chain(target_image);
-    let images = images.chain(mounts.iter().map(|m| &m.reference)).map(String::as_str);
+    let images = [external.image.as_str(), &external.own_image].into_iter().chain(target_image);
+    let images: Vec<&str> = images.chain(mounts.iter().map(|m| m.reference.as_str())).collect();
     let pull = context.pulling.secret(images, &context.registries, &context.limits).await?;
-    let node = match &target {
-        JobTarget::Image(_) | JobTarget::Api(_) => None,
-        JobTarget::Node(place) => Some(place.node.as_str()),
-    };
     let cpu = context.cpu(&external.scanner.cpu, node).into();
-    Ok(JobRequest {
-        scan,
+    Ok(Scanning {
+        run: session.home.run(),
+        scan: session.next_scan(),
         program: Program { cpu, ..Program::of(&external.scanner, approach) },
         scanner_image: external.image.clone(),
         agent_image: external.own_image.clone(),
-        target,
         mounts,
         pull,
         parameters,
         result_limit: context.limits.result_bytes,
         spool: context.spool.clone(),
-        uploads: context.uploads.clone(),
     })
+}
+
+/// The profile's parameters, and what is filled in for this target.
+fn parameters(external: &External, target: &Target) -> BTreeMap<String, String> {
+    let mut parameters = external.document.parameters.clone();
+    if let Target::Container { namespace, pod, container, .. } = target {
+        let names = [(placeholder::NAMESPACE, namespace), (placeholder::POD, pod), (placeholder::CONTAINER, container)];
+        parameters.extend(names.map(|(name, value)| (name.to_owned(), value.clone())));
+    }
+    parameters
 }
 
 /// What a Job left, with what is to be recorded of it however it ended.

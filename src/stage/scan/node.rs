@@ -8,7 +8,7 @@ use super::unit::{Context, NotDone, Reached, Task, facts_evidence, judge_system}
 use crate::cluster::ScanNamespace;
 use crate::cluster::access::node::{NodePlace, ROOT};
 use crate::cluster::agent::parcel;
-use crate::cluster::job::{self, AGENT, JobOutput, JobRequest, JobTarget, Program, Unread};
+use crate::cluster::job::{self, AGENT, JobOutput, JobRequest, JobTarget, Program, Scanning, Unread};
 use crate::model::evidence::Evidence;
 use crate::model::provenance::{Approach, NetworkProof};
 use crate::model::reason::Reason;
@@ -82,19 +82,20 @@ async fn collect(reached: &mut Reached, image: &str, context: &Context) -> Resul
         cpu: cpu.into(),
         unread: Unread::Told,
     };
-    let request = JobRequest {
+    let scanning = Scanning {
+        run: session.home.run(),
         scan: session.next_scan(),
         program,
         scanner_image: image.to_owned(),
         agent_image: image.to_owned(),
-        target: place(name, &context.policy),
         mounts: Vec::new(),
         parameters: Default::default(),
         pull: context.pulling.secret([image], &context.registries, &context.limits).await?,
         result_limit: context.limits.collector_bytes,
         spool: context.spool.clone(),
-        uploads: context.uploads.clone(),
     };
+    let target = place(name, &context.policy);
+    let request = JobRequest { scanning, target, uploads: context.uploads.clone() };
     reached.network = Some(network);
     let report = job::run_job(&session.cluster, home, &request).await;
     reached.identity = report.identity;

@@ -343,12 +343,12 @@ impl Unit {
             match work {
                 Work::Host => host::reach(target, tasks, context).await,
                 Work::Image => image::reach(target, tasks, context).await,
-                Work::Container(ways) => container::reach(target, ways, tasks, context).await,
+                Work::Container(ways) => container::reach(target, ways, None, tasks, context).await,
                 Work::Node(image) => node::reach(target, image, tasks, context).await,
                 Work::Objects => objects::reach(target, tasks, context).await,
                 Work::External(external) => external::reach(target, tasks, external, context).await,
                 Work::ExternalContainer(external, ways) => {
-                    external::reach_container(target, ways, tasks, external, context).await
+                    container::reach(target, ways, Some(external), tasks, context).await
                 }
                 Work::Impossible(why) => Reached::nothing(target.clone(), Approach::None, why.clone()),
             }

@@ -38,7 +38,7 @@ pub(crate) const TARGET: &str = "target";
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// What the names of volumes begin with that are gapscan's own.
-const OWN: &str = "gapscan-";
+pub(super) const OWN: &str = "gapscan-";
 
 /// The one capability that the restricted Pod Security Standard lets a container keep.
 const HARMLESS: &str = "NET_BIND_SERVICE";

@@ -11,86 +11,31 @@
 //! * the copied program, which runs as the same user, meddles with the scanner: it could, as it could with any collector within
 //!   its reach. It has no volume of the scanner's mounted.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::copy::{Copy, TARGET};
-use super::look::{Made, START, Wanted, container_id, make, still_there, unchanged};
-use super::{RESULTS as VOLUME, copy};
-use crate::cluster::access::exec::{Place, exec_into};
+use super::copy::{self, Copy};
+use super::running::{CopyReport, Copying, START, Wanted};
 use crate::cluster::agent::unreadable::LOOK;
-use crate::cluster::canary::BINARY;
 use crate::cluster::client::Cluster;
 use crate::cluster::error::ClusterError;
-use crate::cluster::identity::{Rights, ScanIdentity};
-use crate::cluster::job::{AGENT as INSTALLED, HandOver, ImageMount, JobOutput, Program, substitute};
+use crate::cluster::identity::ScanIdentity;
+use crate::cluster::job::{self, Again, CONTAINER as SCANNER, Fetching, JobOutput, Run, Scanning, container, furnish};
 use crate::cluster::namespace::ScanNamespace;
-use crate::cluster::object::Inventory;
 use crate::cluster::pod;
-use crate::cluster::pull::PullSecret;
-use crate::model::provenance::Cleanup;
-use crate::model::scanner as placeholder;
 use crate::model::target::Target;
 
-/// The scanner's container.
-pub(super) const SCANNER: &str = "scanner";
+/// How long the target may take to come to rest.
+const REST: Duration = Duration::from_secs(30);
 
-/// Where the scanner leaves its result, and the agent what it hands over.
-const RESULTS: &str = "/results";
-const SPOOL: &str = "/results/.gapscan";
 /// Where the agent is told which container is the target.
 const TOLD: &str = "/results/.gapscan-target";
 
-/// What the agent finds out by itself: it stands in the command until then.
-const LATER: &str = "${target.root}";
-
-/// How long the scanner's container is held after its end. The result is fetched at once.
-const HOLD: Duration = Duration::from_secs(60);
-/// How long the target may take to come to rest.
-const REST: Duration = Duration::from_secs(30);
-/// Between two attempts to fetch.
-const PAUSE: Duration = Duration::from_secs(2);
-
-/// A scan of a copy.
-#[derive(Clone, Debug)]
-pub struct CopyScanRequest<'a> {
-    /// What is copied.
-    pub target: &'a Target,
-    /// The scan's number in its run: it names the copy.
-    pub scan: u32,
-    /// gapscan's own image, as `HOST/REPOSITORY@sha256:…`.
-    pub agent_image: &'a str,
-    /// The scanner's, likewise.
-    pub scanner_image: &'a str,
-    /// The scanner.
-    pub program: Program<'a>,
-    /// Dependencies and the profile.
-    pub mounts: Vec<ImageMount>,
-    /// Values for `${...}`.
-    pub parameters: BTreeMap<String, String>,
-    /// What the nodes pull the images with; `None` where no registry asks, or the nodes know themselves.
-    pub pull: Option<PullSecret>,
-    /// Bytes of the result, at most.
-    pub result_limit: u64,
-    /// The folder in which a large result is kept while it arrives.
-    pub spool: PathBuf,
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub struct CopyScanReport {
-    /// What the scanner left, or why there is nothing.
-    pub outcome: Result<Scanned, ClusterError>,
-    /// What was made, and what of it could not be seen to be gone.
-    pub cleanup: Cleanup,
-    /// Who fetched the result.
-    pub identity: Option<String>,
-    /// What the copy lacks, as soon as it is known.
-    pub notes: Vec<String>,
-}
+/// How the agent runs the scanner. The target's root it finds out by itself: it stands in the command until then. The result
+/// is fetched at once, so that it need not be held for long.
+const RUN: Run<'_> =
+    Run { agent: job::AGENT, results: job::RESULTS, hold: Duration::from_secs(60), root: Some("${target.root}") };
 
 /// What a scanner left that was beside a copy.
 #[derive(Debug)]
@@ -106,188 +51,63 @@ pub struct Scanned {
 ///
 /// # Cancel safety
 /// Dropped half-way, the copy ends by its own deadline, and the namespace's end removes it.
-pub async fn scan_copy(cluster: &Cluster, home: &ScanNamespace, request: &CopyScanRequest<'_>) -> CopyScanReport {
-    let mut inventory = Inventory::new(home.mark(Some(request.scan)));
-    let (mut identity, mut notes) = (None, Vec::new());
-    let outcome = attempt(cluster, home, request, &mut inventory, &mut identity, &mut notes).await;
-    let username = identity.as_ref().map(|identity| identity.username().to_owned());
-    let mut cleanup = match identity {
-        Some(identity) => identity.remove(cluster, home).await,
-        None => Cleanup { created: Vec::new(), remaining: Vec::new() },
-    };
-    let made = inventory.remove(cluster).await;
-    cleanup.created.extend(made.created);
-    cleanup.remaining.extend(made.remaining);
-    let limit = || request.program.memory.to_owned();
+pub async fn scan_copy(
+    cluster: &Cluster,
+    home: &ScanNamespace,
+    target: &Target,
+    scanning: &Scanning<'_>,
+) -> CopyReport<Scanned> {
+    let mut copying = Copying::new(cluster, home, target, scanning.scan);
+    let outcome = attempt(&mut copying, scanning).await;
+    let limit = || scanning.program.memory.to_owned();
     let outcome = outcome.map_err(|error| match error {
         ClusterError::OutOfMemory { limit: none } if none.is_empty() => ClusterError::OutOfMemory { limit: limit() },
         other => other,
     });
-    CopyScanReport { outcome, cleanup, identity: username, notes }
+    copying.close(outcome).await
 }
 
-async fn attempt(
-    cluster: &Cluster,
-    home: &ScanNamespace,
-    request: &CopyScanRequest<'_>,
-    inventory: &mut Inventory,
-    identity: &mut Option<ScanIdentity>,
-    notes: &mut Vec<String>,
-) -> Result<Scanned, ClusterError> {
-    let target = request.target;
-    let wanted = Wanted {
-        target,
-        scan: request.scan,
-        image: request.agent_image,
-        pull: request.pull.as_ref(),
-        life: START + patience(request),
+async fn attempt(copying: &mut Copying<'_>, scanning: &Scanning<'_>) -> Result<Scanned, ClusterError> {
+    let patience = REST + scanning.program.deadline + LOOK + RUN.hold;
+    let wanted = Wanted { image: &scanning.agent_image, pull: scanning.pull.as_ref(), life: START + patience };
+    let made = copying.make(&wanted, |copied| manifest(copied, scanning)).await?;
+    let argv = scanning.collecting(RUN, &["--tell", TOLD, &made.id()]);
+    let fetching = Fetching { place: made.place(SCANNER), argv, patience };
+    let cluster = copying.cluster;
+    let identity = copying.identify(&made, patience).await?;
+    let connection = identity.cluster().clone();
+    let output = match job::fetch(connection, scanning, &fetching, &mut Held(cluster, identity)).await {
+        Ok(output) => output,
+        Err(error) => return Err(copying.cause(&made, error).await),
     };
-    let made = make(cluster, home, &wanted, inventory, notes, |copied| manifest(copied, request)).await?;
-    let Made { running, name, .. } = &made;
-    let own = Place { namespace: home.name(), pod: name, container: SCANNER, uid: running.metadata.uid.as_deref() };
-    let place = (home.name(), name.as_str());
-    let identity = identity
-        .insert(ScanIdentity::create_for(cluster, home, request.scan, place, Rights::Exec, patience(request)).await?);
-    let id = container_id(running, TARGET);
-    let sent = fetch(identity.cluster(), &own, &id, request).await;
-    still_there(cluster, home, name, target, sent.is_err()).await?;
-    let output = match sent {
-        Err(ClusterError::TargetGone { .. }) => {
-            return Err(ClusterError::Evicted { message: "the copy is gone".to_owned() });
-        }
-        Err(ClusterError::TargetChanged { detail, .. } | ClusterError::TargetNotRunning { detail, .. }) => {
-            return Err(ClusterError::ScannerFailed { message: detail });
-        }
-        Err(ClusterError::NoShell { message, .. }) => return Err(ClusterError::NotStarted { message }),
-        Err(ClusterError::ExecTimeout { .. }) => {
-            return Err(ClusterError::ScannerTimeout { after: request.program.deadline });
-        }
-        outcome => outcome?,
-    };
-    unchanged(cluster, target, &made.before).await?;
+    copying.still_there(&made).await?;
     Ok(Scanned { output, copy: made.copied })
 }
 
-/// How long the result may be waited for.
-fn patience(request: &CopyScanRequest<'_>) -> Duration {
-    REST + request.program.deadline + LOOK + HOLD
+/// The copy while its scanner is held.
+struct Held<'a>(&'a Cluster, &'a mut ScanIdentity);
+
+impl Again for Held<'_> {
+    async fn again(&mut self, error: &ClusterError) -> Result<Cluster, ClusterError> {
+        job::renewed(self.0, self.1, error).await
+    }
 }
 
 /// The copy with the scanner beside it, in the place of gapscan's agent that would collect facts.
-fn manifest(copied: &Copy, request: &CopyScanRequest<'_>) -> Result<Value, ClusterError> {
-    let program = &request.program;
+fn manifest(copied: &Copy, scanning: &Scanning<'_>) -> Result<Value, ClusterError> {
     let mut manifest = copied.manifest.clone();
     let specification = &mut manifest["spec"];
-    let (deadline, hold) = (program.deadline.as_secs().to_string(), HOLD.as_secs().to_string());
-    let mut command: Vec<String> =
-        [INSTALLED, "agent", "run", "--shared-network", "--beside", TOLD].map(str::to_owned).into();
-    command.extend(kept(request));
-    command.extend(["--deadline", &deadline, "--hold", &hold, "--"].map(str::to_owned));
-    let mut values = request.parameters.clone();
-    values.insert(placeholder::ROOT.to_owned(), LATER.to_owned());
-    values.insert(placeholder::RESULTS.to_owned(), RESULTS.to_owned());
-    for argument in program.approach.command {
-        command.push(substitute(argument, &values)?);
-    }
-    let mut env = Vec::new();
-    for (name, value) in program.approach.env {
-        env.push(json!({ "name": name, "value": substitute(value, &values)? }));
-    }
-    let mut mounts = vec![
-        json!({ "name": "gapscan-agent", "mountPath": "/agent", "readOnly": true }),
-        json!({ "name": VOLUME, "mountPath": RESULTS }),
-        json!({ "name": "gapscan-tmp", "mountPath": "/tmp" }),
-    ];
-    let size = format!("{}Mi", (request.result_limit >> 20) + 64);
-    let mut volumes = vec![
-        json!({ "name": "gapscan-agent", "emptyDir": { "sizeLimit": "256Mi" } }),
-        json!({ "name": VOLUME, "emptyDir": { "sizeLimit": size } }),
-        json!({ "name": "gapscan-tmp", "emptyDir": { "sizeLimit": "4Gi" } }),
-    ];
-    for (index, image) in request.mounts.iter().enumerate() {
-        let name = format!("gapscan-content-{index}");
-        volumes.push(json!({ "name": name, "image": { "reference": image.reference, "pullPolicy": "IfNotPresent" } }));
-        mounts.push(json!({ "name": name, "mountPath": image.path, "readOnly": true }));
-    }
+    let command = scanning.command(RUN, &["--shared-network", "--beside", TOLD])?;
+    let mut furniture = furnish(scanning, copy::OWN, copy::agent_resources());
     let of_target = specification["volumes"].as_array().into_iter().flatten();
-    volumes.extend(of_target.filter(|volume| volume["name"] != VOLUME).cloned());
-    specification["volumes"] = json!(volumes);
+    furniture.volumes.extend(of_target.filter(|volume| volume["name"] != super::RESULTS).cloned());
+    specification["volumes"] = json!(furniture.volumes);
     // User and group are the pod's, which are the target's.
-    specification["initContainers"] = json!([{
-        "name": "agent",
-        "image": request.agent_image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": [BINARY, "agent", "install", INSTALLED],
-        "securityContext": pod::security(),
-        "resources": copy::agent_resources(),
-        "volumeMounts": [{ "name": "gapscan-agent", "mountPath": "/agent" }],
-    }]);
-    let resources = json!({ "cpu": program.cpu, "memory": program.memory });
-    let scanner = json!({
-        "name": SCANNER,
-        "image": request.scanner_image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": command,
-        "env": env,
-        "securityContext": pod::security(),
-        "resources": { "requests": resources, "limits": resources },
-        "volumeMounts": mounts,
-    });
+    specification["initContainers"] = json!([furniture.installer]);
     if let Some(containers) = specification["containers"].as_array_mut() {
-        containers.push(scanner);
+        containers.push(container(scanning, command, pod::security(), furniture.mounts));
     }
     Ok(manifest)
-}
-
-/// Arguments that tell the agent where the result is.
-fn kept(request: &CopyScanRequest<'_>) -> Vec<String> {
-    let limit = request.result_limit.to_string();
-    let path = request.program.result;
-    let path = if path == "stdout" { path.to_owned() } else { format!("{RESULTS}/{path}") };
-    ["--result", &path, "--spool", SPOOL, "--limit", &limit].map(str::to_owned).into()
-}
-
-/// Tells the agent its target, waits for the scanner's end and takes what it left; again if the connection broke, as long as
-/// it is held.
-async fn fetch(
-    identity: &Cluster,
-    own: &Place<'_>,
-    id: &str,
-    request: &CopyScanRequest<'_>,
-) -> Result<JobOutput, ClusterError> {
-    let program = &request.program;
-    let over = HandOver {
-        result: program.result,
-        limit: request.result_limit,
-        spool: &request.spool,
-        deadline: program.deadline,
-        memory: program.memory,
-    };
-    let mut argv: Vec<String> = [INSTALLED, "agent", "collect"].map(str::to_owned).into();
-    argv.extend(kept(request));
-    argv.extend(["--tell", TOLD, id].map(str::to_owned));
-    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-    let patience = patience(request);
-    let began = Instant::now();
-    loop {
-        let left = patience.saturating_sub(began.elapsed());
-        let mut receiver = over.receiver();
-        let mut sink = |bytes: &[u8]| receiver.take(bytes);
-        let error = match exec_into(identity, own, &argv, None, over.caps(), left, &mut sink).await {
-            Ok(end) => match over.read(&end, receiver) {
-                Err(error @ ClusterError::OutputTruncated { .. }) => error,
-                outcome => return outcome,
-            },
-            Err(error) => error,
-        };
-        let again = matches!(error, ClusterError::OutputTruncated { .. } | ClusterError::ExecBroken { .. })
-            || error.is_silence();
-        if !again || began.elapsed() + PAUSE >= patience {
-            return Err(error);
-        }
-        tracing::debug!(error = %error, "fetching the result again");
-        tokio::time::sleep(PAUSE).await;
-    }
 }
 
 #[cfg(test)]
@@ -295,6 +115,8 @@ mod tests {
     use super::*;
     use crate::base::document;
     use crate::cluster::access::sidecar::written_out;
+    use crate::cluster::job::{ImageMount, Program};
+    use crate::model::record::RunId;
     use crate::model::scanner::ScannerDocument;
 
     const SCANNER_DOCUMENT: &str = "
@@ -335,20 +157,19 @@ cpu: '1'
         let original = serde_json::from_value(original).expect("a pod");
         let copied = written_out(&original, "app", "r/gapscan@sha256:1").expect("it can be copied").1;
         assert_eq!(copied.files, copy::Likeness::Different);
-        let target = Target::Host { name: "x".to_owned() };
-        let request = CopyScanRequest {
-            target: &target,
+        let scanning = Scanning {
+            run: RunId::new(),
             scan: 3,
-            agent_image: "r/gapscan",
-            scanner_image: "r/openscap",
             program: Program::of(&scanner, scanner.approaches.sidecar.as_ref().expect("it has one")),
+            scanner_image: "r/openscap".to_owned(),
+            agent_image: "r/gapscan".to_owned(),
             mounts: vec![ImageMount { reference: "r/p@sha256:1".to_owned(), path: "/p".to_owned() }],
             parameters: [("content".to_owned(), "/c.xml".to_owned())].into(),
             pull: None,
             result_limit: 1024,
             spool: std::env::temp_dir(),
         };
-        let made = manifest(&copied, &request).expect("it is made");
+        let made = manifest(&copied, &scanning).expect("it is made");
         let spec = &made["spec"];
         let (app, beside) = (&spec["containers"][0], &spec["containers"][1]);
         assert_eq!((&app["name"], &beside["name"]), (&json!("target"), &json!("scanner")));

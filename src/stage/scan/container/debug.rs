@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::Ways;
-use crate::cluster::access::debug::{DebugRequest, collect};
+use crate::cluster::access::collecting::Collecting;
+use crate::cluster::access::debug::collect;
 use crate::cluster::access::exec::Caps;
 use crate::cluster::access::pod_network;
 use crate::cluster::agent::own_sockets::OwnSockets;
@@ -61,30 +62,22 @@ pub(super) async fn reach(target: &Target, ways: &Ways, tasks: &[Task], context:
         }
     };
     let name = identity.username().to_owned();
-    let request = DebugRequest {
+    let request = Collecting {
         target,
-        facts: &ways.facts,
         run: session.home.run(),
         scan,
         image,
         caps: Caps { stdout: usize::try_from(context.limits.collector_bytes).unwrap_or(usize::MAX), stderr: STDERR },
         deadline: COLLECT,
     };
-    let report = collect(identity.cluster(), &request).await;
+    let report = collect(identity.cluster(), &request, &ways.facts).await;
     // First, since the application waits for it.
     let uncut = cut.remove().await;
     let mut cleanup = identity.remove(&session.cluster, &session.home).await;
     cleanup.created.extend(uncut.created);
     cleanup.remaining.extend(uncut.remaining);
     let mut notes = vec![shared];
-    if let Some(container) = report.container {
-        notes.push(format!("`{container}` has ended, and its entry stays in the pod's status until the pod goes"));
-        if !report.ended {
-            notes.pop();
-            cleanup.remaining.push(container.clone());
-        }
-        cleanup.created.push(container);
-    }
+    notes.extend(report.entries.account(&mut cleanup));
     if let Ok(collected) = &report.outcome {
         let sockets: OwnSockets = serde_json::from_slice(&collected.sockets).unwrap_or_default();
         notes.push(sockets.note());

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::Ways;
 use crate::base::digest::Digest;
 use crate::base::text::brief;
+use crate::cluster::access::collecting::Collecting;
 use crate::cluster::access::exec::Caps;
-use crate::cluster::access::sidecar::{Copy, CopyRequest, Likeness, look_at_copy, look_at_injected};
+use crate::cluster::access::sidecar::{Copy, Likeness, look_at_copy, look_at_injected};
 use crate::cluster::identity::{Rights, ScanIdentity};
 use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
@@ -52,13 +53,13 @@ fn own_image(ways: &Ways) -> Result<&str, NotDone> {
     ways.own_image.as_deref().ok_or_else(missing)
 }
 
-fn request<'a>(target: &'a Target, image: &'a str, session: &Session, context: &Context) -> CopyRequest<'a> {
+fn request<'a>(target: &'a Target, image: &'a str, session: &Session, context: &Context) -> Collecting<'a> {
     let stdout = usize::try_from(context.limits.collector_bytes).unwrap_or(usize::MAX);
-    CopyRequest {
+    Collecting {
         target,
+        run: session.home.run(),
         scan: session.next_scan(),
         image,
-        pull: None,
         caps: Caps { stdout, stderr: STDERR },
         deadline: COLLECT,
     }
@@ -83,8 +84,7 @@ async fn in_its_pod(
         ScanIdentity::create(&session.cluster, &session.home, request.scan, (namespace, pod), Rights::Exec).await;
     let identity = made.map_err(|error| NotDone::because(error.reason(), &error))?;
     reached.identity = Some(identity.username().to_owned());
-    let word = format!("{}-{}", session.home.run(), request.scan);
-    let looked = look_at_injected(identity.cluster(), &request, &word).await;
+    let looked = look_at_injected(identity.cluster(), &request).await;
     reached.cleanup = Some(identity.remove(&session.cluster, &session.home).await);
     reached.notes.push("looked at from the gapscan sidecar in its own pod".to_owned());
     let (facts, stderr) = looked.map_err(|error| NotDone::because(error.reason(), &error))?;
@@ -100,8 +100,8 @@ async fn in_a_copy(reached: &mut Reached, ways: &Ways, context: &Context) -> Res
     let target = reached.target.clone();
     let images = ways.facts.image.iter().map(String::as_str).chain([image]);
     let pull = context.pulling.secret(images, &context.registries, &context.limits).await?;
-    let request = CopyRequest { pull, ..request(&target, image, session, context) };
-    let report = look_at_copy(&session.cluster, home, &request).await;
+    let request = request(&target, image, session, context);
+    let report = look_at_copy(&session.cluster, home, &request, pull.as_ref()).await;
     reached.identity = report.identity;
     reached.cleanup = Some(report.cleanup);
     reached.notes.push(OF_A_COPY.to_owned());

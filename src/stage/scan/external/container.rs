@@ -1,4 +1,4 @@
-//! Reaching a container by a scanner: in the first of the chosen ways that leads to it.
+//! Reaching a container by a scanner, in the ways that its definition offers.
 
 use super::{begin, beside, by_image, copied, transport};
 use crate::cluster::access::auto::{Chosen, ContainerFacts, choose};
@@ -7,7 +7,7 @@ use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
 use crate::model::target::Target;
 use crate::stage::plan::Policy;
-use crate::stage::scan::container::{OF_IMAGE, Ways, another_way_may_do};
+use crate::stage::scan::container::{OF_IMAGE, Ways};
 use crate::stage::scan::content::External;
 use crate::stage::scan::unit::{Context, NotDone, Reached, Task};
 
@@ -38,47 +38,39 @@ pub(crate) fn offers(external: &External, facts: &ContainerFacts, policy: &Polic
     Ways { facts: facts.clone(), choice, own_image: Some(external.own_image.clone()) }
 }
 
-pub(crate) async fn reach(
+/// The container in one of its ways.
+pub(crate) async fn reach_container(
+    way: Way,
     target: &Target,
     ways: &Ways,
     tasks: &[Task],
     external: &External,
     context: &Context,
 ) -> Reached {
-    let mut earlier: Option<Reached> = None;
-    for chosen in &ways.choice.ways {
-        let mut reached = match chosen.way {
-            Way::Exec => transport::of_container(target, tasks, external, context).await,
-            Way::Debug => beside::of_container(target, ways, tasks, external, context).await,
-            Way::Image => of_image(target, ways, tasks, external, context).await,
-            Way::Sidecar => copied::of_container(target, ways, tasks, external, context).await,
-        };
-        if let Some(before) = earlier.take() {
-            reached = reached.after(before);
-        }
-        match &reached.verdict {
-            // What does not run is the copy, and not the container.
-            Err(why) if chosen.way == Way::Sidecar && why.reason == Reason::TargetNotRunning => earlier = Some(reached),
-            Err(why) if another_way_may_do(why.reason) => earlier = Some(reached),
-            _ => return reached,
-        }
-    }
-    earlier.unwrap_or_else(|| {
-        let why = NotDone::new(Reason::TargetUnsupported, ways.choice.refusals());
-        Reached::nothing(target.clone(), Approach::None, why)
-    })
-}
-
-/// The container by the image that it was started from.
-async fn of_image(target: &Target, ways: &Ways, tasks: &[Task], external: &External, context: &Context) -> Reached {
-    let mut reached = begin(target, Approach::ImageVolume, external);
-    reached.notes.push(OF_IMAGE.to_owned());
-    let outcome = match &ways.facts.image {
-        Some(reference) => by_image(&mut reached, reference, tasks, external, context).await,
-        None => Err(NotDone::new(Reason::TargetUnsupported, "no registry can be asked for its image")),
+    let mut reached = begin(target, if way == Way::Image { Approach::ImageVolume } else { way.approach() }, external);
+    let outcome = match way {
+        Way::Exec => transport::of_container(&mut reached, tasks, external, context).await,
+        Way::Debug => beside::of_container(&mut reached, ways, tasks, external, context).await,
+        Way::Image => of_image(&mut reached, ways, tasks, external, context).await,
+        Way::Sidecar => copied::of_container(&mut reached, ways, tasks, external, context).await,
     };
     if let Err(why) = outcome {
         reached.verdict = Err(why);
     }
     reached
+}
+
+/// The container by the image that it was started from.
+async fn of_image(
+    reached: &mut Reached,
+    ways: &Ways,
+    tasks: &[Task],
+    external: &External,
+    context: &Context,
+) -> Result<(), NotDone> {
+    reached.notes.push(OF_IMAGE.to_owned());
+    match &ways.facts.image {
+        Some(reference) => by_image(reached, reference, tasks, external, context).await,
+        None => Err(NotDone::new(Reason::TargetUnsupported, "no registry can be asked for its image")),
+    }
 }

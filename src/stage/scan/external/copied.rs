@@ -1,14 +1,11 @@
 //! By the scanner beside a copy of its target.
 
-use super::{Left, Seen, begin, judge, needed};
-use crate::cluster::access::sidecar::{CopyScanRequest, Likeness, scan_copy};
-use crate::cluster::job::{ImageMount, Program};
+use super::{Left, Seen, judge, needed, parameters, scanning};
+use crate::cluster::access::sidecar::{Likeness, scan_copy};
 use crate::model::finding::Finding;
 use crate::model::outcome::Outcome;
-use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
-use crate::model::scanner::{self as placeholder, is_own_control};
-use crate::model::target::Target;
+use crate::model::scanner::is_own_control;
 use crate::stage::scan::container::{OF_A_COPY, Ways, session};
 use crate::stage::scan::content::External;
 use crate::stage::scan::network::Allowance;
@@ -23,20 +20,6 @@ const LEFT_OUT: &str =
     "what is mounted in the container, or what its variables bring, was left out of the copy that was judged";
 
 pub(super) async fn of_container(
-    target: &Target,
-    ways: &Ways,
-    tasks: &[Task],
-    external: &External,
-    context: &Context,
-) -> Reached {
-    let mut reached = begin(target, Approach::Sidecar, external);
-    if let Err(why) = attempt(&mut reached, ways, tasks, external, context).await {
-        reached.verdict = Err(why);
-    }
-    reached
-}
-
-async fn attempt(
     reached: &mut Reached,
     ways: &Ways,
     tasks: &[Task],
@@ -45,37 +28,13 @@ async fn attempt(
 ) -> Result<(), NotDone> {
     let approach = needed(external.scanner.approaches.sidecar.as_ref(), "containers by sidecar")?;
     let target = reached.target.clone();
-    let Target::Container { namespace, pod, container, .. } = &target else {
-        return Err(NotDone::new(Reason::TargetUnsupported, "only a container can be copied"));
-    };
     let (session, network) = session(context)?;
     reached.network = Some(network);
     let home = session.for_copies().await?;
-    let mut parameters = external.document.parameters.clone();
-    for (name, value) in
-        [(placeholder::NAMESPACE, namespace), (placeholder::POD, pod), (placeholder::CONTAINER, container)]
-    {
-        parameters.insert(name.to_owned(), value.clone());
-    }
-    let mounts: Vec<ImageMount> =
-        external.mounts.iter().map(|m| ImageMount { reference: m.image.clone(), path: m.path.clone() }).collect();
-    let images = [&external.image, &external.own_image].into_iter().chain(&ways.facts.image);
-    let images = images.chain(mounts.iter().map(|m| &m.reference)).map(String::as_str);
-    let pull = context.pulling.secret(images, &context.registries, &context.limits).await?;
-    let cpu = context.cpu(&external.scanner.cpu, None).into();
-    let request = CopyScanRequest {
-        target: &target,
-        scan: session.next_scan(),
-        agent_image: &external.own_image,
-        scanner_image: &external.image,
-        program: Program { cpu, ..Program::of(&external.scanner, approach) },
-        mounts,
-        parameters,
-        pull,
-        result_limit: context.limits.result_bytes,
-        spool: context.spool.clone(),
-    };
-    let report = scan_copy(&session.cluster, home, &request).await;
+    let image = ways.facts.image.as_deref();
+    let parameters = parameters(external, &target);
+    let scanning = scanning(external, approach, parameters, (image, None), (session, context)).await?;
+    let report = scan_copy(&session.cluster, home, &target, &scanning).await;
     reached.identity = report.identity;
     reached.cleanup = Some(report.cleanup);
     reached.notes.extend([OF_A_COPY, WHICH].map(str::to_owned));

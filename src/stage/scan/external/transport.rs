@@ -1,12 +1,11 @@
 //! By a scanner that talks to the API server: to run commands in one container, or to list what its definition names.
 
-use super::{Left, Seen, begin, judge, needed, request, take};
+use super::{Left, Seen, judge, needed, parameters, scanning, take};
 use crate::cluster::access::exec::Place;
 use crate::cluster::access::transport::{self, KUBECONFIG, Transport};
 use crate::cluster::agent::protocol::Unreadable;
 use crate::cluster::identity::Reach;
-use crate::cluster::job::{self, JobOutput, JobTarget};
-use crate::model::provenance::Approach;
+use crate::cluster::job::{self, JobOutput, JobRequest, JobTarget};
 use crate::model::reason::Reason;
 use crate::model::scanner::{self as placeholder, Offered};
 use crate::model::target::Target;
@@ -20,15 +19,7 @@ const UNSEEN: &str =
     "what the scanner's commands could not read in the container is not known: they ran there as the container's user";
 
 /// A container, by commands in it.
-pub(super) async fn of_container(target: &Target, tasks: &[Task], external: &External, context: &Context) -> Reached {
-    let mut reached = begin(target, Approach::Exec, external);
-    if let Err(why) = in_container(&mut reached, tasks, external, context).await {
-        reached.verdict = Err(why);
-    }
-    reached
-}
-
-async fn in_container(
+pub(super) async fn of_container(
     reached: &mut Reached,
     tasks: &[Task],
     external: &External,
@@ -40,12 +31,7 @@ async fn in_container(
     };
     let place = Place { namespace: &namespace, pod: &pod, container: &container, uid: uid.as_deref() };
     let reach = Reach::Pod { namespace: namespace.clone(), pod: pod.clone() };
-    let values = [
-        (placeholder::NAMESPACE, namespace.as_str()),
-        (placeholder::POD, pod.as_str()),
-        (placeholder::CONTAINER, container.as_str()),
-    ];
-    let (output, servers, _) = run(reached, external, context, approach.into(), (reach, &values, Some(&place))).await?;
+    let (output, servers, _) = run(reached, external, context, approach.into(), (reach, Some(&place))).await?;
     let allowance = Allowance { tcp: &servers };
     judge(reached, tasks, external, context, Left { output, allowance, seen: Seen::Unknown(UNSEEN) })
 }
@@ -59,7 +45,7 @@ pub(super) async fn of_cluster(
 ) -> Result<(), NotDone> {
     let approach = needed(external.scanner.approaches.cluster.as_ref(), "the cluster")?;
     let reach = Reach::Lists(approach.resources.clone());
-    let (output, servers, unlisted) = run(reached, external, context, approach.into(), (reach, &[], None)).await?;
+    let (output, servers, unlisted) = run(reached, external, context, approach.into(), (reach, None)).await?;
     let allowance = Allowance { tcp: &servers };
     judge(reached, tasks, external, context, Left { output, allowance, seen: Seen::Looked(unlisted) })
 }
@@ -73,17 +59,16 @@ async fn run<'e>(
     external: &'e External,
     context: &Context,
     approach: Offered<'e>,
-    (reach, values, place): (Reach, &[(&str, &str)], Option<&Place<'_>>),
+    (reach, place): (Reach, Option<&Place<'_>>),
 ) -> Result<Ran, NotDone> {
     let failed = |error| NotDone::because(crate::cluster::ClusterError::reason(&error), &error);
     let (session, network) = session(context)?;
     reached.network = Some(network);
     let (cluster, home) = (&session.cluster, &session.home);
-    let scan = session.next_scan();
-    let mut parameters = external.document.parameters.clone();
+    let mut parameters = parameters(external, &reached.target);
     parameters.insert(placeholder::KUBECONFIG.to_owned(), KUBECONFIG.to_owned());
-    parameters.extend(values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    let mut transport = Transport::open(cluster, home, scan, reach).await.map_err(failed)?;
+    let scanning = scanning(external, approach, parameters, (None, None), (session, context)).await?;
+    let mut transport = Transport::open(cluster, home, scanning.scan, reach).await.map_err(failed)?;
     let outcome = async {
         let identity = transport.identity().ok_or_else(|| NotDone::new(Reason::InternalError, "it has no identity"))?;
         reached.identity = Some(identity.username().to_owned());
@@ -92,14 +77,14 @@ async fn run<'e>(
             Some(place) => Some(transport::look(identity, place).await.map_err(failed)?),
             None => None,
         };
-        let target = JobTarget::Api(transport.access().clone());
-        let request = request(external, approach, (scan, target, parameters), context).await?;
-        Ok((unlisted, before, request))
+        Ok((unlisted, before))
     }
     .await;
     let servers: Vec<_> = transport.access().servers.iter().copied().collect();
     let outcome = match outcome {
-        Ok((unlisted, before, request)) => {
+        Ok((unlisted, before)) => {
+            let target = JobTarget::Api(transport.access().clone());
+            let request = JobRequest { scanning, target, uploads: context.uploads.clone() };
             let mut same = Ok(());
             // The pod may take some seconds to go; its rights need not last so long.
             let ended = async {

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 /// Bytes that go from one thread to the other at a time.
-const CHUNK: usize = 128 << 10;
+const CHUNK: usize = 64 << 10;
 
 /// Chunks that are on their way, at most: what the reader is ahead by.
 const CHUNKS: usize = 4;

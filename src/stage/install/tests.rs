@@ -44,10 +44,11 @@ fn a_plan_is_fitted_to_the_runners_container() {
 #[test]
 fn a_plan_may_ask_for_the_scanners_of_the_bundle_that_is_installed() {
     let mut document = plan(
-        "apiVersion: gapscan/v1\nkind: Plan\nname: a\nscans: [{name: a, targets: ['image/r.example/a'], engines: [grype]}]\n",
+        "apiVersion: gapscan/v1\nkind: Plan\nname: a\nscans: [{name: a, targets: ['image/r.example/a:1'], engines: [grype]}]\n",
     );
     let at = Path::new("plan.yaml");
-    assert!(Plan::validated(at, document.clone()).is_err(), "it names no bundle");
+    let error = Plan::validated(at, document.clone()).expect_err("it names no bundle");
+    assert!(format!("{error:?}").contains("the plan names no bundle"), "{error:?}");
     assert_eq!(fit(&mut document, &request(), "registry.example:5000"), Vec::<String>::new());
     Plan::validated(at, document).expect("it is fitted");
 }

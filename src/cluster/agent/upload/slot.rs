@@ -191,16 +191,17 @@ impl Desk {
 
     /// Takes one request; what is answered.
     pub(super) async fn take(self: &Arc<Self>, request: Request<Incoming>) -> StatusCode {
-        let mut turn = match self.admit(&request) {
-            Ok(turn) => turn,
+        let (mut turn, mut receiver) = match self.admit(&request) {
+            Ok(both) => both,
             Err(status) => return status,
         };
-        let ended = turn.read(request.into_body(), self.patience).await;
-        turn.end(ended)
+        let ended = turn.read(request.into_body(), &mut receiver, self.patience).await;
+        turn.end(ended, receiver)
     }
 
-    /// The turn at the scan's slot that this request is for, if its token is the right one and may be used now.
-    fn admit(self: &Arc<Self>, request: &Request<Incoming>) -> Result<Turn, StatusCode> {
+    /// The turn at the scan's slot that this request is for, if its token is the right one and may be used now, and what takes
+    /// its body.
+    fn admit(self: &Arc<Self>, request: &Request<Incoming>) -> Result<(Turn, Receiver), StatusCode> {
         let stranger = |status| {
             self.strangers.fetch_add(1, Ordering::Relaxed);
             Err(status)
@@ -223,8 +224,9 @@ impl Desk {
         match std::mem::replace(&mut slot.state, State::Taking) {
             State::Open(tell) => {
                 slot.begun += 1;
-                let (receiver, over) = ((slot.make)(), slot.over.clone());
-                Ok(Turn { desk: Arc::clone(self), id: id.to_owned(), receiver, over, came: 0, tell: Some(tell) })
+                let over = slot.over.clone();
+                let turn = Turn { desk: Arc::clone(self), id: id.to_owned(), over, came: 0, tell: Some(tell) };
+                Ok((turn, (slot.make)()))
             }
             State::Taking => refuse(slot, "it had the scan's token while another one went on", status::BUSY),
             State::Settled => {
@@ -239,7 +241,6 @@ impl Desk {
 struct Turn {
     desk: Arc<Desk>,
     id: String,
-    receiver: Receiver,
     over: CancellationToken,
     came: u64,
     tell: Option<oneshot::Sender<Result<Parts, ClusterError>>>,
@@ -247,7 +248,7 @@ struct Turn {
 
 impl Turn {
     /// Takes the body, until its end, or until there is something wrong with it.
-    async fn read(&mut self, mut body: Incoming, patience: Patience) -> Ended {
+    async fn read(&mut self, mut body: Incoming, receiver: &mut Receiver, patience: Patience) -> Ended {
         let began = Instant::now();
         loop {
             let next = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
@@ -262,8 +263,8 @@ impl Turn {
                 Err(_) => return Ended::Slow,
             };
             self.came += data.len() as u64;
-            self.receiver.take(&data);
-            if self.receiver.failure().is_some() {
+            receiver.take(&data);
+            if receiver.failure().is_some() {
                 return Ended::Wrong;
             }
             let allowed = patience.stall + Duration::from_secs(self.came / patience.least.max(1));
@@ -274,9 +275,8 @@ impl Turn {
     }
 
     /// What it comes to, and what the sender is told.
-    fn end(mut self, ended: Ended) -> StatusCode {
+    fn end(mut self, ended: Ended, receiver: Receiver) -> StatusCode {
         let came = self.came;
-        let receiver = std::mem::replace(&mut self.receiver, Receiver::new(&[], std::path::Path::new("")));
         match ended {
             Ended::Over => StatusCode::GONE,
             Ended::Cut => self.reopen(format!("an upload broke off after {came} bytes"), status::DAMAGED),

@@ -53,6 +53,9 @@ pub struct ScannerDocument {
     pub result: ResultFile,
     /// What its exit codes mean. A code that is not here means failure; so does a signal.
     pub exit_codes: BTreeMap<u8, ExitMeaning>,
+    /// Controls that it can't tell to be met, in any of its approaches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blind_spots: Vec<BlindSpot>,
     /// Dependencies of the bundle that it needs, mounted read-only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<DependencyMount>,
@@ -87,6 +90,38 @@ pub enum ResultFormat {
     Arf,
     /// Grype's JSON, schema 6 of its database.
     Grype,
+}
+
+/// Controls that a scanner says to be met without having seen the target for it: what passes is not evaluated. What fails
+/// stays failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct BlindSpot {
+    /// Their ids; `*` stands for any characters.
+    pub controls: Vec<String>,
+    /// Why, for the record: a sentence without its period.
+    pub why: String,
+}
+
+impl BlindSpot {
+    /// Whether this control is in it. Those that gapscan judges itself never are.
+    pub fn covers(&self, control: &str) -> bool {
+        !is_own_control(control) && self.controls.iter().any(|pattern| fits(pattern, control))
+    }
+}
+
+/// Whether the text is the pattern's, where `*` stands for any characters.
+fn fits(pattern: &str, text: &str) -> bool {
+    let Some((begin, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut text) = text.strip_prefix(begin) else { return false };
+    let mut parts = rest.split('*');
+    let end = parts.next_back().unwrap_or_default();
+    for part in parts {
+        // The first place is as good as any later one.
+        let Some(at) = text.find(part) else { return false };
+        text = &text[at + part.len()..];
+    }
+    text.ends_with(end)
 }
 
 /// What an exit code means.
@@ -160,4 +195,28 @@ pub struct XccdfSource {
     pub path: String,
     /// The id of the XCCDF profile whose selection counts.
     pub profile: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blind_spot_is_of_the_controls_that_its_patterns_fit() {
+        let spot = |pattern: &str| BlindSpot { controls: vec!["x".to_owned(), pattern.to_owned()], why: String::new() };
+        for (pattern, control, covered) in [
+            ("*_rule_partition_for_*", "org_content_rule_partition_for_tmp", true),
+            ("*_rule_partition_for_*", "org_content_rule_partition", false),
+            ("*_rule_no_files", "org_content_rule_no_files", true),
+            ("*_rule_no_files", "org_content_rule_no_files_2", false),
+            ("a*b*b", "ab", false),
+            ("a*b*b", "a1b2b", true),
+            ("a*a", "a", false),
+            ("", "", true),
+            ("y", "x", true),
+            ("*", SILENT_CONTROL, false),
+        ] {
+            assert_eq!(spot(pattern).covers(control), covered, "{pattern} {control}");
+        }
+    }
 }

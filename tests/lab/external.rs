@@ -42,6 +42,12 @@ cat /access/identity/token
 { echo '<TestResult xmlns="http://checklists.nist.gov/xccdf/1.2" id="t" end-time="2026-01-01T00:00:00"><benchmark id="b"/>'; cat /tmp/rules; echo '</TestResult>'; } > "$RESULTS/r.xml"
 "#;
 
+/// A scanner beside its target that calls somewhere.
+const CALLER: &str = r#"
+sleep 2 | timeout 3 nc $ELSEWHERE
+echo '<TestResult xmlns="http://checklists.nist.gov/xccdf/1.2" id="t" end-time="2026-01-01T00:00:00"><benchmark id="b"/><rule-result idref="x"><result>pass</result></rule-result></TestResult>' > "$RESULTS/r.xml"
+"#;
+
 /// The controls of the script.
 const CONTROLS: [&str; 5] = ["private", "sees", "other", "lists", "secrets"];
 
@@ -72,13 +78,13 @@ fn write(folder: &Path, name: &str, text: &str) {
 }
 
 /// A profile of the script's controls.
-fn profile(folder: &Path, name: &str, target: &str, elsewhere: &str) {
-    let controls: String = CONTROLS
+fn profile(folder: &Path, name: &str, (engine, controls): (&str, &[&str]), target: &str, elsewhere: &str) {
+    let controls: String = controls
         .iter()
         .map(|id| format!("- {{id: {id}, title: A, description: A, check: A, fix: A, severity: high}}\n"))
         .collect();
     let head = format!(
-        "apiVersion: gapscan/v1\nkind: Profile\nname: {name}\nversion: '1'\ntitle: Sample\nengine: pryer\n\
+        "apiVersion: gapscan/v1\nkind: Profile\nname: {name}\nversion: '1'\ntitle: Sample\nengine: {engine}\n\
          targets: [{target}]\nparameters: {{elsewhere: '{elsewhere}'}}\ncontrols:\n"
     );
     write(folder, &format!("{name}/profile.yaml"), &(head + &controls));
@@ -104,9 +110,22 @@ fn prepare(lab: &Lab, folder: &Path) {
          result: {{path: r.xml, format: arf}}\nexitCodes: {{0: complete}}\ndeadline: 2m\nmemory: 256Mi\ncpu: '1'\n"
     );
     write(folder, "pryer.yaml", &scanner);
-    profile(folder, "pries", "container", "");
-    profile(folder, "calls", "container", &format!("{} 5000", lab.var("LAB_NODE_IP")));
-    profile(folder, "lists", "cluster", "");
+    let script = serde_json::to_string(CALLER).expect("it is text");
+    let approach = format!(
+        "    command: [/bin/sh, -c, {script}]\n    env: {{PATH: /bin, RESULTS: '${{target.results}}', ELSEWHERE: '${{elsewhere}}'}}\n"
+    );
+    let scanner = format!(
+        "apiVersion: gapscan/v1\nkind: Scanner\nname: caller\ntitle: A scanner that calls\nimage: pryer\napproaches:\n  \
+         debug:\n{approach}  sidecar:\n{approach}result: {{path: r.xml, format: arf}}\nexitCodes: {{0: complete}}\n\
+         deadline: 1m\nmemory: 64Mi\ncpu: 100m\n"
+    );
+    write(folder, "caller.yaml", &scanner);
+    let elsewhere = format!("{} 5000", lab.var("LAB_NODE_IP"));
+    let pryer = ("pryer", &CONTROLS[..]);
+    profile(folder, "pries", pryer, "container", "");
+    profile(folder, "calls", pryer, "container", &elsewhere);
+    profile(folder, "lists", pryer, "cluster", "");
+    profile(folder, "calls-beside", ("caller", &["x"]), "container", &elsewhere);
     for_containers(folder, "debian12-standard", "targets: [image, node]", "debian12-beside");
     for_containers(folder, "known-vulnerabilities", "targets: [image]", "vulnerable-containers");
     lab.control(&["grype-db", &folder.join("db").display().to_string()]);
@@ -116,8 +135,9 @@ fn prepare(lab: &Lab, folder: &Path) {
         "apiVersion: gapscan/v1\nkind: Bundle\nname: {NAME}\nversion: 1\nvalidFor: 30d\n\
          registries: {{'{upstream}': {{caFile: {ca}}}}}\nimages:\n- {{name: pryer, from: '{image}'}}\n\
          - {{name: openscap, from: '{upstream}/lab/openscap:1'}}\n- {{name: grype, from: '{upstream}/lab/grype:1'}}\n\
-         scanners: [{folder}/pryer.yaml, {sources}/bundle/scanners/openscap.yaml, {sources}/bundle/scanners/grype.yaml]\n\
+         scanners: [{folder}/pryer.yaml, {folder}/caller.yaml, {sources}/bundle/scanners/openscap.yaml, {sources}/bundle/scanners/grype.yaml]\n\
          profiles: [{{path: {folder}/pries}}, {{path: {folder}/calls}}, {{path: {folder}/lists}}, \
+         {{path: {folder}/calls-beside}}, \
          {{path: {folder}/debian12-beside}}, {{path: {folder}/vulnerable-containers}}]\n\
          dependencies:\n- {{name: grype-db, from: 'dir:{folder}/db/cache', maxAge: 30d}}\n",
         ca = lab.ca().display(),
@@ -182,7 +202,10 @@ fn scanners_reach_containers_and_the_cluster_and_nothing_else() {
     let name = lab.kubectl(&["get", "pod", "-n", "shop", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"]);
     let (target, ledger) = (format!("pod/shop/{name}/web"), loaded.file("ledger.sqlite"));
     let ways = ["--approach", "exec", "--approach", "debug", "--approach", "image"];
-    let scan = ["scan", &target, KEEPER, "cluster", "--bundle", NAME, "-e", "pryer", "-e", "openscap", "-e", "grype"];
+    let scan = [
+        "scan", &target, KEEPER, "cluster", "--bundle", NAME, "-e", "pryer", "-e", "openscap", "-e", "grype", "-e",
+        "caller",
+    ];
     let explain = ["--explain", "-o", "json", "--ledger", &ledger];
     let explained = loaded.inside(&[&scan[..], &ways, &explain].concat()).exits(0).stdout;
     for way in ["a pod of the scanner that may run commands", "may list pods, apps/deployments", "holds the agent"] {
@@ -236,7 +259,20 @@ fn scanners_reach_containers_and_the_cluster_and_nothing_else() {
 
     // Beside a copy it judges what was not left out of it.
     let copied = loaded.file("copied.sqlite");
-    let by_copy = ["scan", &target, "--bundle", NAME, "-e", "openscap", "--approach", "sidecar", "--ledger", &copied];
+    let by_copy = [
+        "scan",
+        &target,
+        "--bundle",
+        NAME,
+        "-e",
+        "openscap",
+        "-e",
+        "caller",
+        "--approach",
+        "sidecar",
+        "--ledger",
+        &copied,
+    ];
     loaded.inside(&by_copy).exits(3);
     let there = lab.inside(&["export", "--format", "jsonl", "--ledger", &copied]).exits(0).stdout;
     let there: Vec<Value> = there.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
@@ -263,6 +299,24 @@ fn scanners_reach_containers_and_the_cluster_and_nothing_else() {
     let whole = outcome(&there, "debian12-beside", "gapscan-target-read-whole");
     assert_eq!(whole["outcome"], "not-evaluated", "{whole}");
 
+    // In its target's network a scanner answers for itself: who calls is found, whoever else does not call is not.
+    let silent = |lines: &[Value], profile| outcome(lines, profile, "gapscan-network-silent").clone();
+    for (lines, way) in [(&lines, "debug"), (&keeper, "debug"), (&there, "sidecar")] {
+        assert_eq!(task(lines, "calls-beside")["provenance"]["approach"], way);
+        let called = silent(lines, "calls-beside");
+        assert_eq!(
+            (&called["outcome"], &called["details"][0]["subject"]),
+            (&"failed".into(), &registry.as_str().into())
+        );
+        let quiet = silent(lines, "debian12-beside");
+        assert_eq!(quiet["outcome"], "passed", "{way}: {quiet}");
+    }
+    // Which file systems are mounted OpenSCAP asks of its own pod, so that it can't tell that a partition is there.
+    let mounted = "xccdf_org.ssgproject.content_rule_partition_for_tmp";
+    for lines in [&lines, &there] {
+        assert_ne!(outcome(lines, "debian12-beside", mounted)["outcome"], "passed");
+    }
+
     // Where there is no shell, and under the restricted standard.
     assert_eq!(outcome(&keeper, "pries", "sees")["reason"], "no-shell");
     let beside = task(&keeper, "debian12-beside");
@@ -281,7 +335,7 @@ fn scanners_reach_containers_and_the_cluster_and_nothing_else() {
     assert_eq!(critical[0]["outcome"], "failed", "{}", critical[0]);
 
     // Nothing is left, and what was made is in the record.
-    for profile in ["pries", "calls", "lists", "debian12-beside", "vulnerable-containers"] {
+    for profile in ["pries", "calls", "lists", "calls-beside", "debian12-beside", "vulnerable-containers"] {
         assert!(task(&lines, profile)["provenance"]["cleanup"].get("remaining").is_none(), "{}", task(&lines, profile));
     }
     let made = task(&lines, "pries")["provenance"]["cleanup"]["created"].to_string();

@@ -6,6 +6,7 @@
 //!
 //! What could go wrong, and where it is seen:
 //! * the scanner hides its descriptors by a program that may not be read: said, and nothing is claimed;
+//! * the runtime puts a command there, which nobody may look into until it runs: known by its parent, and passed over;
 //! * control groups do not tell containers apart: their first process is not the agent's, and is in its group; said;
 //! * raw sockets, which no counter counts: a scanner that may have the capability is not vouched for;
 //! * the scanner, which has the target's user, makes a process of the target's talk for it: not seen. So could one in a pod of
@@ -91,7 +92,7 @@ impl Owners {
             match descriptors(&process, if is_scanners { ATTEMPTS } else { 1 }) {
                 Ok(inodes) if is_scanners => self.scanners.extend(inodes),
                 Ok(inodes) => self.others.extend(inodes),
-                Err(error) if is_scanners => return Err(failed(&process, error)),
+                Err(error) if is_scanners && !is_of_runtime(&process) => return Err(failed(&process, error)),
                 // What it has stays nobody's.
                 Err(_) => {}
             }
@@ -123,6 +124,14 @@ fn descriptors(process: &Path, attempts: u32) -> io::Result<impl Iterator<Item =
         std::thread::sleep(PAUSE);
     };
     Ok(found.into_iter())
+}
+
+/// Whether the runtime put it there, as it does with a command that is run in the container: its parent is not seen here (0 in
+/// proc_pid_stat(5)), as that of no process of the scanner's is. Until it has become the command, nobody may look into it.
+fn is_of_runtime(process: &Path) -> bool {
+    let text = fs::read_to_string(process.join("stat")).unwrap_or_default();
+    let parent = text.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(1));
+    parent == Some("0")
 }
 
 /// Whether nothing of it is left but that it ended (`Z` and `X` in proc_pid_stat(5)).

@@ -2,6 +2,8 @@
 //! breakers allow, and records each result as it comes. Whatever happens to a piece of work, each of its tasks ends with
 //! exactly one record.
 
+mod prober;
+
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
@@ -13,12 +15,12 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet, block_in_place};
 use tokio::time::Instant;
 
+use self::prober::{Prober, prober};
 use super::account::Unaccounted;
 use super::breaker::{Answer, Breakers, Change, Elapsed, Permit, Scope, Sign, signs};
 use super::budget::{Budget, CpuBudget, Place, Queue, Slot};
 use super::unit::{Context, Done, NotDone, Repeat, Unit};
 use crate::base::progress::Progress;
-use crate::cluster::client::Cluster;
 use crate::ledger::{Ledger, LedgerError};
 use crate::model::coverage::Coverage;
 use crate::model::outcome::Status;
@@ -27,9 +29,6 @@ use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
 use crate::model::record::{CheckedTask, Event, RunEnd, RunId, RunStart, TaskRecord};
 use crate::stage::plan::Policy;
-
-/// How long the API server or a registry is asked whether it is there again. It costs one small answer.
-const PROBE: Duration = Duration::from_secs(10);
 
 /// Before a piece of work is tried again it waits so long, and by chance up to twice: what failed together is not to come
 /// back together.
@@ -107,45 +106,8 @@ pub(crate) async fn dispatch(
     dispatcher.finish(stop).await
 }
 
-/// Asks what a run has requests of its own for.
-fn prober(cluster: Option<Cluster>, context: Arc<Context>) -> Prober {
-    Box::new(move |scope| {
-        let (scope, cluster, context) = (scope.clone(), cluster.clone(), Arc::clone(&context));
-        Box::pin(async move {
-            match (scope, cluster) {
-                (Scope::Cluster, Some(cluster)) => api_server(&cluster).await,
-                (Scope::Registry(host), _) => registry(&host, &context).await,
-                (Scope::Cluster | Scope::Node(_) | Scope::Workload(_) | Scope::Target(_), _) => Sign::Nothing,
-            }
-        })
-    })
-}
-
-/// Asks the API server for something that it must read from its store.
-async fn api_server(cluster: &Cluster) -> Sign {
-    match cluster.impatient(PROBE).identity().await {
-        Err(error) if error.is_silence() => Sign::Fails(Reason::ApiUnreachable),
-        // Whatever it says, it says something.
-        Ok(_) | Err(_) => Sign::Works,
-    }
-}
-
-async fn registry(host: &str, context: &Context) -> Sign {
-    let client = host.parse().ok().and_then(|authority| context.registries.client(&authority).ok());
-    // It could not be used before, and can't be now: each target says so by itself.
-    let Some(client) = client else { return Sign::Works };
-    match tokio::time::timeout(PROBE, client.ping()).await {
-        Err(_) => Sign::Fails(Reason::RegistryUnreachable),
-        Ok(Err(error)) if error.is_transient() => Sign::Fails(Reason::RegistryUnreachable),
-        Ok(_) => Sign::Works,
-    }
-}
-
 /// One attempt at a piece of work.
 type Attempt = Pin<Box<dyn Future<Output = Done> + Send>>;
-
-/// Finds out whether the API server or a registry is there.
-type Prober = Box<dyn Fn(&Scope) -> Pin<Box<dyn Future<Output = Sign> + Send>> + Send>;
 
 /// What is to be done, and what must be recorded of it.
 struct Piece {

@@ -8,6 +8,7 @@
 //!   is left alone for a while in `breaker`.
 //! * `account`: the records of what was not evaluated at all.
 //! * `unit`: one target by one engine; beside it one file for each way to reach a target.
+//! * `reached`: what came of that, and the records of it.
 //! * `known`: the images whose facts the ledger has already.
 //! * `pull`: what the cluster's nodes pull the images with.
 //! * `resume`: a run of which the runner died, taken up again.
@@ -31,6 +32,7 @@ mod network;
 mod node;
 mod objects;
 pub(crate) mod pull;
+mod reached;
 mod resume;
 mod run;
 mod select;

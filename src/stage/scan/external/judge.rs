@@ -8,7 +8,7 @@ use crate::model::evidence::Evidence;
 use crate::model::finding::{Detail, Finding};
 use crate::model::outcome::Outcome;
 use crate::model::reason::Reason;
-use crate::model::scanner::{COMPLETE_CONTROL, ResultFormat};
+use crate::model::scanner::{BlindSpot, COMPLETE_CONTROL, ResultFormat};
 use crate::results;
 use crate::stage::scan::content::External;
 use crate::stage::scan::network::{self, Allowance};
@@ -61,11 +61,22 @@ pub(super) fn judge(
         content.built = Some(built);
     }
     reached.notes.extend(external.check_age(parsed.database_built, &context.policy, Timestamp::now())?);
+    parsed.findings.iter_mut().for_each(|finding| withhold(finding, &external.scanner.blind_spots));
     account_for_unread(&mut parsed.findings, &seen, context.limits.finding_details)?;
     network::judge(&mut parsed.findings, &sockets, allowance, context.limits.finding_details);
     reached.notes.extend(parsed.notes);
     reached.verdict = Ok(vec![parsed.findings]);
     Ok(())
+}
+
+/// Takes back what passed where the scanner is blind.
+fn withhold(finding: &mut Finding, spots: &[BlindSpot]) {
+    if finding.outcome == Outcome::Passed
+        && let Some(spot) = spots.iter().find(|spot| spot.covers(&finding.control))
+    {
+        let detail = format!("the scanner says that it passed, and can't tell: {}", spot.why);
+        finding.outcome = Outcome::not_evaluated(Reason::FactMissing, detail);
+    }
 }
 
 /// Judges the control that asks whether the scanner could read all of the target: a scanner passes over what it may not read
@@ -109,6 +120,23 @@ fn media_type(format: ResultFormat) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_passes_in_a_blind_spot_is_no_pass_and_what_fails_there_fails() {
+        let spots = [BlindSpot { controls: vec!["mount_*".to_owned()], why: "it sees its own".to_owned() }];
+        let after = |control: &str, outcome: Outcome| {
+            let mut finding = Finding::new(control, outcome);
+            withhold(&mut finding, &spots);
+            finding.outcome
+        };
+        let taken = after("mount_tmp", Outcome::Passed);
+        assert!(
+            matches!(taken, Outcome::NotEvaluated { ref detail, .. } if detail.contains("it sees its own")),
+            "{taken:?}"
+        );
+        assert_eq!(after("mount_tmp", Outcome::Failed), Outcome::Failed);
+        assert_eq!(after("other", Outcome::Passed), Outcome::Passed);
+    }
 
     #[test]
     fn what_the_scanner_could_not_read_is_never_passed_over() {

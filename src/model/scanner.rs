@@ -79,14 +79,42 @@ pub struct ResultFile {
     pub format: ResultFormat,
 }
 
-/// Result formats that gapscan reads.
+/// Result formats that gapscan reads; docs/formats.md says how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResultFormat {
-    /// Asset Reporting Format (NIST IR 7694) around XCCDF 1.2 test results, as `oscap --results-arf` writes it.
+    /// XCCDF 1.1 or 1.2 test results, alone, in a benchmark, or in the Asset Reporting Format (NIST IR 7694), as `oscap
+    /// --results-arf` writes them.
     Arf,
-    /// Grype's JSON, schema 6 of its database.
+    /// Grype's JSON, schemas 5 and 6 of its database.
     Grype,
+    /// InSpec's and CINC Auditor's JSON: the reporters `json` and `json-min`.
+    Inspec,
+    /// kube-bench's JSON, with and without totals.
+    KubeBench,
+}
+
+impl ResultFormat {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Arf, Self::Grype, Self::Inspec, Self::KubeBench];
+
+    /// The word in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Arf => "arf",
+            Self::Grype => "grype",
+            Self::Inspec => "inspec",
+            Self::KubeBench => "kube-bench",
+        }
+    }
+
+    /// The media type of a result.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Arf => "application/xml",
+            Self::Grype | Self::Inspec | Self::KubeBench => "application/json",
+        }
+    }
 }
 
 /// What an exit code means.

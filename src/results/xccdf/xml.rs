@@ -18,6 +18,9 @@ use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::ResolveResult;
 use quick_xml::{NsReader, XmlVersion};
 
+/// The namespace of XCCDF 1.1, whose test results have the same tags.
+const XCCDF_1_1: &str = "http://checklists.nist.gov/xccdf/1.1";
+
 /// The namespace of XCCDF 1.2.
 pub(super) const XCCDF: &str = "http://checklists.nist.gov/xccdf/1.2";
 
@@ -165,7 +168,7 @@ impl<R: Read> Xml<R> {
             let offset = self.reader.buffer_position();
             let (space, event) = match self.reader.read_resolved_event_into(&mut self.buffer) {
                 Ok((resolved, event)) => {
-                    let xccdf = matches!(resolved, ResolveResult::Bound(namespace) if namespace.0 == XCCDF);
+                    let xccdf = matches!(resolved, ResolveResult::Bound(namespace) if [XCCDF, XCCDF_1_1].contains(&namespace.0));
                     (if xccdf { Space::Xccdf } else { Space::Other }, event)
                 }
                 Err(error) => return Err(failed(offset, error)),

@@ -172,6 +172,75 @@ fn grype_results_are_counted_as_their_matches_say() {
 }
 
 #[test]
+fn trivy_results_are_counted_as_their_findings_say() {
+    let Some(corpus) = corpus() else { return };
+    for (path, document) in documents(&corpus, "trivy", ".json") {
+        if document["SchemaVersion"] != 2 {
+            continue;
+        }
+        let said = read(&path);
+        assert_eq!(said["format"], "trivy", "{path:?}");
+        let of = |key: &str| items(&document, "/Results").iter().flat_map(|r| items(r, key)).collect::<Vec<_>>();
+        let vulnerabilities = of("/Vulnerabilities");
+        let failed_checks = of("/Misconfigurations").iter().filter(|check| check["Status"] == "FAIL").count();
+        assert_eq!(number(&said["findings"]["failed"]), (vulnerabilities.len() + failed_checks) as u64, "{path:?}");
+        assert_eq!(number(&said["components"]), of("/Packages").len() as u64, "{path:?}");
+        for (severity, word) in [("critical", "CRITICAL"), ("high", "HIGH"), ("low", "LOW")] {
+            let rated = |list: &[&Value]| list.iter().filter(|found| found["Severity"] == word).count();
+            let expected = rated(&vulnerabilities) + rated(&of("/Misconfigurations"));
+            let counted = said["failedBySeverity"][severity].as_u64().unwrap_or(0);
+            assert_eq!(counted, expected as u64, "{path:?} {severity}");
+        }
+        let listed = items(&said, "/findingList");
+        let known = |scheme: &str| -> Vec<&Value> {
+            let all = listed.iter().flat_map(|finding| items(finding, "/references"));
+            all.filter(|name| name["scheme"] == scheme).map(|name| &name["id"]).collect()
+        };
+        let purls: Vec<&Value> =
+            vulnerabilities.iter().map(|v| &v["PkgIdentifier"]["PURL"]).filter(|p| p.is_string()).collect();
+        assert_eq!(known("purl"), purls, "{path:?}");
+        let scores = vulnerabilities.iter().filter_map(|v| v["CVSS"].as_object()).flat_map(|by| by.values());
+        let scores =
+            scores.flat_map(|rated| ["V2Vector", "V3Vector", "V40Vector"].map(|key| rated.get(key))).flatten().count();
+        let ratings: usize = listed.iter().map(|finding| items(finding, "/ratings").len()).sum();
+        assert_eq!(ratings, scores, "{path:?}");
+        assert_eq!(said["targets"][0], document["ArtifactName"], "{path:?}");
+    }
+}
+
+#[test]
+fn sarif_results_are_counted_as_their_logs_say() {
+    let Some(corpus) = corpus() else { return };
+    for (folder, severities) in [("sarif", ["high", "medium", "low"]), ("trivy", ["", "", ""])] {
+        for (path, document) in documents(&corpus, folder, ".sarif") {
+            let said = read(&path);
+            assert_eq!(said["format"], "sarif", "{path:?}");
+            let results = items(&document, "/runs/0/results");
+            assert_eq!(number(&said["findings"]["failed"]), results.len() as u64, "{path:?}");
+            let ids: std::collections::BTreeSet<&str> =
+                results.iter().filter_map(|result| result["ruleId"].as_str()).collect();
+            assert_eq!(number(&said["controls"]["failed"]), ids.len() as u64, "{path:?}");
+            let rules = items(&document, "/runs/0/tool/driver/rules");
+            let silent = rules.iter().filter(|rule| !ids.contains(rule["id"].as_str().expect("an id"))).count();
+            assert_eq!(number(&said["controls"]["notEvaluated"]), silent as u64, "{path:?}");
+            // Levels alone say how bad it is where rules have no score; a result without one has that of its rule.
+            for (severity, level) in
+                severities.into_iter().zip(["error", "warning", "note"]).filter(|(s, _)| !s.is_empty())
+            {
+                let default = |result: &Value| {
+                    let rule = rules.iter().find(|rule| rule["id"] == result["ruleId"]);
+                    rule.and_then(|rule| rule["defaultConfiguration"]["level"].as_str()).unwrap_or("warning").to_owned()
+                };
+                let at =
+                    |result: &&Value| result["level"].as_str().map_or_else(|| default(result), str::to_owned) == level;
+                let expected = results.iter().filter(at).count() as u64;
+                assert_eq!(said["failedBySeverity"][severity].as_u64().unwrap_or(0), expected, "{path:?} {severity}");
+            }
+        }
+    }
+}
+
+#[test]
 fn xccdf_results_are_counted_as_their_rules_say() {
     let Some(corpus) = corpus() else { return };
     let folder = tempfile::tempdir().expect("a folder");

@@ -92,11 +92,15 @@ pub enum ResultFormat {
     Inspec,
     /// kube-bench's JSON, with and without totals.
     KubeBench,
+    /// SARIF 2.1.0 of any tool.
+    Sarif,
+    /// Trivy's JSON, schema 2: vulnerabilities, misconfigurations, secrets, licences.
+    Trivy,
 }
 
 impl ResultFormat {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Arf, Self::Grype, Self::Inspec, Self::KubeBench];
+    pub const ALL: &[Self] = &[Self::Arf, Self::Grype, Self::Inspec, Self::KubeBench, Self::Sarif, Self::Trivy];
 
     /// The word in documents.
     pub fn name(self) -> &'static str {
@@ -105,6 +109,8 @@ impl ResultFormat {
             Self::Grype => "grype",
             Self::Inspec => "inspec",
             Self::KubeBench => "kube-bench",
+            Self::Sarif => "sarif",
+            Self::Trivy => "trivy",
         }
     }
 
@@ -113,6 +119,8 @@ impl ResultFormat {
         match self {
             Self::Arf => "application/xml",
             Self::Grype | Self::Inspec | Self::KubeBench => "application/json",
+            Self::Sarif => "application/json",
+            Self::Trivy => "application/json",
         }
     }
 }

@@ -25,6 +25,9 @@ const BY_KEY: &[(&str, ResultFormat)] = &[
     ("controls", ResultFormat::Inspec),
     ("Controls", ResultFormat::KubeBench),
     ("Totals", ResultFormat::KubeBench),
+    ("runs", ResultFormat::Sarif),
+    ("SchemaVersion", ResultFormat::Trivy),
+    ("ArtifactName", ResultFormat::Trivy),
 ];
 
 /// Keys of the objects in the outermost list, any of which tells a format.

@@ -26,8 +26,10 @@ mod json;
 mod kube_bench;
 pub mod merge;
 mod read;
+mod sarif;
 mod severity;
 mod summary;
+mod trivy;
 pub mod vulnerabilities;
 pub mod xccdf;
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::collect::Collector;
 use super::event::{Out, Sink};
 use super::summary::{Summariser, Summary};
-use super::{ResultsError, grype, inspec, kube_bench, merge, xccdf};
+use super::{ResultsError, grype, inspec, kube_bench, merge, sarif, trivy, xccdf};
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::base::spool::Content;
@@ -79,6 +79,8 @@ fn read<C: Content + ?Sized>(
         ResultFormat::Arf => xccdf::arf::read(content.reader(), &mut out, limits),
         ResultFormat::Inspec => inspec::read(content.reader(), &mut out, limits),
         ResultFormat::KubeBench => kube_bench::read(content.reader(), &mut out, limits),
+        ResultFormat::Sarif => sarif::read(content, &mut out, limits),
+        ResultFormat::Trivy => trivy::read(content, &mut out, limits),
         ResultFormat::Grype => grype::read(content.reader(), &mut out, limits),
     }
 }

@@ -209,6 +209,20 @@ fn trivy_results_are_counted_as_their_findings_say() {
 }
 
 #[test]
+fn cyclonedx_inventories_are_counted_as_their_components_say() {
+    let Some(corpus) = corpus() else { return };
+    for (path, document) in documents(&corpus, "trivy", ".cdx.json") {
+        let said = read(&path);
+        assert_eq!((said["format"].as_str(), number(&said["controls"]["total"])), (Some("cyclonedx"), 0), "{path:?}");
+        let components = items(&document, "/components");
+        assert_eq!(number(&said["components"]), components.len() as u64, "{path:?}");
+        let purls = |list: &[Value]| list.iter().filter(|c| c["purl"].as_str().is_some_and(|p| !p.is_empty())).count();
+        assert_eq!(purls(items(&said, "/componentList")), purls(components), "{path:?}");
+        assert_eq!(said["scanner"]["name"], document["metadata"]["tools"]["components"][0]["name"], "{path:?}");
+    }
+}
+
+#[test]
 fn sarif_results_are_counted_as_their_logs_say() {
     let Some(corpus) = corpus() else { return };
     for (folder, severities) in [("sarif", ["high", "medium", "low"]), ("trivy", ["", "", ""])] {

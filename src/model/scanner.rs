@@ -96,11 +96,15 @@ pub enum ResultFormat {
     Sarif,
     /// Trivy's JSON, schema 2: vulnerabilities, misconfigurations, secrets, licences.
     Trivy,
+    /// CycloneDX as JSON: an inventory, with or without vulnerabilities.
+    #[serde(rename = "cyclonedx")]
+    CycloneDx,
 }
 
 impl ResultFormat {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Arf, Self::Grype, Self::Inspec, Self::KubeBench, Self::Sarif, Self::Trivy];
+    pub const ALL: &[Self] =
+        &[Self::Arf, Self::Grype, Self::Inspec, Self::KubeBench, Self::Sarif, Self::Trivy, Self::CycloneDx];
 
     /// The word in documents.
     pub fn name(self) -> &'static str {
@@ -111,6 +115,7 @@ impl ResultFormat {
             Self::KubeBench => "kube-bench",
             Self::Sarif => "sarif",
             Self::Trivy => "trivy",
+            Self::CycloneDx => "cyclonedx",
         }
     }
 
@@ -121,6 +126,7 @@ impl ResultFormat {
             Self::Grype | Self::Inspec | Self::KubeBench => "application/json",
             Self::Sarif => "application/json",
             Self::Trivy => "application/json",
+            Self::CycloneDx => "application/json",
         }
     }
 }

@@ -124,7 +124,7 @@ impl Collector {
     fn suppressed(&mut self, reported: &Reported) {
         let known = self.suppressed.iter().position(|(control, _)| *control == reported.control);
         // What is left out of very many controls is still counted: under the last of them.
-        let at = known.or((self.suppressed.len() >= SUPPRESSED).then(|| SUPPRESSED - 1));
+        let at = known.or((self.suppressed.len() >= SUPPRESSED).then_some(SUPPRESSED - 1));
         match at {
             Some(at) => self.suppressed[at].1 += 1,
             None => self.suppressed.push((reported.control.clone(), 1)),

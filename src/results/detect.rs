@@ -28,6 +28,7 @@ const BY_KEY: &[(&str, ResultFormat)] = &[
     ("runs", ResultFormat::Sarif),
     ("SchemaVersion", ResultFormat::Trivy),
     ("ArtifactName", ResultFormat::Trivy),
+    ("bomFormat", ResultFormat::CycloneDx),
 ];
 
 /// Keys of the objects in the outermost list, any of which tells a format.

@@ -17,6 +17,7 @@
 //! | escapes, HTML, formulas in names | kept as they are, neutralised by whoever shows them |
 
 mod collect;
+mod cyclonedx;
 pub mod detect;
 mod error;
 mod event;

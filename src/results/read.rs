@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::collect::Collector;
 use super::event::{Out, Sink};
 use super::summary::{Summariser, Summary};
-use super::{ResultsError, grype, inspec, kube_bench, merge, sarif, trivy, xccdf};
+use super::{ResultsError, cyclonedx, grype, inspec, kube_bench, merge, sarif, trivy, xccdf};
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::base::spool::Content;
@@ -81,6 +81,7 @@ fn read<C: Content + ?Sized>(
         ResultFormat::KubeBench => kube_bench::read(content.reader(), &mut out, limits),
         ResultFormat::Sarif => sarif::read(content, &mut out, limits),
         ResultFormat::Trivy => trivy::read(content, &mut out, limits),
+        ResultFormat::CycloneDx => cyclonedx::read(content, &mut out, limits),
         ResultFormat::Grype => grype::read(content.reader(), &mut out, limits),
     }
 }

@@ -223,6 +223,21 @@ fn cyclonedx_inventories_are_counted_as_their_components_say() {
 }
 
 #[test]
+fn junit_results_are_counted_as_their_cases_say() {
+    let Some(corpus) = corpus() else { return };
+    let path = corpus.join("trivy/alpine-310.junit");
+    let text = fs::read_to_string(&path).expect("XML is UTF-8");
+    let said = read(&path);
+    assert_eq!(said["format"], "junit");
+    let count = |tag: &str| text.matches(tag).count() as u64;
+    let (cases, failures) = (count("<testcase "), count("<failure "));
+    assert_eq!(counted(&said), [cases - failures, failures, 0, 0]);
+    assert_eq!(number(&said["findings"]["failed"]), failures);
+    let named = items(&said, "/findingList").iter().filter(|f| f["references"][0]["scheme"] == "cve").count();
+    assert_eq!(named as u64, count("name=\"[MEDIUM] CVE-"));
+}
+
+#[test]
 fn sarif_results_are_counted_as_their_logs_say() {
     let Some(corpus) = corpus() else { return };
     for (folder, severities) in [("sarif", ["high", "medium", "low"]), ("trivy", ["", "", ""])] {

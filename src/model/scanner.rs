@@ -99,12 +99,31 @@ pub enum ResultFormat {
     /// CycloneDX as JSON: an inventory, with or without vulnerabilities.
     #[serde(rename = "cyclonedx")]
     CycloneDx,
+    /// JUnit's XML of any tool.
+    Junit,
+    /// Syft's JSON: an inventory.
+    Syft,
+    /// SPDX 2.2 and 2.3 as JSON: an inventory.
+    Spdx,
+    /// Falco's alerts as JSON lines.
+    Falco,
 }
 
 impl ResultFormat {
     /// All of them.
-    pub const ALL: &[Self] =
-        &[Self::Arf, Self::Grype, Self::Inspec, Self::KubeBench, Self::Sarif, Self::Trivy, Self::CycloneDx];
+    pub const ALL: &[Self] = &[
+        Self::Arf,
+        Self::Grype,
+        Self::Inspec,
+        Self::KubeBench,
+        Self::Sarif,
+        Self::Trivy,
+        Self::CycloneDx,
+        Self::Junit,
+        Self::Syft,
+        Self::Spdx,
+        Self::Falco,
+    ];
 
     /// The word in documents.
     pub fn name(self) -> &'static str {
@@ -116,6 +135,10 @@ impl ResultFormat {
             Self::Sarif => "sarif",
             Self::Trivy => "trivy",
             Self::CycloneDx => "cyclonedx",
+            Self::Junit => "junit",
+            Self::Syft => "syft",
+            Self::Spdx => "spdx",
+            Self::Falco => "falco",
         }
     }
 
@@ -127,6 +150,10 @@ impl ResultFormat {
             Self::Sarif => "application/json",
             Self::Trivy => "application/json",
             Self::CycloneDx => "application/json",
+            Self::Junit => "application/xml",
+            Self::Syft => "application/json",
+            Self::Spdx => "application/json",
+            Self::Falco => "application/json",
         }
     }
 }

@@ -29,6 +29,11 @@ const BY_KEY: &[(&str, ResultFormat)] = &[
     ("SchemaVersion", ResultFormat::Trivy),
     ("ArtifactName", ResultFormat::Trivy),
     ("bomFormat", ResultFormat::CycloneDx),
+    ("artifacts", ResultFormat::Syft),
+    ("artifactRelationships", ResultFormat::Syft),
+    ("spdxVersion", ResultFormat::Spdx),
+    ("output_fields", ResultFormat::Falco),
+    ("priority", ResultFormat::Falco),
 ];
 
 /// Keys of the objects in the outermost list, any of which tells a format.
@@ -40,6 +45,8 @@ const BY_TAG: &[(&str, ResultFormat)] = &[
     ("asset-report-collection", ResultFormat::Arf),
     ("Benchmark", ResultFormat::Arf),
     ("TestResult", ResultFormat::Arf),
+    ("testsuites", ResultFormat::Junit),
+    ("testsuite", ResultFormat::Junit),
 ];
 
 /// What begins so is no text.

@@ -9,7 +9,7 @@
 //! | output that was cut | the parsers: a document that ends early is no document |
 //! | valid JSON or XML of another tool | [`detect`], and the parsers: they look for what only theirs has |
 //! | invalid UTF-8 | the parsers: refused |
-//! | XML: DTD, entities, nesting, huge tags | `xccdf::xml`: refused before anything is made of them |
+//! | XML: DTD, entities, nesting, huge tags | `xml`: refused before anything is made of them |
 //! | JSON: nesting, keys that are there twice, endless texts | `json`: refused, or cut |
 //! | a control that is missing, there twice, or not expected | `collect`, [`merge`] |
 //! | a status word that is not known | the parsers: not evaluated |
@@ -21,18 +21,23 @@ mod cyclonedx;
 pub mod detect;
 mod error;
 mod event;
+mod falco;
 pub mod grype;
 mod inspec;
 mod json;
+mod junit;
 mod kube_bench;
 pub mod merge;
 mod read;
 mod sarif;
 mod severity;
+mod spdx;
 mod summary;
+mod syft;
 mod trivy;
 pub mod vulnerabilities;
 pub mod xccdf;
+mod xml;
 
 pub use error::ResultsError;
 pub use event::{Component, FindingKind, Rating, Reported, Scanner};

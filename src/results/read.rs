@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::collect::Collector;
 use super::event::{Out, Sink};
 use super::summary::{Summariser, Summary};
-use super::{ResultsError, cyclonedx, grype, inspec, kube_bench, merge, sarif, trivy, xccdf};
+use super::{ResultsError, cyclonedx, falco, grype, inspec, junit, kube_bench, merge, sarif, spdx, syft, trivy, xccdf};
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::base::spool::Content;
@@ -82,6 +82,10 @@ fn read<C: Content + ?Sized>(
         ResultFormat::Sarif => sarif::read(content, &mut out, limits),
         ResultFormat::Trivy => trivy::read(content, &mut out, limits),
         ResultFormat::CycloneDx => cyclonedx::read(content, &mut out, limits),
+        ResultFormat::Junit => junit::read(content.reader(), &mut out, limits),
+        ResultFormat::Syft => syft::read(content.reader(), &mut out, limits),
+        ResultFormat::Spdx => spdx::read(content.reader(), &mut out, limits),
+        ResultFormat::Falco => falco::read(content.reader(), &mut out, limits),
         ResultFormat::Grype => grype::read(content.reader(), &mut out, limits),
     }
 }

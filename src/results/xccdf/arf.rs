@@ -22,10 +22,10 @@
 //! A file with more than one test result is refused: nothing would say which one counts.
 
 use std::collections::HashSet;
-use std::io::{self, Read};
+use std::io::Read;
 
 use super::benchmark::reference;
-use super::xml::{Node, Tag, Xml, XmlError, XmlErrorKind};
+use super::xml::{Node, Tag, Xml, XmlError};
 use crate::base::limits::Limits;
 use crate::base::text::brief;
 use crate::model::control::{Reference, Severity};
@@ -82,17 +82,7 @@ pub(crate) fn read(source: impl Read, out: &mut Out<'_>, limits: &Limits) -> Res
 
 impl From<XmlError> for ResultsError {
     fn from(error: XmlError) -> Self {
-        let offset = error.offset;
-        match error.kind {
-            XmlErrorKind::Truncated => Self::Truncated { offset },
-            XmlErrorKind::TooLarge(limit) => Self::TooLarge { limit },
-            XmlErrorKind::Malformed(detail) => Self::Malformed { format: FORMAT, offset, detail },
-            // Bytes that are no UTF-8 come as such an error too.
-            XmlErrorKind::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Self::Malformed { format: FORMAT, offset, detail: error.to_string() }
-            }
-            XmlErrorKind::Io(error) => Self::Io(error),
-        }
+        error.of(FORMAT)
     }
 }
 

@@ -3,7 +3,8 @@
 pub mod arf;
 pub mod benchmark;
 pub mod remote;
-mod xml;
+
+use super::xml;
 
 /// The name of the outermost tag of what may be cut after it.
 pub(super) fn root_of(text: &[u8]) -> Option<String> {

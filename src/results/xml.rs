@@ -18,6 +18,8 @@ use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::ResolveResult;
 use quick_xml::{NsReader, XmlVersion};
 
+use super::ResultsError;
+
 /// The namespace of XCCDF 1.1, whose test results have the same tags.
 const XCCDF_1_1: &str = "http://checklists.nist.gov/xccdf/1.1";
 
@@ -33,6 +35,23 @@ const TEXT_BYTES: usize = 64 << 10;
 pub(super) struct XmlError {
     pub(super) offset: u64,
     pub(super) kind: XmlErrorKind,
+}
+
+impl XmlError {
+    /// As what is wrong with a result in this format.
+    pub(super) fn of(self, format: &'static str) -> ResultsError {
+        let offset = self.offset;
+        match self.kind {
+            XmlErrorKind::Truncated => ResultsError::Truncated { offset },
+            XmlErrorKind::TooLarge(limit) => ResultsError::TooLarge { limit },
+            XmlErrorKind::Malformed(detail) => ResultsError::Malformed { format, offset, detail },
+            // Bytes that are no UTF-8 come as such an error too.
+            XmlErrorKind::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                ResultsError::Malformed { format, offset, detail: error.to_string() }
+            }
+            XmlErrorKind::Io(error) => ResultsError::Io(error),
+        }
+    }
 }
 
 #[derive(Debug)]

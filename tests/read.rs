@@ -99,7 +99,7 @@ fn inspec_results_are_counted_as_their_controls_say() {
             let any = |status: &str| results.iter().any(|result| result["status"] == status && !broke(result));
             let at = if any("failed") {
                 1
-            } else if results.is_empty() || results.iter().any(|r| broke(r)) {
+            } else if results.is_empty() || results.iter().any(broke) {
                 3
             } else if *impact == 0.0 {
                 2

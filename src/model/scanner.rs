@@ -107,6 +107,8 @@ pub enum ResultFormat {
     Spdx,
     /// Falco's alerts as JSON lines.
     Falco,
+    /// Clair 4's vulnerability report as JSON.
+    Clair,
 }
 
 impl ResultFormat {
@@ -123,6 +125,7 @@ impl ResultFormat {
         Self::Syft,
         Self::Spdx,
         Self::Falco,
+        Self::Clair,
     ];
 
     /// The word in documents.
@@ -139,6 +142,7 @@ impl ResultFormat {
             Self::Syft => "syft",
             Self::Spdx => "spdx",
             Self::Falco => "falco",
+            Self::Clair => "clair",
         }
     }
 
@@ -154,6 +158,7 @@ impl ResultFormat {
             Self::Syft => "application/json",
             Self::Spdx => "application/json",
             Self::Falco => "application/json",
+            Self::Clair => "application/json",
         }
     }
 }

@@ -34,6 +34,8 @@ const BY_KEY: &[(&str, ResultFormat)] = &[
     ("spdxVersion", ResultFormat::Spdx),
     ("output_fields", ResultFormat::Falco),
     ("priority", ResultFormat::Falco),
+    ("manifest_hash", ResultFormat::Clair),
+    ("package_vulnerabilities", ResultFormat::Clair),
 ];
 
 /// Keys of the objects in the outermost list, any of which tells a format.

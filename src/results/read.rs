@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use super::collect::Collector;
 use super::event::{Out, Sink};
 use super::summary::{Summariser, Summary};
-use super::{ResultsError, cyclonedx, falco, grype, inspec, junit, kube_bench, merge, sarif, spdx, syft, trivy, xccdf};
+use super::{
+    ResultsError, clair, cyclonedx, falco, grype, inspec, junit, kube_bench, merge, sarif, spdx, syft, trivy, xccdf,
+};
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::base::spool::Content;
@@ -86,6 +88,7 @@ fn read<C: Content + ?Sized>(
         ResultFormat::Syft => syft::read(content.reader(), &mut out, limits),
         ResultFormat::Spdx => spdx::read(content.reader(), &mut out, limits),
         ResultFormat::Falco => falco::read(content.reader(), &mut out, limits),
+        ResultFormat::Clair => clair::read(content.reader(), &mut out, limits),
         ResultFormat::Grype => grype::read(content.reader(), &mut out, limits),
     }
 }

@@ -123,7 +123,7 @@ fn one(xml: &mut Xml<impl Read>, tag: &Tag, out: &mut Out<'_>) -> Result<About, 
     // It is written last; without it the scan did not come to its end.
     tag.required("end-time")?;
     let system = tag.attribute("test-system")?;
-    let mut about = About { version: system.clone(), ..About::default() };
+    let mut about = About::default();
     let mut declared = HashSet::new();
     loop {
         match xml.next()? {
@@ -164,8 +164,11 @@ fn one(xml: &mut Xml<impl Read>, tag: &Tag, out: &mut Out<'_>) -> Result<About, 
         }
     }
     // As in `cpe:/a:redhat:openscap:1.3.7`: the program's name comes before its version.
-    let name = system.as_deref().and_then(|cpe| cpe.strip_prefix("cpe:/a:")).and_then(|cpe| cpe.split(':').nth(1));
-    out.scanner(name.map(str::to_owned), about.version.clone(), None);
+    let mut parts =
+        system.as_deref().and_then(|cpe| cpe.strip_prefix("cpe:/a:")).into_iter().flat_map(|cpe| cpe.split(':'));
+    let (name, version) = (parts.nth(1), parts.next());
+    let version = about.version.clone().or(version.map(str::to_owned)).or(system.clone());
+    out.scanner(name.map(str::to_owned), version, None);
     Ok(about)
 }
 

@@ -1,11 +1,12 @@
 //! Clair 4's vulnerability report as JSON (`clairctl report --out json`, and the matcher's API).
 //!
-//! Clair lists packages, vulnerabilities, and which package has which: each such pair is a finding, and fails the control of its normalised
-//! severity ([`super::vulnerabilities`]). A severity without any counts as passed only where packages were found in a distribution that
-//! Clair has advisories of. A pair whose package or vulnerability the report does not describe is a gap: it is cut, or put together wrongly.
+//! Clair lists packages, vulnerabilities, and which package has which: each such pair is a finding, and fails the control of
+//! its normalised severity ([`super::vulnerabilities`]). A severity without any counts as passed only where packages were
+//! found in a distribution that Clair has advisories of. A pair whose package or vulnerability the report does not describe
+//! is a gap: it is cut, or put together wrongly.
 //!
-//! Identity of a finding: the vulnerability's name and updater, the package's name, version, kind and architecture. Never their ids, which are
-//! those of one database.
+//! Identity of a finding: the vulnerability's name and updater, the package's name, version, kind and architecture. Never
+//! their ids, which are those of one database.
 
 use std::collections::HashMap;
 use std::io::Read;

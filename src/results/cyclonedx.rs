@@ -1,8 +1,9 @@
 //! CycloneDX as JSON, 1.2 to 1.7: an inventory, with or without vulnerabilities.
 //!
-//! A component is a component; one that holds others counts beside them. An inventory alone has no control. A vulnerability is a finding
-//! for each component that it affects, and fails the control of its severity ([`super::vulnerabilities`]); none passes by the absence of
-//! vulnerabilities, since nothing says that any were looked for. The meaning of its analysis (`analysis.state`) here:
+//! A component is a component; one that holds others counts beside them. An inventory alone has no control. A vulnerability
+//! is a finding for each component that it affects, and fails the control of its severity ([`super::vulnerabilities`]); none
+//! passes by the absence of vulnerabilities, since nothing says that any were looked for. The meaning of its analysis
+//! (`analysis.state`) here:
 //!
 //! | state | counts as |
 //! |---|---|
@@ -13,8 +14,8 @@
 //!
 //! The worst of its ratings counts.
 //!
-//! Identity of a finding: the vulnerability's id and source, and the reference of what it affects: the package URL where that is one, since
-//! other references are new in each file, else the component's name and version.
+//! Identity of a finding: the vulnerability's id and source, and the reference of what it affects: the package URL where that
+//! is one, since other references are new in each file, else the component's name and version.
 
 use std::collections::HashMap;
 use std::io::Read;

@@ -1,6 +1,7 @@
 //! Which format a result is in, by what is in it: never by its file's name.
 //!
-//! Only the begin of it is looked at. The parser of the format that is found looks at all, and refuses what is something else.
+//! Only the begin of it is looked at. The parser of the format that is found looks at all, and refuses what is something
+//! else.
 
 use std::io::Read as _;
 

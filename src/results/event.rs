@@ -1,12 +1,12 @@
 //! What a result file says, piece by piece, apart from what anybody expected of it.
 //!
-//! A parser hands out events while it reads, so that memory does not grow with the file. What it handed out counts only when it
-//! came to the end of a whole result: until then a file may turn out to be cut, or something else.
+//! A parser hands out events while it reads, so that memory does not grow with the file. What it handed out counts only when
+//! it came to the end of a whole result: until then a file may turn out to be cut, or something else.
 //!
 //! # Identity
 //! Each finding has an identity that stays the same between two runs of one scanner on one target that find the same: it is
-//! the SHA-256 of the format's name and the parts that the format's own page here names, each with its length in front. Never in it: times,
-//! lengths, line numbers (where the format has anything else), versions of databases, texts that describe.
+//! the SHA-256 of the format's name and the parts that the format's own page here names, each with its length in front. Never
+//! in it: times, lengths, line numbers (where the format has anything else), versions of databases, texts that describe.
 
 use jiff::Timestamp;
 use serde::Serialize;

@@ -1,11 +1,11 @@
 //! Falco's alerts as JSON lines (`json_output: true`): evidence of what happened.
 //!
-//! An alert is a finding that failed, and fails the control that is its rule, with `_` for white space in its name. A rule that does not
-//! appear did not pass: nothing in the lines says which rules were loaded, or whether Falco ran all the time. Alerts of Falco on itself,
-//! that it lost events, are gaps.
+//! An alert is a finding that failed, and fails the control that is its rule, with `_` for white space in its name. A rule
+//! that does not appear did not pass: nothing in the lines says which rules were loaded, or whether Falco ran all the time.
+//! Alerts of Falco on itself, that it lost events, are gaps.
 //!
-//! Identity of a finding: the rule, the source, the host, namespace, pod and container, the program, the file or connection, and the user;
-//! the same alert once more is the same finding.
+//! Identity of a finding: the rule, the source, the host, namespace, pod and container, the program, the file or connection,
+//! and the user; the same alert once more is the same finding.
 
 use std::io::Read;
 

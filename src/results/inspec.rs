@@ -11,16 +11,16 @@
 //! | any other word | not evaluated, `status-unknown` |
 //!
 //! The worst result of a control counts, as it does for InSpec's own summary: a control of which a part was skipped was not
-//! evaluated. A control of impact 0.0 whose results all passed or were skipped is not applicable, which is how profiles say it
-//! (and how the Heimdall Data Format has it); one that failed stays failed.
+//! evaluated. A control of impact 0.0 whose results all passed or were skipped is not applicable, which is how profiles say
+//! it (and how the Heimdall Data Format has it); one that failed stays failed.
 //!
-//! A profile that includes others has their controls once more, without results; the same control of all of them is one here. Its
-//! impact is that of the outermost profile that has it. A control of which none has results was not evaluated.
+//! A profile that includes others has their controls once more, without results; the same control of all of them is one here.
+//! Its impact is that of the outermost profile that has it. A control of which none has results was not evaluated.
 //!
 //! A waiver of InSpec does not turn a failure into anything else: waivers are gapscan's, signed, and expire. It is noted.
 //!
-//! Identity of a finding: the control's id, the resource, the result's description, and which one it is of those of the control
-//! that have both in common.
+//! Identity of a finding: the control's id, the resource, the result's description, and which one it is of those of the
+//! control that have both in common.
 
 use std::collections::HashMap;
 use std::io::Read;

@@ -1,6 +1,7 @@
 //! JUnit's XML, as many tools write it: test suites, in one another or not, and test cases.
 //!
-//! A test case is a control, whose id is its class name and name joined by a point, with `_` for white space. Its meaning here:
+//! A test case is a control, whose id is its class name and name joined by a point, with `_` for white space. Its meaning
+//! here:
 //!
 //! | what is in it | counts as |
 //! |---|---|

@@ -10,8 +10,8 @@
 //! | INFO | not evaluated, `scanner-skipped`: the benchmark's configuration leaves it out |
 //! | any other word | not evaluated, `status-unknown` |
 //!
-//! It counts its own verdicts. Where it lists fewer than it counts, as a file does from which some were taken, the missing ones are
-//! not evaluated, whatever they were.
+//! It counts its own verdicts. Where it lists fewer than it counts, as a file does from which some were taken, the missing
+//! ones are not evaluated, whatever they were.
 //!
 //! What it saw (`actual_value`) is not taken over: it can hold the whole environment of a process, with secrets.
 //!

@@ -10,15 +10,15 @@
 //! | open, review, informational | not evaluated, `scanner-skipped` |
 //! | any other word | not evaluated, `status-unknown` |
 //!
-//! A rule that a tool lists and has no result of is not evaluated: nothing in the file says that it passed. A suppressed result
-//! counts as the tool gave it, which is noted: waivers are gapscan's, and expire. One that a baseline says is absent is left out,
-//! which is counted. A run that did not end well, or that tells of errors, is a gap.
+//! A rule that a tool lists and has no result of is not evaluated: nothing in the file says that it passed. A suppressed
+//! result counts as the tool gave it, which is noted: waivers are gapscan's, and expire. One that a baseline says is absent
+//! is left out, which is counted. A run that did not end well, or that tells of errors, is a gap.
 //!
 //! Results may come before the rules that they refer to, so that the file is read twice.
 //!
-//! Identity of a finding: its fingerprints where it has any, else its partial fingerprints; without either the artifact's URI, the
-//! logical location, the message, and which one it is of those that have all of these in common. Always the tool's name and the
-//! rule's id.
+//! Identity of a finding: its fingerprints where it has any, else its partial fingerprints; without either the artifact's
+//! URI, the logical location, the message, and which one it is of those that have all of these in common. Always the tool's
+//! name and the rule's id.
 
 use std::collections::HashMap;
 use std::io::Read;

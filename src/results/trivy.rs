@@ -9,17 +9,19 @@
 //!
 //! Any other status word is not evaluated, `status-unknown`.
 //!
-//! A severity of which there is no vulnerability counts as passed only where packages were looked at, those of an operating system that
-//! Trivy has advisories of and that still gets them, or of a language. That nothing was found in a target that Trivy does not know looks
-//! the same in the file. Nothing says whether secrets or licences were looked for, so that their controls never pass without any. Checks that
-//! passed are only counted in most files; what is not named is no control.
+//! A severity of which there is no vulnerability counts as passed only where packages were looked at, those of an operating
+//! system that Trivy has advisories of and that still gets them, or of a language. That nothing was found in a target that
+//! Trivy does not know looks the same in the file. Nothing says whether secrets or licences were looked for, so that their
+//! controls never pass without any. Checks that passed are only counted in most files; what is not named is no control.
 //!
-//! `trivy k8s --compliance` reports checks as passed that it could not look at: its output is another format, which is not read.
+//! `trivy k8s --compliance` reports checks as passed that it could not look at: its output is another format, which is not
+//! read.
 //!
 //! What a result says of itself may come after what was found, so that the file is read twice.
 //!
-//! Identity of a finding: the kind, the target in the file, and: the vulnerability's id, the package's name, version and path; the check's id,
-//! the resource, the message, and which one it is of those; the secret's rule, and which one it is; the licence, the package and the file.
+//! Identity of a finding: the kind, the target in the file, and: the vulnerability's id, the package's name, version and
+//! path; the check's id, the resource, the message, and which one it is of those; the secret's rule, and which one it is; the
+//! licence, the package and the file.
 
 use std::collections::HashMap;
 use std::io::Read;

@@ -172,3 +172,10 @@ fn a_result_cut_anywhere_is_refused() {
         assert!(matches!(error(&whole[..cut]), Reason::OutputTruncated | Reason::OutputUnparsable), "{cut}");
     }
 }
+
+#[test]
+fn results_of_the_version_before_are_read_too() {
+    let old =
+        test_result(&rule("a", "fail", "")).replace(super::super::xml::XCCDF, "http://checklists.nist.gov/xccdf/1.1");
+    assert_eq!(words(&read_all(&old, &["a"])), ["failed"]);
+}

@@ -11,6 +11,7 @@ mod inject;
 mod install;
 mod ledger;
 mod load;
+mod read;
 mod registry;
 mod results;
 mod scan;
@@ -61,6 +62,7 @@ enum Command {
     Serve(serve::Args),
     Results(results::Args),
     History(history::Args),
+    Read(read::Args),
     Export(export::Export),
     Ledger(ledger::Args),
     Inject(inject::Args),
@@ -140,6 +142,7 @@ async fn run(command: Command) -> Outcome {
         Command::Agent(args) => args.run().await,
         Command::Results(args) => args.run(),
         Command::History(args) => args.run(),
+        Command::Read(args) => args.run(),
         Command::Ledger(args) => args.run(),
         Command::Inject(args) => args.run().await,
         Command::Install(args) => args.run().await,

@@ -82,14 +82,88 @@ pub struct ResultFile {
     pub format: ResultFormat,
 }
 
-/// Result formats that gapscan reads.
+/// Result formats that gapscan reads; docs/formats.md says how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResultFormat {
-    /// Asset Reporting Format (NIST IR 7694) around XCCDF 1.2 test results, as `oscap --results-arf` writes it.
+    /// XCCDF 1.1 or 1.2 test results, alone, in a benchmark, or in the Asset Reporting Format (NIST IR 7694), as `oscap
+    /// --results-arf` writes them.
     Arf,
-    /// Grype's JSON, schema 6 of its database.
+    /// Grype's JSON, schemas 5 and 6 of its database.
     Grype,
+    /// InSpec's and CINC Auditor's JSON: the reporters `json` and `json-min`.
+    Inspec,
+    /// kube-bench's JSON, with and without totals.
+    KubeBench,
+    /// SARIF 2.1.0 of any tool.
+    Sarif,
+    /// Trivy's JSON, schema 2: vulnerabilities, misconfigurations, secrets, licences.
+    Trivy,
+    /// CycloneDX as JSON: an inventory, with or without vulnerabilities.
+    #[serde(rename = "cyclonedx")]
+    CycloneDx,
+    /// JUnit's XML of any tool.
+    Junit,
+    /// Syft's JSON: an inventory.
+    Syft,
+    /// SPDX 2.2 and 2.3 as JSON: an inventory.
+    Spdx,
+    /// Falco's alerts as JSON lines.
+    Falco,
+    /// Clair 4's vulnerability report as JSON.
+    Clair,
+}
+
+impl ResultFormat {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Arf,
+        Self::Grype,
+        Self::Inspec,
+        Self::KubeBench,
+        Self::Sarif,
+        Self::Trivy,
+        Self::CycloneDx,
+        Self::Junit,
+        Self::Syft,
+        Self::Spdx,
+        Self::Falco,
+        Self::Clair,
+    ];
+
+    /// The word in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Arf => "arf",
+            Self::Grype => "grype",
+            Self::Inspec => "inspec",
+            Self::KubeBench => "kube-bench",
+            Self::Sarif => "sarif",
+            Self::Trivy => "trivy",
+            Self::CycloneDx => "cyclonedx",
+            Self::Junit => "junit",
+            Self::Syft => "syft",
+            Self::Spdx => "spdx",
+            Self::Falco => "falco",
+            Self::Clair => "clair",
+        }
+    }
+
+    /// The media type of a result.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Arf => "application/xml",
+            Self::Grype | Self::Inspec | Self::KubeBench => "application/json",
+            Self::Sarif => "application/json",
+            Self::Trivy => "application/json",
+            Self::CycloneDx => "application/json",
+            Self::Junit => "application/xml",
+            Self::Syft => "application/json",
+            Self::Spdx => "application/json",
+            Self::Falco => "application/json",
+            Self::Clair => "application/json",
+        }
+    }
 }
 
 /// Controls that a scanner says to be met without having seen the target for it: what passes is not evaluated. What fails

@@ -2,6 +2,7 @@
 
 use crate::base::exit::{Classify, ExitClass};
 use crate::model::reason::Reason;
+use crate::model::scanner::ResultFormat;
 
 /// Why a result file says nothing about its target.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,12 @@ pub enum ResultsError {
     TooLarge {
         /// The bound in bytes.
         limit: u64,
+    },
+    /// Nothing in it shows which format it has.
+    #[error("recognise the format of the result: {detail}")]
+    Unrecognised {
+        /// What it is instead.
+        detail: String,
     },
     /// It has more findings than a result may have.
     #[error("read the result: it has more than {limit} findings")]
@@ -58,7 +65,7 @@ impl ResultsError {
             Self::Io(_) => Reason::InternalError,
             Self::TooLarge { .. } | Self::TooMany { .. } => Reason::OutputTooLarge,
             Self::Truncated { .. } => Reason::OutputTruncated,
-            Self::Malformed { .. } | Self::Foreign { .. } => Reason::OutputUnparsable,
+            Self::Unrecognised { .. } | Self::Malformed { .. } | Self::Foreign { .. } => Reason::OutputUnparsable,
         }
     }
 }
@@ -69,10 +76,31 @@ impl Classify for ResultsError {
             Self::Io(_) => ExitClass::Unreachable,
             Self::Empty
             | Self::TooLarge { .. }
+            | Self::Unrecognised { .. }
             | Self::TooMany { .. }
             | Self::Truncated { .. }
             | Self::Malformed { .. }
             | Self::Foreign { .. } => ExitClass::NotEvaluated,
         }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::Io(_) => return None,
+            Self::Empty => "run the scanner again: it left nothing, which says nothing about its target".to_owned(),
+            Self::TooLarge { .. } | Self::TooMany { .. } => {
+                "let the scanner report less at once, as one target or one kind of finding".to_owned()
+            }
+            Self::Truncated { .. } => {
+                "copy it again, or run the scanner again: a part of a result is no result".to_owned()
+            }
+            Self::Unrecognised { .. } => {
+                let names: Vec<&str> = ResultFormat::ALL.iter().map(|format| format.name()).collect();
+                format!("the formats that are read are {}; `--format` names one", names.join(", "))
+            }
+            Self::Malformed { .. } | Self::Foreign { .. } => {
+                "see that the file is the scanner's own output, whole and unchanged, in this format".to_owned()
+            }
+        })
     }
 }

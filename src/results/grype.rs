@@ -1,52 +1,36 @@
-//! Grype's JSON, schema 6 of its database (`grype -o json`).
+//! Grype's JSON, schemas 5 and 6 of its database (`grype -o json`).
 //!
-//! Grype lists matches of packages with vulnerabilities, and no controls. Here the controls are the absence of matches of one
-//! severity each:
-//!
-//! | control | Grype's severity |
-//! |---|---|
-//! | `no-critical-vulnerabilities` | Critical |
-//! | `no-high-vulnerabilities` | High |
-//! | `no-medium-vulnerabilities` | Medium |
-//! | `no-low-vulnerabilities` | Low, Negligible |
-//! | `no-unrated-vulnerabilities` | Unknown, none, and any word that is not known |
+//! Grype lists matches of packages with vulnerabilities, and no controls: those are the ones of [`super::vulnerabilities`].
 //!
 //! A list without matches is also what Grype prints for a target in which it saw no package, and for one of a distribution
 //! that publishes no advisories (an image of BusyBox is of the "distribution" `busybox`). Its output does not say how many
 //! packages it saw; the only sign is the distribution that it recognised. So without a match nothing counts as passed unless
 //! the distribution is one that publishes advisories, and the database says that it has them (where it says what it has:
 //! schema 5 does not); and then a note says what that rests on.
+//!
+//! Identity of a finding: the vulnerability's id and namespace, the package's name, version, type, and its first location.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::io::{self, BufRead as _, BufReader};
-use std::marker::PhantomData;
+use std::collections::{BTreeSet, HashSet};
+use std::io::Read;
 
 use jiff::Timestamp;
-use serde::de::{IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 
-use super::{Reported, ResultsError};
+use super::ResultsError;
+use super::event::{FindingKind, Out, Rating, Reported, identity, reference, vulnerability_reference};
+use super::json::{Json, Kind};
+use super::vulnerabilities::{self, control_of};
 use crate::base::limits::Limits;
-use crate::base::spool::Content;
 use crate::base::text::brief;
-use crate::model::finding::{Detail, Finding};
+use crate::model::control::Reference;
 use crate::model::outcome::Outcome;
 use crate::model::reason::Reason;
+
+pub use super::vulnerabilities::CONTROLS;
 
 const FORMAT: &str = "Grype JSON";
 
 /// What a Grype that was built without a version says.
 const NO_VERSION: &str = "[not provided]";
-
-/// The controls, in the order of severity.
-pub const CONTROLS: [&str; 5] = [
-    "no-critical-vulnerabilities",
-    "no-high-vulnerabilities",
-    "no-medium-vulnerabilities",
-    "no-low-vulnerabilities",
-    "no-unrated-vulnerabilities",
-];
 
 /// Distributions that Grype's database may have advisories of, by the name that Grype gives them, with the providers of
 /// these. One that is missing here only makes a result without a match count as not evaluated.
@@ -70,154 +54,94 @@ const DISTRIBUTIONS: [(&str, &[&str]); 17] = [
     ("wolfi", &["wolfi"]),
 ];
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Document {
-    descriptor: Descriptor,
-    matches: Listed<Match>,
-    #[serde(default)]
-    ignored_matches: Option<Listed<Match>>,
-    #[serde(default)]
-    distro: Option<Distro>,
-    #[serde(default)]
-    alerts_by_package: Option<Listed<IgnoredAny>>,
-}
-
-/// Items that are held at once, at most: whatever the limit is, a list of a gigabyte must not become several in memory.
-const HELD: usize = 1_000_000;
-
-/// A list of which the first items are held and all are counted.
-struct Listed<T> {
-    held: Vec<T>,
-    count: usize,
-}
-
-impl<T> Default for Listed<T> {
-    fn default() -> Self {
-        Self { held: Vec::new(), count: 0 }
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Listed<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
-            type Value = Listed<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Listed<T>, A::Error> {
-                let mut listed = Listed::default();
-                while listed.held.len() < HELD {
-                    match items.next_element()? {
-                        Some(item) => listed.held.push(item),
-                        None => break,
-                    }
-                }
-                listed.count = listed.held.len();
-                if listed.count == HELD {
-                    while items.next_element::<IgnoredAny>()?.is_some() {
-                        listed.count += 1;
-                    }
-                }
-                Ok(listed)
-            }
-        }
-        deserializer.deserialize_seq(Items(PhantomData))
-    }
-}
-
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Descriptor {
-    name: String,
-    #[serde(default)]
-    version: Option<String>,
-    #[serde(default)]
-    db: Option<Database>,
-}
-
-#[derive(Default, Deserialize)]
-struct Database {
-    #[serde(default)]
-    status: Option<DatabaseStatus>,
-    /// Whose advisories it has, by provider.
-    #[serde(default)]
-    providers: Option<BTreeMap<String, IgnoredAny>>,
-    /// Where schema 5 has it.
-    #[serde(default)]
-    built: Option<Timestamp>,
-}
-
-#[derive(Deserialize)]
-struct DatabaseStatus {
-    #[serde(default)]
-    built: Option<Timestamp>,
-}
-
-#[derive(Deserialize)]
-struct Match {
-    vulnerability: Vulnerability,
-    artifact: Artifact,
-}
-
-#[derive(Deserialize)]
-struct Vulnerability {
-    id: String,
-    #[serde(default)]
-    severity: Option<String>,
-    #[serde(default)]
-    fix: Option<Fix>,
-}
-
-#[derive(Deserialize)]
-struct Fix {
-    #[serde(default)]
-    versions: Option<Vec<String>>,
-    #[serde(default)]
-    state: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Artifact {
-    name: String,
-    #[serde(default)]
-    version: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-struct Distro {
-    #[serde(default)]
     name: Option<String>,
-    #[serde(default)]
     version: Option<String>,
+    built: Option<Timestamp>,
+    /// Whose advisories the database has.
+    providers: Option<BTreeSet<String>>,
+}
+
+/// One match of a package with a vulnerability.
+#[derive(Default)]
+struct Match {
+    id: String,
+    namespace: String,
+    severity: String,
+    fixed_in: Vec<String>,
+    fix_state: String,
+    package: String,
+    version: String,
+    kind: String,
+    purl: String,
+    location: String,
+    references: Vec<Reference>,
+    ratings: Vec<Rating>,
 }
 
 /// Reads Grype's output.
-pub(crate) fn read<C: Content + ?Sized>(content: &C, limits: &Limits) -> Result<Reported, ResultsError> {
-    let document = document(content)?;
-    if document.descriptor.name != "grype" {
-        let detail = format!("it is the output of `{}`", brief(&document.descriptor.name));
-        return Err(ResultsError::Foreign { format: FORMAT, detail });
+pub(crate) fn read(source: impl Read, out: &mut Out<'_>, limits: &Limits) -> Result<(), ResultsError> {
+    let mut json = Json::new(source, FORMAT, limits.result_bytes);
+    if json.kind()? != Kind::Object {
+        return Err(json.foreign("it is no object"));
     }
-    let ignored = document.ignored_matches.unwrap_or_default();
-    if document.matches.count.saturating_add(ignored.count) > limits.result_items.min(HELD) {
-        return Err(ResultsError::TooMany { limit: limits.result_items });
-    }
-    let distribution = document.distro.unwrap_or_default();
-    let database = document.descriptor.db.unwrap_or_default();
-    let has_advisories = DISTRIBUTIONS.iter().any(|(known, from)| {
-        let provided = |providers: &BTreeMap<String, _>| from.iter().any(|name| providers.contains_key(*name));
-        distribution.name.as_deref() == Some(*known) && database.providers.as_ref().is_none_or(provided)
-    });
-    let name = match distribution.name.as_deref() {
-        None | Some("") => "no distribution".to_owned(),
-        Some(name) => brief(format!("{name} {}", distribution.version.unwrap_or_default()).trim()),
+    let (mut descriptor, mut matches, mut alerts) = (None, None, 0_u64);
+    let (mut distribution, mut release) = (String::new(), String::new());
+    let mut failed = [false; 5];
+    json.object(|json, key| match key {
+        "descriptor" => self::descriptor(json).map(|found| descriptor = Some(found)),
+        "matches" => {
+            if json.kind()? != Kind::Array {
+                return Err(json.foreign("its matches are no list"));
+            }
+            let mut count = 0_u64;
+            json.array(|json| {
+                count += 1;
+                let found = one(json)?;
+                failed[control_of(&found.severity).0] = true;
+                out.finding(found.report())
+            })?;
+            matches = Some(count);
+            Ok(())
+        }
+        "ignoredMatches" => json.array(|json| {
+            let found = one(json)?;
+            out.suppressed(found.report())
+        }),
+        "alertsByPackage" => json.array(|json| {
+            alerts += 1;
+            json.skip()
+        }),
+        "distro" => json.object(|json, key| match key {
+            "name" => json.text_or_empty().map(|name| distribution = name),
+            "version" => json.text_or_empty().map(|version| release = version),
+            _ => json.skip(),
+        }),
+        "source" => source_of(json, out),
+        _ => json.skip(),
+    })?;
+    json.end()?;
+    let (Some(descriptor), Some(matches)) = (descriptor, matches) else {
+        return Err(json.foreign("it has no descriptor or no matches"));
     };
+    match descriptor.name.as_deref() {
+        Some("grype") => {}
+        Some(other) => return Err(json.foreign(format!("it is the output of `{}`", brief(other)))),
+        None => return Err(json.foreign("it does not say which program wrote it")),
+    }
+    let version = descriptor.version.filter(|version| version != NO_VERSION);
+    out.scanner(descriptor.name, version, descriptor.built);
 
-    let mut notes = Vec::new();
-    let without_match = match (has_advisories, document.matches.count == 0) {
+    let has_advisories = DISTRIBUTIONS.iter().any(|(known, from)| {
+        let provided = |providers: &BTreeSet<String>| from.iter().any(|name| providers.contains(*name));
+        distribution == *known && descriptor.providers.as_ref().is_none_or(provided)
+    });
+    let name = match distribution.as_str() {
+        "" => "no distribution".to_owned(),
+        name => brief(format!("{name} {release}").trim()),
+    };
+    let without_match = match (has_advisories, matches == 0) {
         (false, true) => Outcome::not_evaluated(
             Reason::ScannerSkipped,
             format!(
@@ -225,99 +149,221 @@ pub(crate) fn read<C: Content + ?Sized>(content: &C, limits: &Limits) -> Result<
             ),
         ),
         (true, true) => {
-            notes.push(format!("no match in {name}; the scanner's output does not say how many packages it saw"));
+            out.note(format!("no match in {name}; the scanner's output does not say how many packages it saw"));
             Outcome::Passed
         }
         (false, false) => {
-            notes.push(format!(
+            out.note(format!(
                 "the scanner recognised {name}: packages of a distribution, if there are any, were not matched"
             ));
             Outcome::Passed
         }
         (true, false) => Outcome::Passed,
     };
-    if ignored.count > 0 {
-        let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
-        for found in &ignored.held {
-            *counts.entry(control_of(found)).or_default() += 1;
+    for (control, failed) in failed.into_iter().enumerate() {
+        vulnerabilities::declare(out, control)?;
+        if !failed {
+            out.verdict(CONTROLS[control], without_match.clone());
         }
-        let counts: Vec<String> = counts.iter().map(|(i, n)| format!("{n} for {}", CONTROLS[*i])).collect();
-        notes.push(format!("the scanner left out {} matches by its rules: {}", ignored.count, counts.join(", ")));
     }
-    let alerts = document.alerts_by_package.map_or(0, |alerts| alerts.count);
     if alerts > 0 {
-        notes.push(format!("the scanner has alerts on {alerts} packages; the raw result has them"));
+        out.note(format!("the scanner has alerts on {alerts} packages; the raw result has them"));
     }
-
-    let mut details: [Vec<Detail>; 5] = Default::default();
-    for found in &document.matches.held {
-        details[control_of(found)].push(detail(found));
-    }
-    let findings = CONTROLS.iter().zip(details).map(|(control, details)| {
-        let outcome = if details.is_empty() { without_match.clone() } else { Outcome::Failed };
-        Finding::new(*control, outcome).with_details(details, limits.finding_details)
-    });
-    let built = database.status.and_then(|status| status.built).or(database.built);
-    Ok(Reported {
-        findings: findings.collect(),
-        notes,
-        scanner_version: document.descriptor.version.filter(|version| !matches!(version.as_str(), "" | NO_VERSION)),
-        database_built: built,
-    })
+    Ok(())
 }
 
-fn document<C: Content + ?Sized>(content: &C) -> Result<Document, ResultsError> {
-    serde_json::from_reader(BufReader::with_capacity(64 << 10, content.reader())).map_err(|error| {
-        match error.classify() {
-            serde_json::error::Category::Eof => ResultsError::Truncated { offset: content.length() },
-            serde_json::error::Category::Data => {
-                ResultsError::Foreign { format: FORMAT, detail: brief(&error.to_string()) }
+fn descriptor(json: &mut Json<impl Read>) -> Result<Descriptor, ResultsError> {
+    let mut found = Descriptor::default();
+    json.object(|json, key| match key {
+        "name" => json.text().map(|name| found.name = name),
+        "version" => json.text().map(|version| found.version = version),
+        "db" => json.object(|json, key| match key {
+            "status" => json.object(|json, key| match key {
+                "built" => built(json).map(|built| found.built = built),
+                _ => json.skip(),
+            }),
+            // Where schema 5 has it.
+            "built" => built(json).map(|built| found.built = found.built.or(built)),
+            "providers" if json.kind()? == Kind::Object => {
+                let mut providers = BTreeSet::new();
+                json.object(|json, name| {
+                    providers.insert(name.to_owned());
+                    json.skip()
+                })?;
+                found.providers = Some(providers);
+                Ok(())
             }
-            serde_json::error::Category::Syntax => match offset_of(content, error.line(), error.column()) {
-                Ok(offset) => ResultsError::Malformed { format: FORMAT, offset, detail: brief(&error.to_string()) },
-                Err(error) => ResultsError::Io(error),
-            },
-            serde_json::error::Category::Io => ResultsError::Io(error.into()),
+            _ => json.skip(),
+        }),
+        _ => json.skip(),
+    })?;
+    Ok(found)
+}
+
+fn built(json: &mut Json<impl Read>) -> Result<Option<Timestamp>, ResultsError> {
+    match json.text()?.filter(|text| !text.is_empty()) {
+        None => Ok(None),
+        Some(text) => match text.parse() {
+            Ok(time) => Ok(Some(time)),
+            Err(_) => Err(json.foreign(format!("its database was built at `{}`, which is no time", brief(&text)))),
+        },
+    }
+}
+
+fn source_of(json: &mut Json<impl Read>, out: &mut Out<'_>) -> Result<(), ResultsError> {
+    let mut target = None;
+    json.object(|json, key| match key {
+        // A text for a folder or file, an object for an image.
+        "target" if json.kind()? == Kind::Object => json.object(|json, key| match key {
+            "userInput" => json.text().map(|name| target = name),
+            _ => json.skip(),
+        }),
+        "target" => json.scalar().map(|name| target = name),
+        _ => json.skip(),
+    })?;
+    target.map_or(Ok(()), |target| out.target(target))
+}
+
+fn one(json: &mut Json<impl Read>) -> Result<Match, ResultsError> {
+    let mut found = Match::default();
+    let (mut id, mut package) = (None, None);
+    json.object(|json, key| match key {
+        "vulnerability" => vulnerability(json, &mut found, &mut id),
+        "artifact" => json.object(|json, key| match key {
+            "name" => json.text().map(|name| package = name),
+            "version" => json.text_or_empty().map(|version| found.version = version),
+            "type" => json.text_or_empty().map(|kind| found.kind = kind),
+            "purl" => json.text_or_empty().map(|purl| found.purl = purl),
+            "locations" => json.array(|json| {
+                json.object(|json, key| match key {
+                    "path" => {
+                        let path = json.text_or_empty()?;
+                        if found.location.is_empty() {
+                            found.location = path;
+                        }
+                        Ok(())
+                    }
+                    _ => json.skip(),
+                })
+            }),
+            _ => json.skip(),
+        }),
+        "relatedVulnerabilities" => json.array(|json| {
+            json.object(|json, key| match key {
+                "id" => json.text_or_empty().map(|id| found.references.extend(vulnerability_reference(&id))),
+                "cvss" => cvss(json, &mut found.ratings),
+                "epss" => epss(json, &mut found.ratings),
+                "knownExploited" => kev(json, &mut found.ratings),
+                _ => json.skip(),
+            })
+        }),
+        _ => json.skip(),
+    })?;
+    match (id, package) {
+        (Some(id), Some(package)) => {
+            found.references.splice(0..0, vulnerability_reference(&id));
+            found.references.extend(reference("purl", &found.purl));
+            let mut seen = HashSet::new();
+            found.references.retain(|reference| seen.insert(reference.clone()));
+            (found.id, found.package) = (id, package);
+            Ok(found)
         }
+        _ => Err(json.foreign("a match lacks the vulnerability's id or the package's name")),
+    }
+}
+
+fn vulnerability(json: &mut Json<impl Read>, found: &mut Match, id: &mut Option<String>) -> Result<(), ResultsError> {
+    json.object(|json, key| match key {
+        "id" => json.text().map(|text| *id = text),
+        "namespace" => json.text_or_empty().map(|namespace| found.namespace = namespace),
+        "severity" => json.text_or_empty().map(|severity| found.severity = severity),
+        "fix" => json.object(|json, key| match key {
+            "versions" => json.texts().map(|versions| found.fixed_in = versions),
+            "state" => json.text_or_empty().map(|state| found.fix_state = state),
+            _ => json.skip(),
+        }),
+        "cvss" => cvss(json, &mut found.ratings),
+        "epss" => epss(json, &mut found.ratings),
+        "knownExploited" => kev(json, &mut found.ratings),
+        "cwes" => json.array(|json| {
+            json.object(|json, key| match key {
+                "cwe" => json.text_or_empty().map(|cwe| found.references.extend(reference("cwe", &cwe))),
+                _ => json.skip(),
+            })
+        }),
+        _ => json.skip(),
     })
 }
 
-/// Reads it once more, up to that place.
-fn offset_of<C: Content + ?Sized>(content: &C, line: usize, column: usize) -> io::Result<u64> {
-    let mut reader = BufReader::new(content.reader());
-    let mut before = 0;
-    for _ in 1..line {
-        before += reader.skip_until(b'\n')?;
-    }
-    Ok((before + column) as u64)
+fn cvss(json: &mut Json<impl Read>, ratings: &mut Vec<Rating>) -> Result<(), ResultsError> {
+    json.array(|json| {
+        let mut rating = Rating { scheme: "cvss".to_owned(), ..Rating::default() };
+        json.object(|json, key| match key {
+            "vector" => json.text_or_empty().map(|vector| rating.vector = vector),
+            "source" => json.text_or_empty().map(|source| rating.source = source),
+            "metrics" => json.object(|json, key| match key {
+                "baseScore" => json.number().map(|score| rating.score = score),
+                _ => json.skip(),
+            }),
+            _ => json.skip(),
+        })?;
+        ratings.push(rating);
+        Ok(())
+    })
 }
 
-fn control_of(found: &Match) -> usize {
-    match found.vulnerability.severity.as_deref() {
-        Some("Critical") => 0,
-        Some("High") => 1,
-        Some("Medium") => 2,
-        Some("Low" | "Negligible") => 3,
-        _ => 4,
-    }
+fn epss(json: &mut Json<impl Read>, ratings: &mut Vec<Rating>) -> Result<(), ResultsError> {
+    json.array(|json| {
+        let mut rating = Rating { scheme: "epss".to_owned(), ..Rating::default() };
+        json.object(|json, key| match key {
+            "epss" => json.number().map(|score| rating.score = score),
+            "date" => json.text_or_empty().map(|date| rating.vector = date),
+            _ => json.skip(),
+        })?;
+        ratings.push(rating);
+        Ok(())
+    })
 }
 
-fn detail(found: &Match) -> Detail {
-    let Match { vulnerability, artifact } = found;
-    let subject = match artifact.version.as_deref() {
-        Some(version) if !version.is_empty() => format!("{} {version}", artifact.name),
-        _ => artifact.name.clone(),
-    };
-    let severity = vulnerability.severity.as_deref().filter(|s| !s.is_empty()).unwrap_or("Unknown");
-    let fix = vulnerability.fix.as_ref();
-    let versions = fix.and_then(|fix| fix.versions.as_deref()).unwrap_or_default();
-    let state = fix.and_then(|fix| fix.state.as_deref()).unwrap_or_default();
-    let remedy = match (versions.is_empty(), state) {
-        (false, _) => format!("fixed in {}", versions.join(", ")),
-        (true, "wont-fix") => "will not be fixed".to_owned(),
-        (true, _) => "no fix known".to_owned(),
-    };
-    Detail::new(subject, format!("{}, {severity}, {remedy}", vulnerability.id))
+fn kev(json: &mut Json<impl Read>, ratings: &mut Vec<Rating>) -> Result<(), ResultsError> {
+    json.array(|json| {
+        let mut rating = Rating { scheme: "kev".to_owned(), ..Rating::default() };
+        json.object(|json, key| match key {
+            "dateAdded" => json.text_or_empty().map(|date| rating.vector = date),
+            _ => json.skip(),
+        })?;
+        ratings.push(rating);
+        Ok(())
+    })
+}
+
+impl Match {
+    fn report(self) -> Reported {
+        let (control, severity) = control_of(&self.severity);
+        let subject = match self.version.as_str() {
+            "" => self.package.clone(),
+            version => format!("{} {version}", self.package),
+        };
+        let word = if self.severity.is_empty() { "Unknown" } else { &self.severity };
+        let remedy = match (self.fixed_in.is_empty(), self.fix_state.as_str()) {
+            (false, _) => format!("fixed in {}", self.fixed_in.join(", ")),
+            (true, "wont-fix") => "will not be fixed".to_owned(),
+            (true, _) => "no fix known".to_owned(),
+        };
+        let parts = [&self.id, &self.namespace, &self.package, &self.version, &self.kind, &self.location];
+        Reported {
+            identity: identity("grype", parts),
+            kind: FindingKind::Vulnerability,
+            control: CONTROLS[control].to_owned(),
+            outcome: Outcome::Failed,
+            messages: vec![format!("{}, {word}, {remedy}", self.id)],
+            word: self.severity,
+            severity,
+            subject,
+            references: self.references,
+            ratings: self.ratings,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,31 +2,33 @@
 
 use std::collections::HashMap;
 
-use super::{Parsed, Reported};
-use crate::base::limits::Limits;
+use super::Parsed;
+use super::collect::{Account, Collector};
 use crate::base::text::brief;
-use crate::model::finding::{Detail, Finding};
+use crate::model::finding::Finding;
 use crate::model::outcome::{Outcome, Status};
 use crate::model::profile::Profile;
 use crate::model::reason::Reason;
 use crate::model::scanner::is_own_control;
 
-/// How many names of controls one note lists.
+/// How many names of controls, or of other things, notes list.
 const NAMED: usize = 20;
 
 /// Exactly one finding for each control of `profile`, in its order:
-/// * what the scanner reported once is taken;
-/// * what it reported twice alike is taken once, with the details of both;
-/// * what it reported twice with verdicts that differ is [`Reason::ControlAmbiguous`];
+/// * what the scanner reported is taken, as [`Collector`] puts it together;
 /// * what it did not report is [`Reason::ControlMissing`];
 /// * what it reported and nobody expected is named in a note;
 /// * when all is not applicable, the content was for something else, and all is [`Reason::WrongTarget`]: a profile none of
 ///   which has a bearing on a target was not evaluated on it.
-pub(crate) fn reduce(reported: Reported, profile: &Profile, limits: &Limits) -> Parsed {
-    let Reported { findings, mut notes, scanner_version, database_built } = reported;
-    let mut by_control: HashMap<String, Vec<Finding>> = HashMap::new();
-    for finding in findings {
-        by_control.entry(finding.control.clone()).or_default().push(finding);
+pub(crate) fn reduce(mut collected: Collector, profile: &Profile) -> Parsed {
+    let accounts = collected.accounts().into_iter();
+    let mut by_control: HashMap<String, Account> = accounts.map(|account| (account.id.clone(), account)).collect();
+    let mut notes = collected.notes();
+    for gap in collected.gaps.iter().take(NAMED) {
+        notes.push(format!("not evaluated: {}: {} ({})", brief(&gap.subject), gap.detail, gap.reason));
+    }
+    if collected.gaps.len() > NAMED {
+        notes.push(format!("and {} more that were not evaluated", collected.gaps.len() - NAMED));
     }
     let mut findings: Vec<Finding> = profile
         .controls
@@ -36,7 +38,7 @@ pub(crate) fn reduce(reported: Reported, profile: &Profile, limits: &Limits) -> 
                 &*control.id,
                 Outcome::not_evaluated(Reason::ControlMissing, "the scanner's result does not mention it"),
             ),
-            Some(reports) => one(&control.id, reports, limits),
+            Some(account) => account.finding,
         })
         .collect();
     // What gapscan itself judges is not the scanner's to report, and says nothing about what the content is for.
@@ -64,30 +66,8 @@ pub(crate) fn reduce(reported: Reported, profile: &Profile, limits: &Limits) -> 
             listed.join(", ")
         ));
     }
-    Parsed { findings, notes, scanner_version, database_built }
-}
-
-/// One finding from one or more reports about the same control.
-fn one(control: &str, mut reports: Vec<Finding>, limits: &Limits) -> Finding {
-    if reports.len() == 1 {
-        let mut only = reports.remove(0);
-        let excess = only.details.len().saturating_sub(limits.finding_details);
-        only.details.truncate(limits.finding_details);
-        only.details_omitted += excess as u64;
-        return only;
-    }
-    let verdict = reports[0].outcome.status();
-    let outcome = if reports.iter().all(|report| report.outcome.status() == verdict) {
-        reports[0].outcome.clone()
-    } else {
-        let words: Vec<String> = reports.iter().take(NAMED).map(|r| r.outcome.status().to_string()).collect();
-        Outcome::not_evaluated(Reason::ControlAmbiguous, format!("it was reported as {}", words.join(", ")))
-    };
-    let omitted: u64 = reports.iter().map(|report| report.details_omitted).sum();
-    let details: Vec<Detail> = reports.into_iter().flat_map(|report| report.details).collect();
-    let mut finding = Finding::new(control, outcome).with_details(details, limits.finding_details);
-    finding.details_omitted += omitted;
-    finding
+    let scanner = collected.scanner;
+    Parsed { findings, notes, scanner_version: scanner.version, database_built: scanner.database_built }
 }
 
 #[cfg(test)]

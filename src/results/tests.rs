@@ -4,8 +4,80 @@ use proptest::prelude::*;
 
 use super::merge::tests::profile;
 use super::*;
+use crate::base::digest::Digest;
+use crate::base::limits::Limits;
 use crate::model::coverage::Coverage;
-use crate::model::outcome::Status;
+use crate::model::outcome::{Outcome, Status};
+use crate::model::profile::Profile;
+use crate::model::reason::Reason;
+use crate::model::scanner::ResultFormat;
+
+/// All that a text of this format says.
+pub(super) fn summary(format: ResultFormat, text: &str) -> Result<Summary, ResultsError> {
+    summarise(format, text.as_bytes(), Digest::of(text), 1000, &Limits::default())
+}
+
+/// How each control ended, with its reason where it was not evaluated.
+pub(super) fn verdicts(summary: &Summary) -> Vec<(&str, &'static str)> {
+    let word = |outcome: &Outcome| match outcome {
+        Outcome::NotEvaluated { reason, .. } => reason.code(),
+        other => other.status().code(),
+    };
+    summary.control_list.iter().map(|control| (control.id.as_str(), word(&control.outcome))).collect()
+}
+
+/// What every format does with what is no whole result of it: refuses it, wherever it is cut, and never panics.
+pub(super) fn refuses_what_is_no_result(format: ResultFormat, whole: &str) {
+    summary(format, whole).expect("the whole is a result");
+    assert_eq!(detect::detect(whole.as_bytes()).expect("it shows which format it is in"), format);
+    let bytes = whole.trim_end().as_bytes();
+    for cut in 0..bytes.len() {
+        let digest = Digest::of(&bytes[..cut]);
+        let error = summarise(format, &bytes[..cut], digest, 9, &Limits::default()).err();
+        let error = error.unwrap_or_else(|| panic!("the first {cut} bytes count as a result"));
+        assert!(
+            matches!(error.reason(), Reason::NoOutput | Reason::OutputTruncated | Reason::OutputUnparsable),
+            "{error}"
+        );
+    }
+    let few = Limits { result_items: 1, ..Limits::default() };
+    let error = summarise(format, whole.as_bytes(), Digest::of(whole), 9, &few).expect_err("too many");
+    assert_eq!(error.reason(), Reason::OutputTooLarge);
+    let short = Limits { result_bytes: 10, ..Limits::default() };
+    let error = summarise(format, whole.as_bytes(), Digest::of(whole), 9, &short).expect_err("too large");
+    assert_eq!(error.reason(), Reason::OutputTooLarge);
+    let deep = "[".repeat(100_000);
+    let others = [
+        "",
+        " ",
+        "null",
+        "1",
+        "{}",
+        "[]",
+        "[{}]",
+        "x",
+        "\u{0}",
+        "<a/>",
+        "<a>",
+        "{\"a\":{\"b\":[]}}",
+        &deep,
+        r#"{"SchemaVersion":3,"Results":1}"#,
+        r#"{"controls":{}}"#,
+        r#"{"profiles":[{}],"statistics":{}}"#,
+        r#"{"runs":[{}]}"#,
+    ];
+    for other in others {
+        assert!(summary(format, other).is_err(), "{}", crate::base::text::brief(other));
+    }
+    for at in (0..bytes.len()).step_by(7) {
+        let mut invalid = bytes.to_vec();
+        invalid[at] = 0xff;
+        let read = summarise(format, &invalid, Digest::of(&invalid), 9, &Limits::default());
+        // Where a quote or bracket was, what follows belongs to it to the end.
+        let reason = read.expect_err("no UTF-8").reason();
+        assert!(matches!(reason, Reason::OutputUnparsable | Reason::OutputTruncated), "{at}: {reason}");
+    }
+}
 
 const ARF: &str = concat!(
     "<TestResult xmlns=\"http://checklists.nist.gov/xccdf/1.2\" end-time=\"t\"><rule-result idref=\"a\"><result>fail</result>",

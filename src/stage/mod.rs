@@ -9,6 +9,7 @@ pub mod install;
 pub mod load;
 pub mod lock;
 pub mod plan;
+pub mod read;
 pub mod registries;
 pub mod scan;
 pub mod schedule;

@@ -13,22 +13,26 @@
 //! | informational | not evaluated, `scanner-skipped` | by its definition it is for a person to judge |
 //! | any other word | not evaluated, `status-unknown` | |
 //!
-//! A rule that has several checks (`multi-check`) has one result for each. The worst counts: failed before not evaluated before
-//! passed before not applicable. Two results for the same check and instance of one rule are left to [`crate::results::merge`].
+//! A rule that has several checks (`multi-check`) has one result for each, and each is a finding. The worst counts. Two results
+//! for the same check and instance of one rule that differ make it ambiguous.
 //! A verdict that somebody overrode in the file counts as the scanner gave it: waivers are gapscan's, and expire.
+//!
+//! Identity of a finding: the rule's id, and the names of what was checked, with its instances.
 //!
 //! A file with more than one test result is refused: nothing would say which one counts.
 
-use std::collections::{HashMap, HashSet};
-use std::io::{self, Read};
+use std::collections::HashSet;
+use std::io::Read;
 
-use super::xml::{Node, Tag, Xml, XmlError, XmlErrorKind};
+use super::benchmark::reference;
+use super::xml::{Node, Tag, Xml, XmlError};
 use crate::base::limits::Limits;
 use crate::base::text::brief;
-use crate::model::finding::{Detail, Finding};
-use crate::model::outcome::{Outcome, Status};
+use crate::model::control::{Reference, Severity};
+use crate::model::outcome::Outcome;
 use crate::model::reason::Reason;
-use crate::results::{Reported, ResultsError};
+use crate::results::event::{Declared, FindingKind, Out, Reported, identity};
+use crate::results::{ResultsError, severity};
 
 const FORMAT: &str = "XCCDF or ARF";
 
@@ -39,59 +43,50 @@ const PLACES: [&[&str]; 3] = [&["asset-report-collection", "reports", "report", 
 struct RuleResult {
     rule: String,
     result: String,
+    severity: Severity,
     /// What was checked: tells the results of a rule with several checks apart.
     checks: Vec<String>,
     messages: Vec<String>,
+    references: Vec<Reference>,
     overridden: bool,
 }
 
+/// What a test result says besides its rules.
 #[derive(Default)]
-struct TestResult {
+struct About {
     profile: Option<String>,
     benchmark: Option<String>,
     version: Option<String>,
-    results: Vec<RuleResult>,
+    overridden: u64,
+    not_selected: u64,
 }
 
 /// Reads the one test result of a file.
-pub(crate) fn read(source: impl Read, limits: &Limits) -> Result<Reported, ResultsError> {
+pub(crate) fn read(source: impl Read, out: &mut Out<'_>, limits: &Limits) -> Result<(), ResultsError> {
     let mut xml = Xml::new(source, limits.result_bytes);
-    match test_result(&mut xml, limits) {
-        Ok(Some(result)) => Ok(report(result)),
-        Ok(None) => Err(ResultsError::Foreign { format: FORMAT, detail: "it has no test result".to_owned() }),
-        Err(Failed::Xml(error)) => Err(error.into()),
-        Err(Failed::TooMany) => Err(ResultsError::TooMany { limit: limits.result_items }),
+    let Some(about) = test_result(&mut xml, out)? else {
+        return Err(ResultsError::Foreign { format: FORMAT, detail: "it has no test result".to_owned() });
+    };
+    if let (Some(profile), Some(benchmark)) = (&about.profile, &about.benchmark) {
+        out.note(format!("the scanner evaluated profile {} of benchmark {}", brief(profile), brief(benchmark)));
     }
-}
-
-enum Failed {
-    Xml(XmlError),
-    TooMany,
-}
-
-impl From<XmlError> for Failed {
-    fn from(error: XmlError) -> Self {
-        Self::Xml(error)
+    if about.not_selected > 0 {
+        out.note(format!("{} rules of the benchmark are not selected by the profile", about.not_selected));
     }
+    if about.overridden > 0 {
+        let count = about.overridden;
+        out.note(format!("{count} verdicts were overridden in the file, and count as the scanner gave them"));
+    }
+    Ok(())
 }
 
 impl From<XmlError> for ResultsError {
     fn from(error: XmlError) -> Self {
-        let offset = error.offset;
-        match error.kind {
-            XmlErrorKind::Truncated => Self::Truncated { offset },
-            XmlErrorKind::TooLarge(limit) => Self::TooLarge { limit },
-            XmlErrorKind::Malformed(detail) => Self::Malformed { format: FORMAT, offset, detail },
-            // Bytes that are no UTF-8 come as such an error too.
-            XmlErrorKind::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Self::Malformed { format: FORMAT, offset, detail: error.to_string() }
-            }
-            XmlErrorKind::Io(error) => Self::Io(error),
-        }
+        error.of(FORMAT)
     }
 }
 
-fn test_result(xml: &mut Xml<impl Read>, limits: &Limits) -> Result<Option<TestResult>, Failed> {
+fn test_result(xml: &mut Xml<impl Read>, out: &mut Out<'_>) -> Result<Option<About>, ResultsError> {
     let mut path: Vec<String> = Vec::new();
     let mut found = None;
     loop {
@@ -103,7 +98,7 @@ fn test_result(xml: &mut Xml<impl Read>, limits: &Limits) -> Result<Option<TestR
                 if found.is_some() {
                     return Err(xml.refuse("it has more than one test result").into());
                 }
-                found = Some(one(xml, &tag, limits)?);
+                found = Some(one(xml, &tag, out)?);
             }
             Node::Open(tag) => {
                 path.push(tag.name().to_owned());
@@ -124,45 +119,67 @@ fn test_result(xml: &mut Xml<impl Read>, limits: &Limits) -> Result<Option<TestR
     }
 }
 
-fn one(xml: &mut Xml<impl Read>, tag: &Tag, limits: &Limits) -> Result<TestResult, Failed> {
+fn one(xml: &mut Xml<impl Read>, tag: &Tag, out: &mut Out<'_>) -> Result<About, ResultsError> {
     // It is written last; without it the scan did not come to its end.
     tag.required("end-time")?;
-    let mut result = TestResult { version: tag.attribute("test-system")?, ..TestResult::default() };
+    let system = tag.attribute("test-system")?;
+    let mut about = About::default();
+    let mut declared = HashSet::new();
     loop {
         match xml.next()? {
             Node::Open(tag) if tag.is("rule-result") => {
-                if result.results.len() >= limits.result_items {
-                    return Err(Failed::TooMany);
+                let result = rule_result(xml, &tag)?;
+                about.overridden += u64::from(result.overridden);
+                if result.result == "notselected" {
+                    about.not_selected += 1;
+                    continue;
                 }
-                result.results.push(rule_result(xml, &tag)?);
+                if declared.insert(result.rule.clone()) {
+                    out.control(Declared {
+                        id: result.rule.clone(),
+                        title: String::new(),
+                        severity: result.severity,
+                        references: result.references.clone(),
+                        not_applicable: None,
+                    })?;
+                }
+                out.finding(finding(result))?;
             }
             Node::Open(tag) if tag.is("profile") => {
-                result.profile = tag.attribute("idref")?;
+                about.profile = tag.attribute("idref")?;
                 xml.skip()?;
             }
             Node::Open(tag) if tag.is("benchmark") => {
-                result.benchmark = match tag.attribute("id")? {
+                about.benchmark = match tag.attribute("id")? {
                     Some(id) => Some(id),
                     None => tag.attribute("href")?,
                 };
                 xml.skip()?;
             }
-            Node::Open(tag) if tag.is("target-facts") => facts(xml, &mut result)?,
+            Node::Open(tag) if tag.is("target") => out.target(xml.line()?)?,
+            Node::Open(tag) if tag.is("target-facts") => facts(xml, &mut about)?,
             Node::Open(_) => xml.skip()?,
             Node::Text(_) => {}
-            Node::Close | Node::End => return Ok(result),
+            Node::Close | Node::End => break,
         }
     }
+    // As in `cpe:/a:redhat:openscap:1.3.7`: the program's name comes before its version.
+    let mut parts =
+        system.as_deref().and_then(|cpe| cpe.strip_prefix("cpe:/a:")).into_iter().flat_map(|cpe| cpe.split(':'));
+    let (name, version) = (parts.nth(1), parts.next());
+    let version = about.version.clone().or(version.map(str::to_owned)).or(system.clone());
+    out.scanner(name.map(str::to_owned), version, None);
+    Ok(about)
 }
 
-fn facts(xml: &mut Xml<impl Read>, result: &mut TestResult) -> Result<(), XmlError> {
+fn facts(xml: &mut Xml<impl Read>, about: &mut About) -> Result<(), XmlError> {
     loop {
         match xml.next()? {
             Node::Open(tag) => {
                 let version = tag.attribute("name")?.as_deref() == Some("urn:xccdf:fact:scanner:version");
                 let text = xml.line()?;
                 if version && !text.is_empty() {
-                    result.version = Some(text);
+                    about.version = Some(text);
                 }
             }
             Node::Text(_) => {}
@@ -173,8 +190,13 @@ fn facts(xml: &mut Xml<impl Read>, result: &mut TestResult) -> Result<(), XmlErr
 
 fn rule_result(xml: &mut Xml<impl Read>, tag: &Tag) -> Result<RuleResult, XmlError> {
     let rule = tag.required("idref")?;
+    let severity = severity::of_word(&tag.attribute("severity")?.unwrap_or_default());
     let (mut result, mut before_override) = (None, None);
-    let (mut checks, mut messages) = (Vec::new(), Vec::new());
+    let (mut checks, mut messages, mut references) = (Vec::new(), Vec::new(), Vec::new());
+    // DISA's rules have the STIG's id there; what others have there is a version.
+    if let Some(version) = tag.attribute("version")?.filter(|_| rule.contains("mil.disa.stig")) {
+        references.push(Reference { scheme: "stig".to_owned(), id: version });
+    }
     loop {
         match xml.next()? {
             Node::Open(tag) if tag.is("result") => {
@@ -186,6 +208,10 @@ fn rule_result(xml: &mut Xml<impl Read>, tag: &Tag) -> Result<RuleResult, XmlErr
                 let old = old_result(xml)?;
                 // The first override has what the scanner said; later ones have what the one before said.
                 before_override = before_override.or(Some(old));
+            }
+            Node::Open(tag) if tag.is("ident") => {
+                let system = tag.attribute("system")?.unwrap_or_default();
+                references.extend(reference(&system, xml.line()?));
             }
             Node::Open(tag) if tag.is("message") => messages.push(xml.line()?),
             Node::Open(tag) if tag.is("instance") => checks.push(format!("instance {}", xml.line()?)),
@@ -199,7 +225,8 @@ fn rule_result(xml: &mut Xml<impl Read>, tag: &Tag) -> Result<RuleResult, XmlErr
         return Err(xml.refuse(format!("rule `{}` has no result", brief(&rule))));
     };
     let overridden = before_override.is_some();
-    Ok(RuleResult { rule, result: before_override.unwrap_or(result), checks, messages, overridden })
+    let result = before_override.unwrap_or(result);
+    Ok(RuleResult { rule, result, severity, checks, messages, references, overridden })
 }
 
 fn old_result(xml: &mut Xml<impl Read>) -> Result<String, XmlError> {
@@ -232,40 +259,7 @@ fn check(xml: &mut Xml<impl Read>, checks: &mut Vec<String>) -> Result<(), XmlEr
     Ok(())
 }
 
-fn report(result: TestResult) -> Reported {
-    let mut notes = Vec::new();
-    if let (Some(profile), Some(benchmark)) = (&result.profile, &result.benchmark) {
-        notes.push(format!("the scanner evaluated profile {} of benchmark {}", brief(profile), brief(benchmark)));
-    }
-    let overridden = result.results.iter().filter(|result| result.overridden).count();
-    if overridden > 0 {
-        notes.push(format!("{overridden} verdicts were overridden in the file, and count as the scanner gave them"));
-    }
-    let mut rules: Vec<Vec<RuleResult>> = Vec::new();
-    let mut index: HashMap<String, usize> = HashMap::new();
-    for rule in result.results {
-        if rule.result == "notselected" {
-            continue;
-        }
-        match index.get(&rule.rule) {
-            Some(at) => rules[*at].push(rule),
-            None => {
-                index.insert(rule.rule.clone(), rules.len());
-                rules.push(vec![rule]);
-            }
-        }
-    }
-    let mut findings = Vec::new();
-    for results in rules {
-        let distinct: HashSet<&[String]> = results.iter().map(|result| result.checks.as_slice()).collect();
-        let told_apart = distinct.len() == results.len();
-        let several = results.into_iter().map(finding);
-        if told_apart { findings.extend(several.reduce(worst)) } else { findings.extend(several) }
-    }
-    Reported { findings, notes, scanner_version: result.version, database_built: None }
-}
-
-fn finding(result: RuleResult) -> Finding {
+fn finding(result: RuleResult) -> Reported {
     let skipped = |what: &str| Outcome::not_evaluated(Reason::ScannerSkipped, what);
     let outcome = match result.result.as_str() {
         "pass" => Outcome::Passed,
@@ -277,28 +271,23 @@ fn finding(result: RuleResult) -> Finding {
         "informational" => skipped("the scanner reports it as informational, which is no verdict"),
         other => Outcome::not_evaluated(Reason::StatusUnknown, format!("the scanner reports `{}`", brief(other))),
     };
-    let mut finding = Finding::new(&*result.rule, outcome);
-    let subject = result.checks.first().map_or("", String::as_str);
+    let mut messages = Vec::new();
     if result.result == "fixed" {
-        finding.details.push(Detail::new(subject, "it failed, and the scanner changed it"));
+        messages.push("it failed, and the scanner changed it".to_owned());
     }
-    let messages = result.messages.into_iter().filter(|message| !message.is_empty());
-    finding.details.extend(messages.map(|message| Detail::new(subject, message)));
-    finding
-}
-
-/// The worse of two findings about one rule, with the details of both.
-fn worst(a: Finding, b: Finding) -> Finding {
-    let rank = |finding: &Finding| match finding.outcome.status() {
-        Status::Failed => 0,
-        Status::NotEvaluated => 1,
-        Status::Waived => 2,
-        Status::Passed => 3,
-        Status::NotApplicable => 4,
-    };
-    let (mut worse, other) = if rank(&a) <= rank(&b) { (a, b) } else { (b, a) };
-    worse.details.extend(other.details);
-    worse
+    messages.extend(result.messages.into_iter().filter(|message| !message.is_empty()));
+    Reported {
+        identity: identity("xccdf", std::iter::once(&result.rule).chain(&result.checks)),
+        kind: FindingKind::Check,
+        control: result.rule,
+        outcome,
+        word: result.result,
+        severity: result.severity,
+        subject: result.checks.into_iter().next().unwrap_or_default(),
+        messages,
+        references: result.references,
+        ratings: Vec::new(),
+    }
 }
 
 #[cfg(test)]

@@ -403,7 +403,7 @@ fn paragraph(text: &str) -> String {
 }
 
 /// What a reference or an identifier is called here, by the address of the document or system that it points into.
-fn reference(address: &str, text: String) -> Option<Reference> {
+pub(super) fn reference(address: &str, text: String) -> Option<Reference> {
     const SCHEMES: [(&str, &str); 20] = [
         ("NIST.SP.800-53", "nist"),
         ("NIST.SP.800-171", "nist-800-171"),

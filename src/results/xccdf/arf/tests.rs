@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::finding::{Detail, Finding};
 use crate::model::scanner::ResultFormat;
 use crate::results::merge::tests::profile;
 use crate::results::{Parsed, parse};
@@ -75,7 +76,13 @@ fn every_status_word_means_what_the_table_says() {
         let parsed = read_all(&text, &ids);
         assert_eq!(words(&parsed), expected);
         assert_eq!(parsed.scanner_version.as_deref(), Some("1.3.7"));
-        assert_eq!(parsed.notes, ["the scanner evaluated profile p of benchmark b"]);
+        assert_eq!(
+            parsed.notes,
+            [
+                "the scanner evaluated profile p of benchmark b",
+                "1 rules of the benchmark are not selected by the profile"
+            ]
+        );
     }
 }
 
@@ -164,4 +171,11 @@ fn a_result_cut_anywhere_is_refused() {
     for cut in 1..whole.len() {
         assert!(matches!(error(&whole[..cut]), Reason::OutputTruncated | Reason::OutputUnparsable), "{cut}");
     }
+}
+
+#[test]
+fn results_of_the_version_before_are_read_too() {
+    let old =
+        test_result(&rule("a", "fail", "")).replace(super::super::xml::XCCDF, "http://checklists.nist.gov/xccdf/1.1");
+    assert_eq!(words(&read_all(&old, &["a"])), ["failed"]);
 }

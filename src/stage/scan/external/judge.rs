@@ -8,7 +8,7 @@ use crate::model::evidence::Evidence;
 use crate::model::finding::{Detail, Finding};
 use crate::model::outcome::Outcome;
 use crate::model::reason::Reason;
-use crate::model::scanner::{BlindSpot, COMPLETE_CONTROL, ResultFormat};
+use crate::model::scanner::{BlindSpot, COMPLETE_CONTROL};
 use crate::results;
 use crate::stage::scan::content::External;
 use crate::stage::scan::network::{self, Allowance};
@@ -39,7 +39,7 @@ pub(super) fn judge(
     Left { output, allowance, seen }: Left<'_>,
 ) -> Result<(), NotDone> {
     if let Ok(result) = &output.result {
-        reached.evidence.push(Evidence::new("result", media_type(external.scanner.result.format), result.clone()));
+        reached.evidence.push(Evidence::new("result", external.scanner.result.format.media_type(), result.clone()));
     }
     for (name, bytes) in [("stdout", &output.stdout_tail), ("stderr", &output.stderr_tail)] {
         if !bytes.is_empty() {
@@ -108,13 +108,6 @@ fn account_for_unread(findings: &mut [Finding], seen: &Seen, most: usize) -> Res
         .with_details(paths, most);
     finding.details_omitted = unreadable.count.saturating_sub(finding.details.len() as u64);
     Ok(())
-}
-
-fn media_type(format: ResultFormat) -> &'static str {
-    match format {
-        ResultFormat::Arf => "application/xml",
-        ResultFormat::Grype => "application/json",
-    }
 }
 
 #[cfg(test)]

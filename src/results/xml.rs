@@ -18,6 +18,11 @@ use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::ResolveResult;
 use quick_xml::{NsReader, XmlVersion};
 
+use super::ResultsError;
+
+/// The namespace of XCCDF 1.1, whose test results have the same tags.
+const XCCDF_1_1: &str = "http://checklists.nist.gov/xccdf/1.1";
+
 /// The namespace of XCCDF 1.2.
 pub(super) const XCCDF: &str = "http://checklists.nist.gov/xccdf/1.2";
 
@@ -30,6 +35,23 @@ const TEXT_BYTES: usize = 64 << 10;
 pub(super) struct XmlError {
     pub(super) offset: u64,
     pub(super) kind: XmlErrorKind,
+}
+
+impl XmlError {
+    /// As what is wrong with a result in this format.
+    pub(super) fn of(self, format: &'static str) -> ResultsError {
+        let offset = self.offset;
+        match self.kind {
+            XmlErrorKind::Truncated => ResultsError::Truncated { offset },
+            XmlErrorKind::TooLarge(limit) => ResultsError::TooLarge { limit },
+            XmlErrorKind::Malformed(detail) => ResultsError::Malformed { format, offset, detail },
+            // Bytes that are no UTF-8 come as such an error too.
+            XmlErrorKind::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                ResultsError::Malformed { format, offset, detail: error.to_string() }
+            }
+            XmlErrorKind::Io(error) => ResultsError::Io(error),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -165,7 +187,7 @@ impl<R: Read> Xml<R> {
             let offset = self.reader.buffer_position();
             let (space, event) = match self.reader.read_resolved_event_into(&mut self.buffer) {
                 Ok((resolved, event)) => {
-                    let xccdf = matches!(resolved, ResolveResult::Bound(namespace) if namespace.0 == XCCDF);
+                    let xccdf = matches!(resolved, ResolveResult::Bound(namespace) if [XCCDF, XCCDF_1_1].contains(&namespace.0));
                     (if xccdf { Space::Xccdf } else { Space::Other }, event)
                 }
                 Err(error) => return Err(failed(offset, error)),

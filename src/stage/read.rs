@@ -1,0 +1,184 @@
+//! Reading a scanner's result file: what it says, without a cluster, a bundle or a ledger.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::base::digest::digest_reader;
+use crate::base::exit::{Classify, ExitClass};
+use crate::base::limits::Limits;
+use crate::base::spool::{Content, Spool, Spooled};
+use crate::base::text::printable;
+use crate::model::scanner::ResultFormat;
+use crate::results::detect::detect;
+use crate::results::{ResultsError, Summary, summarise};
+
+/// Why a result file says nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It can't be opened or read.
+    #[error("read {}", printable(.file))]
+    Unreadable {
+        /// Which.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no result that can be used.
+    #[error("read {}", printable(.file))]
+    Unusable {
+        /// Which.
+        file: String,
+        /// Why.
+        source: ResultsError,
+    },
+}
+
+impl Classify for ReadError {
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::Unreadable { .. } => ExitClass::Unreachable,
+            Self::Unusable { source, .. } => source.class(),
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Unreadable { .. } => None,
+            Self::Unusable { source, .. } => source.remedy(),
+        }
+    }
+}
+
+/// What one file says.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileSummary {
+    /// The file as it was named.
+    pub file: String,
+    /// What is in it.
+    #[serde(flatten)]
+    pub summary: Summary,
+}
+
+/// Where a result comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResultSource {
+    /// A file.
+    File(PathBuf),
+    /// The standard input.
+    Stdin,
+}
+
+impl ResultSource {
+    fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Stdin => "-".to_owned(),
+        }
+    }
+}
+
+/// Reads one result, and says all that is in it, with the first `listed` findings and components. Without a format, what is in
+/// it tells which it has. Memory does not grow with the file; what is no regular file is kept in a file without a name in
+/// `folder` meanwhile.
+///
+/// # Errors
+/// When it can't be read, or is no whole result in a known format.
+pub fn read_result(
+    source: &ResultSource,
+    format: Option<ResultFormat>,
+    listed: usize,
+    folder: &Path,
+    limits: &Limits,
+) -> Result<FileSummary, ReadError> {
+    let file = source.name();
+    let unreadable = |source| ReadError::Unreadable { file: format!("`{file}`"), source };
+    let unusable = |source| match source {
+        ResultsError::Io(source) => ReadError::Unreadable { file: format!("`{file}`"), source },
+        source => ReadError::Unusable { file: format!("`{file}`"), source },
+    };
+    let summary = match source {
+        ResultSource::File(path) => {
+            let opened = File::open(path).map_err(unreadable)?;
+            let about = opened.metadata().map_err(unreadable)?;
+            if about.is_dir() {
+                return Err(unreadable(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")));
+            }
+            if about.is_file() {
+                let content = OnDisk { file: opened, length: about.len() };
+                if content.length > limits.result_bytes {
+                    return Err(unusable(ResultsError::TooLarge { limit: limits.result_bytes }));
+                }
+                let (digest, _) = digest_reader(content.reader()).map_err(unreadable)?;
+                let format = format.map_or_else(|| detect(&content), Ok).map_err(unusable)?;
+                summarise(format, &content, digest, listed, limits).map_err(unusable)?
+            } else {
+                let content = spooled(opened, folder, limits).map_err(unreadable)?.map_err(unusable)?;
+                of_spooled(&content, format, listed, limits).map_err(unusable)?
+            }
+        }
+        ResultSource::Stdin => {
+            let content = spooled(io::stdin().lock(), folder, limits).map_err(unreadable)?.map_err(unusable)?;
+            of_spooled(&content, format, listed, limits).map_err(unusable)?
+        }
+    };
+    Ok(FileSummary { file, summary })
+}
+
+fn of_spooled(
+    content: &Spooled,
+    format: Option<ResultFormat>,
+    listed: usize,
+    limits: &Limits,
+) -> Result<Summary, ResultsError> {
+    let format = format.map_or_else(|| detect(content), Ok)?;
+    summarise(format, content, content.digest(), listed, limits)
+}
+
+/// Takes what can be read only once, and no more than a result may have.
+fn spooled(source: impl Read, folder: &Path, limits: &Limits) -> io::Result<Result<Spooled, ResultsError>> {
+    let mut spool = Spool::new(folder);
+    let taken = io::copy(&mut source.take(limits.result_bytes + 1), &mut spool)?;
+    if taken > limits.result_bytes {
+        return Ok(Err(ResultsError::TooLarge { limit: limits.result_bytes }));
+    }
+    Ok(Ok(spool.finish()))
+}
+
+/// A regular file, read where it is.
+struct OnDisk {
+    file: File,
+    length: u64,
+}
+
+impl Content for OnDisk {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn reader(&self) -> impl Read + '_ {
+        Reader { of: self, at: 0 }
+    }
+}
+
+struct Reader<'a> {
+    of: &'a OnDisk,
+    at: u64,
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.of.length - self.at).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(left);
+        let read = self.of.file.read_at(&mut buffer[..wanted], self.at)?;
+        if read == 0 && wanted > 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter while it was read"));
+        }
+        self.at += read as u64;
+        Ok(read)
+    }
+}

@@ -18,8 +18,8 @@ pub struct Ahead {
     taken: usize,
 }
 
-/// Has `consume` read what `source` gives, which another thread reads at the same time, at most [`CHUNKS`] chunks of
-/// [`CHUNK`] bytes ahead. The thread has ended when this returns: a `consume` that returns early waits for the read that goes on.
+/// Has `consume` read what `source` gives, which another thread reads at the same time, at most four chunks of
+/// 64 KiB ahead. The thread has ended when this returns: a `consume` that returns early waits for the read that goes on.
 ///
 /// # Panics
 /// When `source` does.

@@ -8,7 +8,7 @@
 //! Connections of the namespace with itself, over loopback, lead nowhere and are left out. Nothing here needs any right, and
 //! no packet is sent.
 //!
-//! In a network that is the target's too, [`Owners`] tell whose a socket is. The counters count for both: what they count counts
+//! In a network that is the target's too, `Owners` tell whose a socket is. The counters count for both: what they count counts
 //! as the scanner's, but for connections of sockets that were seen among the target's.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};

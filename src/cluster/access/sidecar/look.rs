@@ -79,8 +79,8 @@ fn of_agent(error: ClusterError) -> ClusterError {
 }
 
 /// Has the agent in the target's own pod collect facts about the target. `identity` is the connection of an identity with
-/// [`Rights::Exec`] for that pod; Gives the facts, and what the agent
-/// said beside them.
+/// [`Rights::Exec`](crate::cluster::identity::Rights) for that pod. Gives the facts, and what the
+/// agent said beside them.
 ///
 /// # Errors
 /// As [`exec`](crate::cluster::access::exec::exec), and when what arrives is not whole.

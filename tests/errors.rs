@@ -166,8 +166,8 @@ fn a_scanner_and_a_profile_with_a_mistake() {
     let desk = Desk::new();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR"));
     let grype = fs::read_to_string(shipped.join("bundle/scanners/grype.yaml")).expect("a scanner");
-    desk.write("s.yaml", &grype.replace("format: grype", "format: sarif"));
-    desk.unlockable("scanners: [s.yaml]\n", 2, &["s.yaml", "line 30", "sarif", "arf, grype"]);
+    desk.write("s.yaml", &grype.replace("format: grype", "format: nessus"));
+    desk.unlockable("scanners: [s.yaml]\n", 2, &["s.yaml", "line 30", "nessus", "arf"]);
     desk.write("s.yaml", &grype.replace("path: grype.json", "path: ../x").replace("mount: /grype-db", "mount: db"));
     desk.unlockable("scanners: [s.yaml]\n", 2, &["s.yaml", "result.path", "../x", "dependencies.grype-db.mount"]);
     desk.write("s.yaml", &grype);

@@ -78,6 +78,23 @@ many() {
   # No path that comes here has a blank.
   [ -z "$B" ] || batch $B
 }
+# Which of these are too large goes to $Z. One program says all sizes, and opens regular files alone.
+large() {
+  Z=' ' B=
+  for p; do
+    state "$p"
+    # No path that comes here has a blank.
+    [ $S = ok ] && B="$B $p"
+  done
+  [ -n "$B" ] && has wc || return 0
+  z=
+  for p in $(wc -c $B 2>/dev/null); do
+    case $p in
+    /*) [ "${z:-0}" -gt $M ] && Z="$Z$p " ;;
+    *) z=$p ;;
+    esac
+  done
+}
 # One file, through a function that masks it line by line. Bytes of those that are too large are not read: $Z says which.
 masked() {
   state "$1"
@@ -141,17 +158,7 @@ rest() {
 me=
 { while read -r k v w x; do [ "$k" = Uid: ] && me=$w; done </proc/self/status; } 2>/dev/null
 say "id $$ $me"
-# One program for all sizes; what it says of a file that is not there is not asked.
-Z=' '
-if has wc; then
-  z=
-  for f in $(wc -c /etc/passwd /etc/group /etc/shadow 2>/dev/null); do
-    case $f in
-    /*) [ "${z:-0}" -gt $M ] && Z="$Z$f " ;;
-    *) z=$f ;;
-    esac
-  done
-fi
+large /etc/passwd /etc/group /etc/shadow
 masked /etc/passwd mpasswd
 masked /etc/group mgroup
 masked /etc/shadow mshadow

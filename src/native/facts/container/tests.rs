@@ -138,11 +138,14 @@ fn only_regular_files_are_opened() {
     let functions = &script[..script.find("unlisted()").expect("the functions end there")];
     let names = ["file", "link", "huge", "fifo", "loop", "dangling", "to-fifo", "endless", "none", "file/x"];
     let gets: String = names.iter().map(|name| format!("get '{}'\n", at(name).display())).collect();
+    let paths = names.map(|name| at(name).display().to_string()).join(" ");
     let output = Command::new("sh")
-        .args(["-c", &format!("{functions}\n{gets}say ."), "x", nonce().as_str()])
+        .args(["-c", &format!("{functions}\n{gets}large {paths}\nsay \"z$Z\"\nsay ."), "x", nonce().as_str()])
         .stdin(Stdio::null())
         .output()
         .expect("sh runs");
+    let large = format!("{} z {} \n", nonce().as_str(), at("huge").display());
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&large), "{output:?}");
     let read = Output::read(&output.stdout, &nonce());
     let content = |name: &str| read.file(&at(name).display().to_string()).expect("there").content(&limits);
     assert_eq!(content("file").expect("file"), Some(&b"content"[..]));

@@ -80,6 +80,64 @@ pub struct ResultFile {
     pub path: String,
     /// Which parser reads it.
     pub format: ResultFormat,
+    /// What its controls are.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub controls: ControlsOf,
+    /// What becomes of a control of the profile that a whole result does not mention.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unmentioned: Unmentioned,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// What the controls of a result are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ControlsOf {
+    /// What the scanner calls a control, a rule or a check.
+    #[default]
+    Scanner,
+    /// One for each severity of findings, `no-critical-findings` to `no-unrated-findings`: for scanners with more rules than
+    /// anybody lists.
+    Severity,
+}
+
+/// What becomes of a control of the profile that a whole result does not mention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unmentioned {
+    /// It was not evaluated.
+    #[default]
+    NotEvaluated,
+    /// It passed, if the result tells of nothing that was not evaluated. The definition vouches for that: that the scanner
+    /// evaluates every control of the profiles that name it, and tells of failures alone. The record says so.
+    Passed,
+}
+
+/// How a result is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Which parser reads it.
+    pub format: ResultFormat,
+    /// What its controls are.
+    pub controls: ControlsOf,
+    /// What becomes of what it does not mention.
+    pub unmentioned: Unmentioned,
+}
+
+impl From<&ResultFile> for Reading {
+    fn from(file: &ResultFile) -> Self {
+        Self { format: file.format, controls: file.controls, unmentioned: file.unmentioned }
+    }
+}
+
+impl From<ResultFormat> for Reading {
+    /// Nothing is taken for granted.
+    fn from(format: ResultFormat) -> Self {
+        Self { format, controls: ControlsOf::default(), unmentioned: Unmentioned::default() }
+    }
 }
 
 /// Result formats that gapscan reads; docs/formats.md says how.

@@ -9,18 +9,19 @@ use crate::model::finding::Finding;
 use crate::model::outcome::{Outcome, Status};
 use crate::model::profile::Profile;
 use crate::model::reason::Reason;
-use crate::model::scanner::is_own_control;
+use crate::model::scanner::{Unmentioned, is_own_control};
 
 /// How many names of controls, or of other things, notes list.
 const NAMED: usize = 20;
 
 /// Exactly one finding for each control of `profile`, in its order:
 /// * what the scanner reported is taken, as [`Collector`] puts it together;
-/// * what it did not report is [`Reason::ControlMissing`];
+/// * what it did not report is [`Reason::ControlMissing`], or passed, where the scanner's definition vouches for that and the
+///   result tells of nothing that was not evaluated;
 /// * what it reported and nobody expected is named in a note;
 /// * when all is not applicable, the content was for something else, and all is [`Reason::WrongTarget`]: a profile none of
 ///   which has a bearing on a target was not evaluated on it.
-pub(crate) fn reduce(mut collected: Collector, profile: &Profile) -> Parsed {
+pub(crate) fn reduce(mut collected: Collector, profile: &Profile, unmentioned: Unmentioned) -> Parsed {
     let accounts = collected.accounts().into_iter();
     let mut by_control: HashMap<String, Account> = accounts.map(|account| (account.id.clone(), account)).collect();
     let mut notes = collected.notes();
@@ -30,17 +31,28 @@ pub(crate) fn reduce(mut collected: Collector, profile: &Profile) -> Parsed {
     if collected.gaps.len() > NAMED {
         notes.push(format!("and {} more that were not evaluated", collected.gaps.len() - NAMED));
     }
+    let mut silent = 0_usize;
     let mut findings: Vec<Finding> = profile
         .controls
         .iter()
         .map(|control| match by_control.remove(&control.id) {
+            Some(account) => account.finding,
+            None if unmentioned == Unmentioned::Passed && collected.gaps.is_empty() && !is_own_control(&control.id) => {
+                silent += 1;
+                Finding::new(&*control.id, Outcome::Passed)
+            }
             None => Finding::new(
                 &*control.id,
                 Outcome::not_evaluated(Reason::ControlMissing, "the scanner's result does not mention it"),
             ),
-            Some(account) => account.finding,
         })
         .collect();
+    if silent > 0 {
+        notes.push(format!(
+            "{silent} controls passed because the result does not mention them: the scanner's definition says that it tells \
+             of failures alone"
+        ));
+    }
     // What gapscan itself judges is not the scanner's to report, and says nothing about what the content is for.
     let scanners = || findings.iter().filter(|f| !is_own_control(&f.control));
     let all = scanners().count();

@@ -16,6 +16,7 @@
 //! | nothing was applicable, no package was seen, and all is green | [`merge`], [`grype`]: not evaluated |
 //! | escapes, HTML, formulas in names | kept as they are, neutralised by whoever shows them |
 
+mod by_severity;
 mod clair;
 mod collect;
 mod cyclonedx;

@@ -4,6 +4,7 @@ use std::io::{self, BufReader, Read as _};
 
 use jiff::Timestamp;
 
+use super::by_severity::BySeverity;
 use super::collect::Collector;
 use super::event::{Out, Sink};
 use super::summary::{Summariser, Summary};
@@ -15,7 +16,7 @@ use crate::base::limits::Limits;
 use crate::base::spool::Content;
 use crate::model::finding::Finding;
 use crate::model::profile::Profile;
-use crate::model::scanner::ResultFormat;
+use crate::model::scanner::{ControlsOf, Reading, ResultFormat};
 
 /// What a result file says of what was expected.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,14 +38,18 @@ pub struct Parsed {
 /// # Errors
 /// When the bytes are no whole result in this format; [`ResultsError::reason`] says as what all controls then count.
 pub fn parse<C: Content + ?Sized>(
-    format: ResultFormat,
+    how: impl Into<Reading>,
     content: &C,
     profile: &Profile,
     limits: &Limits,
 ) -> Result<Parsed, ResultsError> {
+    let Reading { format, controls, unmentioned } = how.into();
     let mut collector = Collector::new(limits.finding_details);
-    read(format, content, &mut collector, limits)?;
-    Ok(merge::reduce(collector, profile))
+    match controls {
+        ControlsOf::Scanner => read(format, content, &mut collector, limits)?,
+        ControlsOf::Severity => read(format, content, &mut BySeverity(&mut collector), limits)?,
+    }
+    Ok(merge::reduce(collector, profile, unmentioned))
 }
 
 /// Reads a result file and says all that is in it, with the first `listed` findings and components. `digest` is that of its

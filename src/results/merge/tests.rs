@@ -3,7 +3,8 @@ use crate::model::control::{Control, Severity};
 use crate::model::coverage::Coverage;
 use crate::model::finding::Detail;
 use crate::model::scanner::COMPLETE_CONTROL;
-use crate::results::event::{Event, FindingKind, Reported, Sink as _, identity};
+use crate::results::by_severity::BySeverity;
+use crate::results::event::{Event, FindingKind, Gap, Reported, Sink as _, identity};
 
 /// A profile of controls with these ids.
 pub(crate) fn profile(ids: &[&str]) -> Profile {
@@ -47,7 +48,7 @@ fn reported(findings: Vec<Finding>) -> Collector {
 
 fn reduced(findings: Vec<Finding>, ids: &[&str]) -> Parsed {
     let profile = profile(ids);
-    let parsed = reduce(reported(findings), &profile);
+    let parsed = reduce(reported(findings), &profile, Unmentioned::NotEvaluated);
     Coverage::of(&profile, &parsed.findings).expect("each control has exactly one finding");
     parsed
 }
@@ -106,4 +107,58 @@ fn the_control_that_no_scanner_reports_does_not_make_content_for_another_target_
 fn nothing_reported_is_nothing_evaluated() {
     let parsed = reduced(Vec::new(), &["a", "b"]);
     assert!(parsed.findings.iter().all(|f| reason(f) == Some(Reason::ControlMissing)));
+}
+
+#[test]
+fn silence_passes_only_where_the_definition_vouches_for_it_and_all_was_evaluated() {
+    let profile = profile(&["a", "b", COMPLETE_CONTROL]);
+    let ended = |unmentioned, gap: bool| {
+        let mut collector = reported(vec![Finding::new("a", Outcome::Failed)]);
+        if gap {
+            let detail = "it did not load".to_owned();
+            collector.take(Event::Gap(Gap { subject: "rules".to_owned(), reason: Reason::RuleError, detail }));
+        }
+        let parsed = reduce(collector, &profile, unmentioned);
+        assert_eq!(parsed.findings[0].outcome, Outcome::Failed);
+        assert_eq!(reason(&parsed.findings[2]), Some(Reason::ControlMissing), "it is not the scanner's to pass");
+        let told = parsed.notes.iter().any(|note| note.starts_with("1 controls passed because"));
+        assert_eq!(told, parsed.findings[1].outcome == Outcome::Passed, "{:?}", parsed.notes);
+        parsed.findings[1].outcome.status()
+    };
+    assert_eq!(ended(Unmentioned::Passed, false), Status::Passed);
+    assert_eq!(ended(Unmentioned::Passed, true), Status::NotEvaluated);
+    assert_eq!(ended(Unmentioned::NotEvaluated, false), Status::NotEvaluated);
+}
+
+#[test]
+fn findings_by_severity_fail_the_control_of_theirs() {
+    let ids = ["no-critical-findings", "no-high-findings", "no-low-findings"];
+    let mut collector = Collector::new(9);
+    let found = |rule: &str, severity, outcome| Reported {
+        identity: identity("sample", [rule]),
+        kind: FindingKind::Check,
+        control: rule.to_owned(),
+        outcome,
+        word: String::new(),
+        severity,
+        subject: "f".to_owned(),
+        messages: vec!["seen".to_owned()],
+        references: Vec::new(),
+        ratings: Vec::new(),
+    };
+    let mut sink = BySeverity(&mut collector);
+    sink.take(Event::Finding(found("r1", Severity::High, Outcome::Failed)));
+    sink.take(Event::Finding(found("r2", Severity::High, Outcome::Passed)));
+    sink.take(Event::Finding(found("r3", Severity::Low, Outcome::not_evaluated(Reason::ScannerSkipped, "review"))));
+    let parsed = reduce(collector, &profile(&ids), Unmentioned::Passed);
+    let ended: Vec<Status> = parsed.findings.iter().map(|f| f.outcome.status()).collect();
+    assert_eq!(ended, [Status::Passed, Status::Failed, Status::NotEvaluated]);
+    assert!(parsed.findings[1].details.contains(&Detail::new("f", "r1: seen")), "{:?}", parsed.findings[1]);
+
+    // A rule that could not be evaluated may have been about anything.
+    let mut collector = Collector::new(9);
+    let outcome = Outcome::not_evaluated(Reason::RuleError, "it broke");
+    BySeverity(&mut collector).take(Event::Verdict { control: "r4".to_owned(), outcome });
+    let parsed = reduce(collector, &profile(&ids), Unmentioned::Passed);
+    assert!(parsed.findings.iter().all(|f| f.outcome.status() == Status::NotEvaluated), "{:?}", parsed.findings);
 }

@@ -51,7 +51,7 @@ pub(super) fn judge(
     let result = output.into_result(&external.scanner.exit_codes).map_err(|e| NotDone::because(e.reason(), &e))?;
     let task = tasks.first().ok_or_else(|| NotDone::new(Reason::InternalError, "there is no task"))?;
     // A large result takes seconds, during which other scans wait for their connections.
-    let parse = || results::parse(external.scanner.result.format, &result, &task.profile, &context.limits);
+    let parse = || results::parse(&external.scanner.result, &result, &task.profile, &context.limits);
     let mut parsed = tokio::task::block_in_place(parse).map_err(|e| NotDone::because(e.reason(), &e))?;
     if let Some(engine) = &mut reached.engine {
         engine.version = parsed.scanner_version.unwrap_or_default();

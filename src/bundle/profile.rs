@@ -13,7 +13,8 @@ use crate::base::file;
 use crate::base::limits::Limits;
 use crate::model::control::{Control, Reference, Severity};
 use crate::model::profile::Profile;
-use crate::model::scanner::{BUILTIN, COMPLETE_CONTROL, ProfileDocument, SILENT_CONTROL};
+use crate::model::profile_document::ProfileDocument;
+use crate::model::scanner::{BUILTIN, COMPLETE_CONTROL, SILENT_CONTROL};
 
 /// The file of a profile's folder that says what it is.
 pub const PROFILE_FILE: &str = "profile.yaml";

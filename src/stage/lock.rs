@@ -17,7 +17,7 @@ use crate::bundle::profile::ProfileResolver;
 use crate::bundle::source::SourceError;
 use crate::bundle::writer::BuildError;
 use crate::model::profile::Profile;
-use crate::model::scanner::ProfileDocument;
+use crate::model::profile_document::ProfileDocument;
 use crate::results::xccdf::benchmark::selected_controls;
 use crate::results::xccdf::remote::remote_checks;
 

@@ -11,7 +11,7 @@ use super::*;
 use crate::base::exit::{Classify, ExitClass};
 use crate::bundle::oci::{self, REF_NAME};
 use crate::model::profile::Profile;
-use crate::model::scanner::ProfileDocument;
+use crate::model::profile_document::ProfileDocument;
 
 struct Nobody;
 

@@ -18,7 +18,8 @@ use crate::model::catalog::{Catalog, CatalogItem, CatalogProfile, GAPSCAN_IMAGE,
 use crate::model::profile::Profile;
 use crate::model::provenance::{BundleRef, ContentRef};
 use crate::model::reason::Reason;
-use crate::model::scanner::{BUILTIN, ProfileDocument, ScannerDocument};
+use crate::model::profile_document::ProfileDocument;
+use crate::model::scanner::{BUILTIN, ScannerDocument};
 use crate::native::profile::{self as rules, RuleProfile};
 use crate::registry::{Client, Prefix};
 use crate::stage::load;

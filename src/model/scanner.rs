@@ -10,7 +10,7 @@ use crate::base::document::{ApiVersion, Document};
 use crate::base::quantity::Span;
 
 pub use approach::{
-    Approaches, CONTAINER, ClusterApproach, CommandApproach, KUBECONFIG, ListedResource, ListedResourceError,
+    Approaches, CONTAINER, ClusterApproach, CommandApproach, INPUTS, KUBECONFIG, ListedResource, ListedResourceError,
     MountApproach, NAMESPACE, Offered, POD, RESULTS, ROOT, TARGET,
 };
 

@@ -9,6 +9,7 @@ pub mod finding;
 pub mod notice;
 pub mod outcome;
 pub mod profile;
+pub mod profile_document;
 pub mod provenance;
 pub mod reason;
 pub mod receipt;

@@ -11,7 +11,8 @@ use crate::base::exit::{Classify, ExitClass};
 use crate::base::file::{self, FileError};
 use crate::base::limits::Limits;
 use crate::model::profile::{Profile, ProfileError as ModelError};
-use crate::model::scanner::{BUILTIN, ProfileDocument};
+use crate::model::profile_document::ProfileDocument;
+use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetKind;
 
 #[cfg(test)]

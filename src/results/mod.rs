@@ -23,6 +23,7 @@ mod cyclonedx;
 pub mod detect;
 mod error;
 mod event;
+pub mod expected;
 mod falco;
 pub mod grype;
 mod inspec;

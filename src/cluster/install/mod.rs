@@ -43,6 +43,8 @@ pub struct Settings {
     pub digests: BTreeSet<Digest>,
     /// What the profiles read of the cluster.
     pub resources: BTreeSet<ResourceKey>,
+    /// Secrets that the plan takes inputs from, by namespace and name: the runner may get these, each by its name.
+    pub inputs: BTreeSet<(String, String)>,
     /// The plan, with paths as they are in the runner's container.
     pub plan: String,
     /// The pinned root.

@@ -9,6 +9,7 @@ use crate::cluster::access::node;
 use crate::cluster::agent::unreadable::LOOK;
 use crate::cluster::canary::BINARY;
 use crate::cluster::error::ClusterError;
+use crate::cluster::inputs::InputFiles;
 use crate::cluster::pod;
 use crate::cluster::pull::PullSecret;
 
@@ -18,6 +19,9 @@ pub(crate) const CONTAINER: &str = "scanner";
 pub(crate) const AGENT: &str = "/agent/gapscan";
 /// Where the scanner leaves its result.
 pub(crate) const RESULTS: &str = "/results";
+
+/// Where the profile's inputs are, one file each, where the scanner asks for them.
+pub(super) const INPUTS: &str = "/inputs";
 
 /// How the agent runs it.
 pub(super) const RUN: Run<'_> = Run { agent: AGENT, results: RESULTS, hold: HOLD, root: None };
@@ -35,9 +39,14 @@ pub(super) fn pull_name(scan: u32) -> String {
     format!("pull-{scan}")
 }
 
+/// The name of the secret with the profile's inputs.
+pub(super) fn inputs_name(scan: u32) -> String {
+    format!("inputs-{scan}")
+}
+
 /// `beyond` is how much longer than the scanner the pod may live.
 pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, ClusterError> {
-    let Scanning { program, pull, scan, .. } = &request.scanning;
+    let Scanning { program, pull, scan, inputs, .. } = &request.scanning;
     let deadline = program.deadline;
     let mount = program.approach.mount.unwrap_or_default();
     let mut told = Vec::new();
@@ -64,6 +73,10 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
     let mut furniture = furnish(&request.scanning, "", json!({ "requests": installing, "limits": installing }));
     furniture.volumes.extend(target);
     furniture.mounts.extend(target_mounts);
+    if inputs.is_some() {
+        furniture.volumes.push(InputFiles::volume("inputs", &inputs_name(*scan)));
+        furniture.mounts.push(json!({ "name": "inputs", "mountPath": INPUTS, "readOnly": true }));
+    }
     let container = container(&request.scanning, command, security, furniture.mounts);
     let mut specification = pod::specification(json!([container]));
     specification["initContainers"] = json!([furniture.installer]);

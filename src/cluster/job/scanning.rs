@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::manifest::INPUTS;
 use super::parameters::substitute;
 use crate::cluster::error::ClusterError;
+use crate::cluster::inputs::InputFiles;
 use crate::cluster::pull::PullSecret;
 use crate::model::record::RunId;
 use crate::model::scanner::{self as placeholder, Offered, ScannerDocument};
@@ -81,6 +83,8 @@ pub struct Scanning<'a> {
     pub parameters: BTreeMap<String, String>,
     /// What the nodes pull these images with; `None` where the registry does not ask, or the nodes know themselves.
     pub pull: Option<PullSecret>,
+    /// Files for the folder that [`INPUTS`](placeholder::INPUTS) stands for, in a pod of its own.
+    pub inputs: Option<InputFiles>,
     /// Bytes of the result, at most.
     pub result_limit: u64,
     /// The folder in which a large result is kept while it arrives.
@@ -113,6 +117,7 @@ impl Scanning<'_> {
     pub(crate) fn command(&self, run: Run<'_>, told: &[&str]) -> Result<(Vec<String>, Vec<Value>), ClusterError> {
         let mut values = self.parameters.clone();
         values.insert(placeholder::RESULTS.to_owned(), run.results.to_owned());
+        values.insert(placeholder::INPUTS.to_owned(), INPUTS.to_owned());
         if let Some(root) = run.root {
             values.insert(placeholder::ROOT.to_owned(), root.to_owned());
         }

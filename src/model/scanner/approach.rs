@@ -14,6 +14,8 @@ pub const TARGET: &str = "target.";
 
 /// The folder that the scanner leaves its result in, which every approach knows: `/results` in a pod of its own.
 pub const RESULTS: &str = "target.results";
+/// The folder with the inputs of the profile, one file each: `/inputs` in a pod of its own.
+pub const INPUTS: &str = "target.inputs";
 /// The folder that is the root of the target's files: `/proc/1/root`, as an example.
 pub const ROOT: &str = "target.root";
 /// The path of a kubeconfig that leads to the target and to nothing else.
@@ -200,10 +202,10 @@ impl<'a> From<&'a ClusterApproach> for Offered<'a> {
     }
 }
 
-const MOUNTED: &[&str] = &[RESULTS];
-const TRANSPORTED: &[&str] = &[RESULTS, KUBECONFIG, NAMESPACE, POD, CONTAINER];
+const MOUNTED: &[&str] = &[RESULTS, INPUTS];
+const TRANSPORTED: &[&str] = &[RESULTS, INPUTS, KUBECONFIG, NAMESPACE, POD, CONTAINER];
 const BESIDE: &[&str] = &[RESULTS, ROOT, NAMESPACE, POD, CONTAINER];
-const LISTED: &[&str] = &[RESULTS, KUBECONFIG];
+const LISTED: &[&str] = &[RESULTS, INPUTS, KUBECONFIG];
 
 impl Approaches {
     /// The approaches that the definition names.

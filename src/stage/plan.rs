@@ -1,5 +1,6 @@
 //! Plans: what is scanned, with what, when, and under which policy.
 
+mod falco;
 mod policy;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetSpec;
 use crate::registry::{Authority, Prefix, Reference};
 
+pub use falco::FalcoIntake;
 pub use policy::{
     BreakerPolicy, DebugPolicy, Isolate, NetworkWatch, NodePolicy, Policy, ResultsPolicy, ResumePolicy, Transport,
     Unenforced,
@@ -44,6 +46,9 @@ pub struct PlanDocument {
     /// How registries are reached, by `HOST[:PORT]`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub registries: BTreeMap<String, RegistryAccess>,
+    /// Where Falco's alerts are taken, while the plan is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub falco: Option<FalcoIntake>,
     /// What is allowed, and how much at once.
     #[serde(default)]
     pub policy: Policy,
@@ -261,6 +266,8 @@ pub struct Plan {
     pub bundle: Option<BundleSource>,
     /// The registries.
     pub registries: BTreeMap<String, RegistryAccess>,
+    /// Where Falco's alerts are taken.
+    pub falco: Option<FalcoIntake>,
     /// The policy.
     pub policy: Policy,
     /// The scans, those that go first in front.
@@ -286,10 +293,11 @@ impl Plan {
         if !is_name(&document.name) {
             problems.push(format!("its name `{}` must be lower-case letters, digits and hyphens", document.name));
         }
-        if document.scans.is_empty() {
+        if document.scans.is_empty() && document.falco.is_none() {
             problems.push("it has no scan".to_owned());
         }
         problems.extend(document.policy.problems());
+        problems.extend(document.falco.iter().flat_map(FalcoIntake::problems));
         let mut names = std::collections::HashSet::new();
         for scan in &document.scans {
             let name = &scan.name;
@@ -356,6 +364,7 @@ impl Plan {
                     (host, access)
                 })
                 .collect(),
+            falco: document.falco.map(|falco| falco.below(folder)),
             policy: document.policy,
             scans: document.scans,
         })

@@ -36,8 +36,13 @@ fn run(folder: &Path, nodes: &[&str], classification: Option<&str>) -> PathBuf {
         }],
     };
     let target = |name: &&str| Target::Node { name: (*name).to_owned(), uid: None };
-    let expected =
-        |t| ExpectedTask { target: t, engine: "builtin".to_owned(), profile: profile.reference(), incarnation: None };
+    let expected = |t| ExpectedTask {
+        target: t,
+        engine: "builtin".to_owned(),
+        profile: profile.reference(),
+        incarnation: None,
+        workload: None,
+    };
     let start = RunStart {
         run: RunId::new(),
         trigger: Trigger::Manual,
@@ -56,6 +61,7 @@ fn run(folder: &Path, nodes: &[&str], classification: Option<&str>) -> PathBuf {
             bundle: None,
             content: Vec::new(),
             approach: Approach::None,
+            imported: None,
             identity: None,
             network: None,
             cleanup: None,

@@ -117,6 +117,7 @@ fn record(path: &Path, profile: Profile, findings: Vec<gapscan::model::finding::
         engine: "openscap".to_owned(),
         profile: profile.reference(),
         incarnation: None,
+        workload: None,
     };
     let start = RunStart {
         run,
@@ -133,6 +134,7 @@ fn record(path: &Path, profile: Profile, findings: Vec<gapscan::model::finding::
         bundle: None,
         content: Vec::new(),
         approach: Approach::ImageVolume,
+        imported: None,
         identity: None,
         network: None,
         cleanup: None,

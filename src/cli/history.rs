@@ -99,6 +99,8 @@ impl Args {
             let trigger = match &run.trigger {
                 Trigger::Manual => "by hand".to_owned(),
                 Trigger::Schedule { plan, .. } => format!("by plan {plan}"),
+                Trigger::Import { user } => format!("imported by {user}"),
+                Trigger::Alerts { source } => format!("alerts of {source}"),
             };
             let end = match run.end {
                 Some(RunEnd::Completed) => "completed",

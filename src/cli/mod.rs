@@ -7,6 +7,7 @@ mod doctor;
 mod explanation;
 mod export;
 mod history;
+mod import;
 mod inject;
 mod install;
 mod ledger;
@@ -63,6 +64,7 @@ enum Command {
     Results(results::Args),
     History(history::Args),
     Read(read::Args),
+    Import(import::Args),
     Export(export::Export),
     Ledger(ledger::Args),
     Inject(inject::Args),
@@ -143,6 +145,7 @@ async fn run(command: Command) -> Outcome {
         Command::Results(args) => args.run(),
         Command::History(args) => args.run(),
         Command::Read(args) => args.run(),
+        Command::Import(args) => args.run(jiff::Timestamp::now()),
         Command::Ledger(args) => args.run(),
         Command::Inject(args) => args.run().await,
         Command::Install(args) => args.run().await,

@@ -262,7 +262,7 @@ impl Args {
         if !path.exists() {
             return Ok(Vec::new());
         }
-        let newest = LedgerReader::open(path)?.unfinished_runs()?.pop();
+        let newest = LedgerReader::open(path)?.unfinished_runs()?.into_iter().rfind(|(start, _)| start.is_scan());
         Ok(newest.into_iter().flat_map(|(start, _)| start.expected).map(|task| task.target).collect())
     }
 

@@ -13,6 +13,7 @@ use crate::base::progress::Progress;
 use crate::ledger::Ledger;
 use crate::stage::plan::{Access, Plan, ResultsPolicy, Transport};
 use crate::stage::serve::endpoint::{self, Endpoint};
+use crate::stage::serve::falco::Intake;
 use crate::stage::serve::{Pulse, serve_with};
 
 /// Run the scans of a plan by their schedules, until told to stop
@@ -65,6 +66,14 @@ impl Args {
             inputs: plan.inputs.clone(),
         };
         let mut ledger = Ledger::open(&access.ledger, Timestamp::now())?;
+        let intake = match &plan.falco {
+            Some(falco) => {
+                let intake = Intake::open(falco, &ledger).await?;
+                progress.say(format!("takes Falco's alerts at https://{}/alerts", intake.address()));
+                Some(intake)
+            }
+            None => None,
+        };
         let pulse = Pulse::new(Timestamp::now());
         let endpoint = match self.listen {
             Some(address) => {
@@ -77,11 +86,16 @@ impl Args {
             }
             None => None,
         };
-        let served = serve_with(&plan, &access, &mut ledger, stop, &progress, &pulse).await;
+        let served = serve_with(&plan, &access, &mut ledger, stop, &progress, &pulse, intake.as_ref()).await;
+        let recorded = match intake {
+            Some(intake) => intake.close(&mut ledger, &progress).await,
+            None => Ok(()),
+        };
         if let Some(endpoint) = endpoint {
             endpoint.close().await;
         }
         served?;
+        recorded?;
         Ok(ExitClass::Success)
     }
 }

@@ -192,6 +192,34 @@ impl LedgerReader {
             .map_err(self.failed(format!("read what rests on {evidence}")))
     }
 
+    /// The results of one target ([`crate::model::target::Target::key`]) that rest on the evidence of this digest, the oldest
+    /// first.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn resting_on(&self, evidence: &Digest, target: &str) -> Result<Vec<TaskRecord>, LedgerError> {
+        let sql = "SELECT DISTINCT task.seq FROM task_evidence JOIN task ON task.seq = task_evidence.seq \
+             WHERE task_evidence.digest = ? AND task.target = ? ORDER BY task.seq";
+        self.tasks(sql, [evidence.to_string(), target.to_owned()])
+            .map_err(self.failed(format!("read what rests on {evidence}")))
+    }
+
+    /// The profile of this name that was recorded last.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn newest_profile(&self, name: &str) -> Result<Option<Profile>, LedgerError> {
+        let read = || -> rusqlite::Result<Option<Profile>> {
+            for seq in self.seqs("SELECT seq FROM profile WHERE name = ? ORDER BY seq DESC LIMIT 1", [name])? {
+                if let Body::Profile(profile) = body_at(&self.conn, seq)? {
+                    return Ok(Some(profile));
+                }
+            }
+            Ok(None)
+        };
+        read().map_err(self.failed(format!("read profile {}", crate::base::text::brief(name))))
+    }
+
     /// All results of one target ([`crate::model::target::Target::key`]), the oldest first.
     ///
     /// # Errors

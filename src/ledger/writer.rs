@@ -205,7 +205,7 @@ impl Ledger {
                 (false, false) => return Err(self.contradiction(&what, "this run does not expect it".to_owned())),
             }
         };
-        let finished = record.provenance.finished;
+        let finished = record.provenance.known_at();
         let set_back = finished < started;
         let (kept, folder) = (task.evidence(), self.reader.folder().to_owned());
         self.append_plain(&what, |tail, conn| {

@@ -21,6 +21,9 @@ pub struct Provenance {
     pub content: Vec<ContentRef>,
     /// How the target was reached.
     pub approach: Approach,
+    /// That gapscan did not make this result, but was given it as a file; boxed, since few results are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Box<Imported>>,
     /// As whom: a service account, a local user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
@@ -36,11 +39,111 @@ pub struct Provenance {
     pub finished: Timestamp,
 }
 
+/// The begin of the name of what judged an imported result: no scanner definition has such a name, so that an imported result
+/// is never taken for one of gapscan's own, nor replaces one.
+pub const IMPORT: &str = "import:";
+
+impl Provenance {
+    /// When this became known to whoever records it: for a result that was imported that is later than when it was made, and
+    /// what a file says of its time moves no clock.
+    pub fn known_at(&self) -> Timestamp {
+        self.imported.as_ref().map_or(self.finished, |imported| imported.at)
+    }
+}
+
+/// Where an imported result comes from. gapscan vouches for the bytes, which are kept as evidence, and for who gave them; not for
+/// how they came about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Imported {
+    /// The file's name, without the folders above it; `-` for the standard input. It is somebody's text.
+    pub file: String,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// How many bytes it has.
+    pub length: u64,
+    /// The user of the operating system who imported it, as `uid 0 (root)`.
+    pub by: String,
+    /// When it was imported.
+    pub at: Timestamp,
+    /// In which format it was read: a word of docs/formats.md; absent where none was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// The scanner, as the file says itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub scanner: String,
+    /// What was scanned, as the file says itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subjects: Vec<String>,
+    /// Who says which target it is.
+    pub target: Said,
+    /// Who says what was expected.
+    pub expected: Expectation,
+    /// Who says when the scan was; absent where nobody does, and its times are those of the import.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Said>,
+}
+
+/// Who says something of an imported result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Said {
+    /// The file itself.
+    ByFile,
+    /// Whoever imported it.
+    ByImporter,
+}
+
+/// What an imported result is measured against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Expectation {
+    /// The controls of a profile: what the file lacks of them was not evaluated.
+    Profile,
+    /// Only what the file itself mentions: nobody knows what was expected, so that what it left out is not missed.
+    SelfDeclared,
+}
+
+impl Imported {
+    /// All that a reader of the result must know of it, in one sentence each.
+    pub fn notes(&self) -> Vec<String> {
+        let Self { file, digest, by, at, .. } = self;
+        let mut notes = vec![format!(
+            "imported at {at} by {by} from the file `{}`, {digest}: gapscan did not run this scan, and knows of it what the \
+             file says",
+            crate::base::text::brief(file)
+        )];
+        if self.expected == Expectation::SelfDeclared {
+            notes.push(
+                "self-declared: its controls are those that the file itself mentions, and nobody knows what was expected"
+                    .to_owned(),
+            );
+        }
+        match self.time {
+            Some(Said::ByFile) => {}
+            Some(Said::ByImporter) => notes.push("the time of the scan is what whoever imported it says".to_owned()),
+            None => notes.push("the time of the scan is not known: what is shown is the time of the import".to_owned()),
+        }
+        if self.target == Said::ByImporter {
+            let said: Vec<String> = self.subjects.iter().take(5).map(|one| crate::base::text::brief(one)).collect();
+            notes.push(match said.is_empty() {
+                true => "what was scanned is what whoever imported it says: the file says nothing of it".to_owned(),
+                false => format!(
+                    "what was scanned is what whoever imported it says; the file says that it is {}{}",
+                    said.join(", "),
+                    if self.subjects.len() > said.len() { " and more" } else { "" }
+                ),
+            });
+        }
+        notes
+    }
+}
+
 /// What judged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Engine {
-    /// `builtin`, or the scanner definition's name.
+    /// `builtin`, or the scanner definition's name; with [`IMPORT`] in front a result's format, where it was imported.
     pub name: String,
     /// As the scanner says itself; empty where it says nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -97,6 +200,10 @@ pub enum Approach {
     Objects,
     /// From the files and processes of this machine.
     Local,
+    /// By somebody else: the result came as a file.
+    Imported,
+    /// By somebody who watches it, and sent alerts.
+    Alerts,
     /// It was not reached at all.
     None,
 }
@@ -113,6 +220,8 @@ impl Approach {
             Self::ImageVolume => "image-volume",
             Self::Objects => "objects",
             Self::Local => "local",
+            Self::Imported => "imported",
+            Self::Alerts => "alerts",
             Self::None => "none",
         }
     }

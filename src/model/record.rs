@@ -68,6 +68,16 @@ pub enum Trigger {
         /// The time it was due.
         due: Timestamp,
     },
+    /// Somebody had a result already, as a file: nothing was scanned.
+    Import {
+        /// The user of the operating system.
+        user: String,
+    },
+    /// Alerts that came by themselves: nothing was scanned.
+    Alerts {
+        /// Who sent them: `falco`.
+        source: String,
+    },
 }
 
 /// One task that a run is to do: recorded before it starts, so that a run that dies leaves a trace of all it did not do.
@@ -84,6 +94,10 @@ pub struct ExpectedTask {
     /// since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<String>,
+    /// Of a container that ran when the run began, what controls its pod, as `NAMESPACE/ReplicaSet/NAME`: what its replicas
+    /// have in common.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
 }
 
 /// The start of a run.
@@ -109,6 +123,14 @@ pub struct RunStart {
 }
 
 impl RunStart {
+    /// Whether it is to scan anything: what came as a file or as alerts can't be gone on with.
+    pub fn is_scan(&self) -> bool {
+        match self.trigger {
+            Trigger::Manual | Trigger::Schedule { .. } => true,
+            Trigger::Import { .. } | Trigger::Alerts { .. } => false,
+        }
+    }
+
     /// Names the series of runs that ask the same question: the same targets in the same words, by the same engines and
     /// profiles. A later run of a series replaces an earlier one as the answer.
     pub fn series(&self) -> Digest {

@@ -168,7 +168,7 @@ fn control(task: &ReportTask, control: &Control, finding: &Finding) -> Value {
         "descriptions": descriptions,
         "impact": impact,
         "refs": urls,
-        "tags": tags(control, finding, severity),
+        "tags": tags(task, control, finding, severity),
         "code": control.check,
         "source_location": { "ref": format!("profile {}", task.record().profile.name), "line": 0 },
         "results": results(task, control, finding),
@@ -185,7 +185,7 @@ fn control(task: &ReportTask, control: &Control, finding: &Finding) -> Value {
     value
 }
 
-fn tags(control: &Control, finding: &Finding, severity: Severity) -> Value {
+fn tags(task: &ReportTask, control: &Control, finding: &Finding, severity: Severity) -> Value {
     let mut lists: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for reference in control.references.iter().filter(|r| r.scheme != "url") {
         // The names under which SAF and the checklist formats look for the parts of a STIG.
@@ -211,14 +211,15 @@ fn tags(control: &Control, finding: &Finding, severity: Severity) -> Value {
         Outcome::NotEvaluated { reason, .. } => Some(reason.code()),
         Outcome::Passed | Outcome::Failed | Outcome::NotApplicable { .. } | Outcome::Waived { .. } => None,
     };
-    tags.insert(
-        "gapscan".to_owned(),
-        json!({
-            "outcome": finding.outcome.status().code(),
-            "severity": control.severity.word(),
-            "reason": reason,
-        }),
-    );
+    let mut own = json!({
+        "outcome": finding.outcome.status().code(),
+        "severity": control.severity.word(),
+        "reason": reason,
+    });
+    if let Some(imported) = &task.record().provenance.imported {
+        own["imported"] = json!(imported.expected);
+    }
+    tags.insert("gapscan".to_owned(), own);
     Value::Object(tags)
 }
 

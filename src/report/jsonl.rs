@@ -138,6 +138,7 @@ fn finding_line(report: &Report, task: &ReportTask, control: &Control, finding: 
         "targetIdentity": identity(&record.target),
         "engine": provenance.engine.name,
         "engineImage": provenance.engine.image,
+        "imported": provenance.imported.as_ref().map(|imported| imported.expected),
         "bundle": provenance.bundle,
         "profile": record.profile.name,
         "profileVersion": record.profile.version,

@@ -80,6 +80,7 @@ fn provenance(engine: &str, approach: Approach, started: &str) -> Provenance {
             Vec::new()
         },
         approach,
+        imported: None,
         identity: Some("system:serviceaccount:gapscan-scans:scan-2f6f0c9be8d1".to_owned()),
         network: Some(NetworkProof {
             enforced: true,
@@ -376,6 +377,7 @@ pub(super) fn report() -> Report {
                         engine: t.record().provenance.engine.name.clone(),
                         profile: t.record().profile.clone(),
                         incarnation: None,
+                        workload: None,
                     })
                     .collect(),
             },
@@ -451,8 +453,13 @@ pub(super) fn hostile() -> Report {
         Some(NetworkProof { enforced: false, at: provenance.started, detail: all.clone(), allowance: None });
     provenance.cleanup = Some(Cleanup { created: vec![all.clone()], remaining: vec![all.clone()] });
     let target = Target::Image { reference: format!("../../{all}"), digest: None };
-    let expected =
-        ExpectedTask { target: target.clone(), engine: all.clone(), profile: profile.reference(), incarnation: None };
+    let expected = ExpectedTask {
+        target: target.clone(),
+        engine: all.clone(),
+        profile: profile.reference(),
+        incarnation: None,
+        workload: None,
+    };
     let mut report = report();
     report.title = all.clone();
     report.classification = Some(all.clone());

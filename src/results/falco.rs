@@ -9,12 +9,14 @@
 
 use std::io::Read;
 
+use jiff::Timestamp;
+
 use super::ResultsError;
 use super::event::{Declared, FindingKind, Out, Reported, identity, reference};
 use super::json::{Json, Kind};
 use super::severity;
 use crate::base::limits::Limits;
-use crate::model::control::Reference;
+use crate::model::control::{Reference, Severity};
 use crate::model::outcome::Outcome;
 use crate::model::reason::Reason;
 
@@ -26,15 +28,58 @@ const FIELDS: [&str; 6] = ["k8s.ns.name", "k8s.pod.name", "container.name", "pro
 /// The rule of Falco's alert on itself.
 const LOST_EVENTS: &str = "Falco internal: syscall event drop";
 
-#[derive(Default)]
-struct Alert {
-    rule: String,
+/// One alert, as Falco has it. Its texts come from what it watches: whoever shows them neutralises them.
+#[derive(Clone, Debug, Default)]
+pub struct Alert {
+    /// The rule's name.
+    pub rule: String,
     priority: String,
     source: String,
-    host: String,
-    output: String,
+    /// The name of the machine that Falco runs on.
+    pub host: String,
+    /// The sentence about it.
+    pub output: String,
+    /// When it was, where that is a moment.
+    pub at: Option<Timestamp>,
     fields: [String; 6],
-    references: Vec<Reference>,
+    /// Where else the rule is known.
+    pub references: Vec<Reference>,
+}
+
+impl Alert {
+    /// The alert that is all there is in these bytes.
+    ///
+    /// # Errors
+    /// When they are no alert, or more than one.
+    pub fn of(bytes: &[u8], limits: &Limits) -> Result<Self, ResultsError> {
+        let mut json = Json::new(bytes, FORMAT, limits.result_bytes);
+        if json.kind()? != Kind::Object {
+            return Err(json.foreign("an alert is an object"));
+        }
+        let alert = alert(&mut json)?;
+        json.end().map(|()| alert)
+    }
+
+    /// The id of the control that is its rule; two rules that differ only in white space are one.
+    pub fn control(&self) -> String {
+        self.rule.split_whitespace().collect::<Vec<_>>().join("_")
+    }
+
+    /// How bad it is; a priority that is not known is still an alert.
+    pub fn severity(&self) -> Severity {
+        severity::of_word(&self.priority)
+    }
+
+    /// Namespace, pod and container that it is about; empty where it does not say.
+    pub fn container(&self) -> [&str; 3] {
+        let [namespace, pod, container, ..] = &self.fields;
+        [namespace, pod, container].map(|name| if name == "<NA>" { "" } else { name.as_str() })
+    }
+
+    /// Whether it is Falco's own, that it lost events: then nothing says what else was there.
+    pub fn is_loss(&self) -> bool {
+        self.rule == LOST_EVENTS
+    }
 }
 
 /// Reads lines to the end.
@@ -61,7 +106,7 @@ fn alert(json: &mut Json<impl Read>) -> Result<Alert, ResultsError> {
         "output" => json.text_or_empty().map(|text| alert.output = text),
         "time" => {
             has_time = true;
-            json.skip()
+            json.scalar().map(|text| alert.at = text.and_then(|text| text.parse().ok()))
         }
         "output_fields" => json.object(|json, key| match FIELDS.iter().position(|field| *field == key) {
             Some(at) => json.scalar().map(|text| alert.fields[at] = text.unwrap_or_default()),
@@ -87,12 +132,10 @@ fn alert(json: &mut Json<impl Read>) -> Result<Alert, ResultsError> {
 impl Alert {
     fn report(self, out: &mut Out<'_>) -> Result<(), ResultsError> {
         out.target(self.host.as_str())?;
-        if self.rule == LOST_EVENTS {
+        if self.is_loss() {
             return out.gap("falco", Reason::FactTruncated, format!("it lost events: {}", self.output));
         }
-        let control = self.rule.split_whitespace().collect::<Vec<_>>().join("_");
-        // A priority that is not known is still an alert.
-        let severity = severity::of_word(&self.priority);
+        let (control, severity) = (self.control(), self.severity());
         out.control(Declared {
             id: control.clone(),
             title: self.rule.clone(),
@@ -100,9 +143,7 @@ impl Alert {
             references: self.references.clone(),
             not_applicable: None,
         })?;
-        let [namespace, pod, container, ..] = &self.fields;
-        let names = [namespace, pod, container];
-        let known = names.into_iter().filter(|name| !matches!(name.as_str(), "" | "<NA>")).map(String::as_str);
+        let known = self.container().into_iter().filter(|name| !name.is_empty());
         let subject = known.collect::<Vec<_>>().join("/");
         let parts = [&self.rule, &self.source, &self.host].into_iter().chain(&self.fields);
         out.finding(Reported {

@@ -31,12 +31,14 @@ mod json;
 mod junit;
 mod kube_bench;
 pub mod merge;
+mod origin;
 mod read;
 mod sarif;
 mod severity;
 mod spdx;
 mod summary;
 mod syft;
+mod taken;
 mod trivy;
 pub mod vulnerabilities;
 pub mod xccdf;
@@ -44,8 +46,11 @@ mod xml;
 
 pub use error::ResultsError;
 pub use event::{Component, FindingKind, Rating, Reported, Scanner};
+pub use falco::Alert;
+pub use origin::{Origin, Subject, origin};
 pub use read::{Parsed, parse, summarise};
 pub use summary::{ControlView, Counts, NotEvaluated, Summary};
+pub use taken::{Taken, WHOLE_CONTROL, control_id, nothing_declared, profile_name, whole_control};
 
 #[cfg(test)]
 mod tests;

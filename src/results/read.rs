@@ -69,7 +69,8 @@ pub fn summarise<C: Content + ?Sized>(
     Ok(summariser.finish(format, digest, content.length()))
 }
 
-fn read<C: Content + ?Sized>(
+/// Reads a whole result in this format, and hands out what it says.
+pub(super) fn read<C: Content + ?Sized>(
     format: ResultFormat,
     content: &C,
     sink: &mut dyn Sink,

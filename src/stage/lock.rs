@@ -183,7 +183,7 @@ fn profile_of(document: &ProfileDocument, controls: Vec<Control>) -> Profile {
 }
 
 /// Lists the controls of profiles by the engines that evaluate them.
-struct Profiles;
+pub(super) struct Profiles;
 
 impl ProfileResolver for Profiles {
     fn rules(&self, _document: &ProfileDocument, files: &BTreeMap<String, Vec<u8>>) -> Result<Profile, SourceError> {

@@ -4,6 +4,7 @@ pub mod blackout;
 pub mod build;
 pub mod doctor;
 pub mod export;
+pub mod import;
 pub mod inject;
 pub mod install;
 pub mod load;

@@ -1,5 +1,6 @@
 //! Plans: what is scanned, with what, when, and under which policy.
 
+mod falco;
 mod inputs;
 mod policy;
 
@@ -18,6 +19,7 @@ use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetSpec;
 use crate::registry::{Authority, Prefix, Reference};
 
+pub use falco::FalcoIntake;
 pub use inputs::{InputContent, InputEntry, SecretKey, SecretKeyError};
 pub use policy::{
     BreakerPolicy, DebugPolicy, Isolate, NetworkWatch, NodePolicy, Policy, ResultsPolicy, ResumePolicy, Transport,
@@ -49,6 +51,9 @@ pub struct PlanDocument {
     /// Files for the scanners of profiles, by the profile's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<String, Vec<InputEntry>>,
+    /// Where Falco's alerts are taken, while the plan is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub falco: Option<FalcoIntake>,
     /// What is allowed, and how much at once.
     #[serde(default)]
     pub policy: Policy,
@@ -270,6 +275,8 @@ pub struct Plan {
     pub registries: BTreeMap<String, RegistryAccess>,
     /// Files for the scanners of profiles, by the profile's name.
     pub inputs: BTreeMap<String, Vec<InputEntry>>,
+    /// Where Falco's alerts are taken.
+    pub falco: Option<FalcoIntake>,
     /// The policy.
     pub policy: Policy,
     /// The scans, those that go first in front.
@@ -295,7 +302,7 @@ impl Plan {
         if !is_name(&document.name) {
             problems.push(format!("its name `{}` must be lower-case letters, digits and hyphens", document.name));
         }
-        if document.scans.is_empty() {
+        if document.scans.is_empty() && document.falco.is_none() {
             problems.push("it has no scan".to_owned());
         }
         problems.extend(document.policy.problems());
@@ -303,6 +310,7 @@ impl Plan {
         if let (false, None) = (document.inputs.is_empty(), &document.bundle) {
             problems.push("it has inputs, and names no bundle whose profiles could take them".to_owned());
         }
+        problems.extend(document.falco.iter().flat_map(FalcoIntake::problems));
         let mut names = std::collections::HashSet::new();
         for scan in &document.scans {
             let name = &scan.name;
@@ -377,6 +385,7 @@ impl Plan {
                     (profile, entries.into_iter().map(whole).collect())
                 })
                 .collect(),
+            falco: document.falco.map(|falco| falco.below(folder)),
             policy: document.policy,
             scans: document.scans,
         })

@@ -74,7 +74,8 @@ pub enum ResultSource {
 }
 
 impl ResultSource {
-    fn name(&self) -> String {
+    /// As it was named, `-` for the standard input.
+    pub fn name(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
             Self::Stdin => "-".to_owned(),
@@ -137,6 +138,27 @@ fn of_spooled(
 ) -> Result<Summary, ResultsError> {
     let format = format.map_or_else(|| detect(content), Ok)?;
     summarise(format, content, content.digest(), listed, limits)
+}
+
+/// Takes a result whole, hashed on the way: what it is copied to has no name, so that nobody changes it between being read
+/// and being kept. Beyond 4 MiB that is a file in `folder`.
+///
+/// # Errors
+/// When it can't be read, is a folder, or is larger than a result may be.
+pub(super) fn take_whole(source: &ResultSource, folder: &Path, limits: &Limits) -> Result<Spooled, ReadError> {
+    let file = format!("`{}`", source.name());
+    let taken = match source {
+        ResultSource::File(path) => File::open(path).and_then(|opened| match opened.metadata()?.is_dir() {
+            true => Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")),
+            false => spooled(opened, folder, limits),
+        }),
+        ResultSource::Stdin => spooled(io::stdin().lock(), folder, limits),
+    };
+    match taken {
+        Ok(Ok(content)) => Ok(content),
+        Ok(Err(source)) => Err(ReadError::Unusable { file, source }),
+        Err(source) => Err(ReadError::Unreadable { file, source }),
+    }
 }
 
 /// Takes what can be read only once, and no more than a result may have.

@@ -72,6 +72,7 @@ mod tests {
             engine: engine.clone(),
             profile: profile.reference(),
             incarnation: None,
+            workload: None,
         };
         let start = RunStart {
             run: RunId::new(),
@@ -90,6 +91,7 @@ mod tests {
             bundle: Some(BundleRef { name: "content".to_owned(), version, digest, root }),
             content: Vec::new(),
             approach: Approach::Objects,
+            imported: None,
             identity: None,
             network: None,
             cleanup: None,

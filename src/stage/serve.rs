@@ -3,6 +3,7 @@
 mod dues;
 pub mod endpoint;
 mod entry;
+pub mod falco;
 mod metrics;
 mod pulse;
 mod turn;
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 
 use self::dues::{handled_dues, owed};
 use self::entry::{Entry, Standing};
+use self::falco::{Intake, IntakeError};
 use self::turn::{COUNT_LIMIT, Turn, is_astray, latest_believed, turn};
 use super::plan::{Access, Plan, PlannedScan};
 use super::scan::account::close_interrupted;
@@ -38,6 +40,9 @@ pub enum ServeError {
     /// The plan has nothing to do by schedule.
     #[error("serve plan `{0}`: none of its scans has a schedule")]
     Nothing(String),
+    /// Alerts can't be taken.
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
 }
 
 impl crate::base::exit::Classify for ServeError {
@@ -45,6 +50,15 @@ impl crate::base::exit::Classify for ServeError {
         match self {
             Self::Ledger(error) => error.class(),
             Self::Nothing(_) => crate::base::exit::ExitClass::Usage,
+            Self::Intake(error) => error.class(),
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Ledger(error) => error.remedy(),
+            Self::Nothing(_) => None,
+            Self::Intake(error) => error.remedy(),
         }
     }
 }
@@ -60,10 +74,10 @@ pub async fn serve(
     stop: Stop,
     progress: &Progress,
 ) -> Result<(), ServeError> {
-    serve_with(plan, access, ledger, stop, progress, &Pulse::new(Timestamp::now())).await
+    serve_with(plan, access, ledger, stop, progress, &Pulse::new(Timestamp::now()), None).await
 }
 
-/// The same, with a pulse by which others see that the loop turns.
+/// The same, with a pulse by which others see that the loop turns, and a place where alerts come in.
 ///
 /// # Errors
 /// As [`serve`].
@@ -74,8 +88,12 @@ pub async fn serve_with(
     mut stop: Stop,
     progress: &Progress,
     pulse: &Pulse,
+    intake: Option<&Intake>,
 ) -> Result<(), ServeError> {
     let started = Timestamp::now();
+    // What a process before this one took is gone on with before its runs are closed as interrupted.
+    let record = |ledger: &mut Ledger| intake.map_or(Ok(()), |intake| intake.record_due(ledger, progress));
+    record(ledger)?;
     take_up(plan, access, ledger, stop.clone(), progress).await?;
     for run in close_interrupted(ledger, Timestamp::now())? {
         progress.say(format!("run {run} had died; what it did not do is recorded as not evaluated"));
@@ -94,7 +112,7 @@ pub async fn serve_with(
             entries.push(entry);
         }
     }
-    if entries.is_empty() {
+    if entries.is_empty() && intake.is_none() {
         return Err(ServeError::Nothing(plan.name.clone()));
     }
     for entry in &entries {
@@ -117,6 +135,7 @@ pub async fn serve_with(
     let mut free_since = Timestamp::now();
     while *stop.borrow() == Stopping::No {
         pulse.beat(Timestamp::now());
+        record(ledger)?;
         let mut ran = false;
         for entry in &mut entries {
             if *stop.borrow() != Stopping::No {

@@ -52,6 +52,7 @@ fn start(targets: &[&str], second: i64) -> RunStart {
         engine: "builtin".to_owned(),
         profile: profile().reference(),
         incarnation: None,
+        workload: None,
     };
     RunStart {
         run: RunId::new(),
@@ -71,6 +72,7 @@ fn provenance(second: i64) -> Provenance {
         bundle: None,
         content: Vec::new(),
         approach: Approach::Objects,
+        imported: None,
         identity: None,
         network: None,
         cleanup: None,

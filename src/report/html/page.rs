@@ -5,9 +5,10 @@ use askama::Template;
 use super::shown::{Marking, Shown, When, digest};
 use super::task::{Tally, TaskView, rank};
 use crate::model::outcome::{Outcome, Status};
+use crate::model::provenance::Expectation;
 use crate::model::reason::Reason;
 use crate::model::record::{RunEnd, Trigger};
-use crate::report::contents::{LedgerRef, Report, ReportRun, Scope, Selection};
+use crate::report::contents::{LedgerRef, Report, ReportRun, ReportTask, Scope, Selection};
 
 /// How many places are named with a reason or a failed control; the results below have them all.
 const MAX_PLACES: usize = 12;
@@ -216,6 +217,13 @@ impl Verdict {
             ("open", headline, format!("All {checks} were evaluated, and no other failed."))
         } else if t.passed == 0 {
             ("open", "Nothing applied".to_owned(), format!("All {checks} were evaluated to have no bearing here."))
+        } else if report.tasks.iter().any(is_self_declared) {
+            let headline = "Everything passed that results name themselves".to_owned();
+            (
+                "open",
+                headline,
+                format!("All {checks} were evaluated; nobody knows what was expected of imported results."),
+            )
         } else {
             ("good", "Everything passed".to_owned(), format!("All {checks} were evaluated, and none failed."))
         };
@@ -235,9 +243,22 @@ fn alarms(report: &Report) -> Vec<Alarm> {
             format!("{tasks} to be done and have no result. They are listed with the runs, and are not in the counts.");
         alarms.push(Alarm { title: "Results are missing", text: Shown::line(&text) });
     }
-    let keys = |pick: &dyn Fn(&crate::report::contents::ReportTask) -> bool| -> Vec<String> {
+    let keys = |pick: &dyn Fn(&ReportTask) -> bool| -> Vec<String> {
         report.tasks.iter().filter(|t| pick(t)).map(|t| t.record().target.key()).collect()
     };
+    let imported = keys(&|t| t.record().provenance.imported.is_some());
+    if !imported.is_empty() {
+        let text = format!("gapscan did not run these scans, and knows of them what a file says: {}", few(&imported));
+        alarms.push(Alarm { title: "Results were imported", text: Shown::lines(&text) });
+    }
+    let declared = keys(&is_self_declared);
+    if !declared.is_empty() {
+        let text = format!(
+            "Nobody knows what was expected, only what the results themselves mention (self-declared), for: {}",
+            few(&declared)
+        );
+        alarms.push(Alarm { title: "What was expected is not known", text: Shown::lines(&text) });
+    }
     let open = keys(&|t| t.record().provenance.network.as_ref().is_some_and(|n| !n.enforced));
     if !open.is_empty() {
         let text = format!("Scanners ran without isolation from the network for: {}", few(&open));
@@ -259,6 +280,11 @@ fn alarms(report: &Report) -> Vec<Alarm> {
         alarms.push(Alarm { title: "Waivers have expired", text: Shown::lines(&text) });
     }
     alarms
+}
+
+fn is_self_declared(task: &ReportTask) -> bool {
+    let imported = task.record().provenance.imported.as_ref();
+    imported.is_some_and(|imported| imported.expected == Expectation::SelfDeclared)
 }
 
 fn few(keys: &[String]) -> String {
@@ -347,6 +373,8 @@ impl RunView {
         let trigger = match &start.trigger {
             Trigger::Manual => "by hand".to_owned(),
             Trigger::Schedule { plan, due } => format!("plan {plan}, due {}", When::new(*due)),
+            Trigger::Import { user } => format!("imported by {user}: nothing was scanned"),
+            Trigger::Alerts { source } => format!("alerts of {source}: nothing was scanned"),
         };
         let resumed: Vec<String> = run.resumed.iter().map(|at| When::new(*at).to_string()).collect();
         let trigger = match resumed.is_empty() {

@@ -6,7 +6,7 @@ use crate::model::control::{Control, Severity};
 use crate::model::coverage::Coverage;
 use crate::model::finding::Finding;
 use crate::model::outcome::{Outcome, Status};
-use crate::model::provenance::{Approach, Provenance};
+use crate::model::provenance::{Approach, Expectation, Imported, Provenance};
 use crate::model::reason::Reason;
 use crate::model::target::Target;
 use crate::report::contents::ReportTask;
@@ -143,8 +143,19 @@ pub(super) fn rank(severity: Severity) -> usize {
 
 fn facts(task: &ReportTask) -> Vec<Fact> {
     let record = task.record();
-    let Provenance { gapscan, engine, bundle, content, approach, identity, network, cleanup, started, finished } =
-        &record.provenance;
+    let Provenance {
+        gapscan,
+        engine,
+        bundle,
+        content,
+        approach,
+        imported,
+        identity,
+        network,
+        cleanup,
+        started,
+        finished,
+    } = &record.provenance;
     let mut facts = Vec::new();
     let mut add = |label, value: String, is_code| facts.push(Fact { label, value: Shown::line(&value), is_code });
     for (label, value) in target_facts(&record.target) {
@@ -162,11 +173,22 @@ fn facts(task: &ReportTask) -> Vec<Fact> {
             add("Bundle digest", bundle.digest.to_string(), true);
             add("Vouched for by root", bundle.root.to_string(), true);
         }
+        None if imported.is_some() => add("Bundle", "none: gapscan did not run this scan".to_owned(), false),
         None => add("Bundle", "none: scanner and profile are those built into gapscan".to_owned(), false),
     }
     for item in content {
         let built = item.built.map_or("no build date".to_owned(), |b| format!("built {}", When::new(b)));
         add("Content", format!("{}, {built}, {}", item.name, item.digest), true);
+    }
+    if let Some(imported) = imported {
+        let Imported { file, digest, length, scanner, subjects, .. } = &**imported;
+        add("Imported", format!("at {}, from the file {file}", When::new(imported.at)), false);
+        add("File", format!("{digest} ({length} bytes)"), true);
+        add("Expected", expected_words(imported.expected).to_owned(), false);
+        add("Scanner, as the file says", scanner.clone(), false);
+        if !subjects.is_empty() {
+            add("Scanned, as the file says", subjects.join(", "), false);
+        }
     }
     add("Reached", approach_words(*approach).to_owned(), false);
     if let Some(identity) = identity {
@@ -210,6 +232,15 @@ fn target_facts(target: &Target) -> Vec<(&'static str, String)> {
     list.into_iter().map(|(label, value)| (label, value.unwrap_or_else(|| "unknown".to_owned()))).collect()
 }
 
+fn expected_words(expected: Expectation) -> &'static str {
+    match expected {
+        Expectation::Profile => "the controls of the profile; what the file lacks was not evaluated",
+        Expectation::SelfDeclared => {
+            "self-declared: nobody knows what was expected, only what the file itself mentions"
+        }
+    }
+}
+
 fn approach_words(approach: Approach) -> &'static str {
     match approach {
         Approach::Exec => "by exec into the container",
@@ -220,6 +251,8 @@ fn approach_words(approach: Approach) -> &'static str {
         Approach::ImageVolume => "by a scanner pod with the image mounted as a volume",
         Approach::Objects => "through the API server",
         Approach::Local => "from the files and processes of this machine",
+        Approach::Alerts => "by somebody who watches it, and sent alerts",
+        Approach::Imported => "by somebody else; the result was imported",
         Approach::None => "not at all",
     }
 }

@@ -53,6 +53,7 @@ fn ledger(targets: &[Target], done: usize) -> (tempfile::TempDir, PathBuf, RunId
         engine: "builtin".to_owned(),
         profile: profile().reference(),
         incarnation: None,
+        workload: None,
     });
     let start = RunStart {
         run: RunId::new(),
@@ -71,6 +72,7 @@ fn ledger(targets: &[Target], done: usize) -> (tempfile::TempDir, PathBuf, RunId
             bundle: None,
             content: Vec::new(),
             approach: Approach::Exec,
+            imported: None,
             identity: None,
             network: None,
             cleanup: None,

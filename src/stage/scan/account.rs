@@ -26,6 +26,7 @@ impl Unaccounted {
             engine: self.engine.clone(),
             profile: self.profile.reference(),
             incarnation: None,
+            workload: None,
         }
     }
 
@@ -45,6 +46,7 @@ impl Unaccounted {
             bundle: None,
             content: Vec::new(),
             approach: Approach::None,
+            imported: None,
             identity: None,
             network: None,
             cleanup: None,

@@ -109,7 +109,9 @@ pub(crate) fn signs(approach: Approach, outcome: Result<(), Reason>) -> Signs {
         | Approach::ImageVolume
         | Approach::Objects => {}
         // What the registry or this machine gave says nothing of the cluster.
-        Approach::Image | Approach::Local | Approach::None => return signs(Nothing, Nothing, Nothing),
+        Approach::Image | Approach::Local | Approach::Imported | Approach::Alerts | Approach::None => {
+            return signs(Nothing, Nothing, Nothing);
+        }
     }
     let Err(reason) = outcome else { return signs(Works, Works, Works) };
     let fails = Fails(reason);

@@ -112,6 +112,7 @@ impl Reached {
             bundle: context.bundle.clone(),
             content: content.clone(),
             approach,
+            imported: None,
             identity: identity.clone(),
             network: network.clone(),
             cleanup: cleanup.clone(),

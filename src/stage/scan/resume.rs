@@ -48,7 +48,7 @@ pub struct ResumeRequest {
 /// # Errors
 /// When the ledger can't be read.
 pub fn newest_unfinished(ledger: &Ledger) -> Result<Option<RunRecord>, ScanError> {
-    let newest = ledger.unfinished_runs()?.pop();
+    let newest = ledger.unfinished_runs()?.into_iter().rfind(|(start, _)| start.is_scan());
     Ok(newest.map(|(start, _)| ledger.reader().run(start.run)).transpose()?.flatten())
 }
 
@@ -69,7 +69,9 @@ pub async fn resume(
 ) -> Result<RunSummary, ScanError> {
     let ResumeRequest { access, policy, on_loss } = request;
     let now = Timestamp::now();
-    let Some((start, missing)) = tokio::task::block_in_place(|| ledger.unfinished_runs())?.pop() else {
+    let Some((start, missing)) =
+        tokio::task::block_in_place(|| ledger.unfinished_runs())?.into_iter().rfind(|(start, _)| start.is_scan())
+    else {
         return Err(ScanError::Request("no run is unfinished, and so none can be resumed".to_owned()));
     };
     let run = start.run;

@@ -141,7 +141,11 @@ impl Unit {
 
     /// The expected tasks, for the record of the run's start.
     pub(crate) fn expected(&self) -> impl Iterator<Item = ExpectedTask> {
-        self.unaccounted().into_iter().map(|t| ExpectedTask { incarnation: self.incarnation(), ..t.expected() })
+        self.unaccounted().into_iter().map(|t| ExpectedTask {
+            incarnation: self.incarnation(),
+            workload: self.workload.clone(),
+            ..t.expected()
+        })
     }
 
     /// What tells a container from what runs under its name after it was started anew.

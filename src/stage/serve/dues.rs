@@ -16,7 +16,7 @@ fn runs_of(ledger: &Ledger, subject: &str) -> Result<Vec<(Timestamp, RunStart)>,
         .into_iter()
         .filter_map(|run| match &run.start.trigger {
             Trigger::Schedule { plan, due } if plan == subject => Some((*due, run.start)),
-            Trigger::Schedule { .. } | Trigger::Manual => None,
+            Trigger::Schedule { .. } | Trigger::Manual | Trigger::Import { .. } | Trigger::Alerts { .. } => None,
         })
         .collect())
 }

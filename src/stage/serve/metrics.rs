@@ -15,13 +15,15 @@ use crate::model::record::{Event, RunEnd, Trigger};
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The events that are counted, each a word of this program: others may name anything.
-const EVENTS: [&str; 14] = [
+const EVENTS: [&str; 16] = [
     "blackout",
     "breaker-closed",
     "breaker-opened",
     "bundle-refused",
     "cleanup-incomplete",
     "cleanup-verified",
+    "falco-refused",
+    "import-refused",
     "leftovers-remain",
     "leftovers-removed",
     "policy-not-enforced",
@@ -56,7 +58,7 @@ fn end_word(run: &RunRecord) -> &'static str {
 fn schedule_of(run: &RunRecord) -> Option<&str> {
     match &run.start.trigger {
         Trigger::Schedule { plan, .. } => Some(plan),
-        Trigger::Manual => None,
+        Trigger::Manual | Trigger::Import { .. } | Trigger::Alerts { .. } => None,
     }
 }
 
@@ -96,9 +98,18 @@ fn text(
     let samples = Status::ALL.iter().map(|status| (outcome(*status), sum(*status))).collect();
     family("controls", "gauge", "Controls in all results, by how they ended.", samples);
 
-    // Of each schedule, or of no schedule, the newest run that has ended.
+    let is_import = |run: &&RunRecord| matches!(run.start.trigger, Trigger::Import { .. });
+    let imports: i128 = runs.iter().filter(is_import).map(|run| i128::from(run.tasks)).sum();
+    family(
+        "tasks_imported",
+        "gauge",
+        "Results of these that came as files, from scans that gapscan did not run.",
+        one(imports),
+    );
+
+    // Of each schedule, or of no schedule, the newest run that has ended; what came otherwise was no scan.
     let mut last: BTreeMap<&str, &RunRecord> = BTreeMap::new();
-    for run in runs.iter().filter(|run| run.end.is_some()) {
+    for run in runs.iter().filter(|run| run.end.is_some() && run.start.is_scan()) {
         let subject = schedule_of(run).filter(|subject| schedules.iter().any(|one| one == subject));
         last.entry(subject.unwrap_or_default()).or_insert(run);
     }

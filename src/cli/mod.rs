@@ -22,6 +22,7 @@ mod summary;
 mod table;
 mod trust;
 mod uninstall;
+mod waive;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -62,6 +63,7 @@ enum Command {
     Serve(serve::Args),
     Results(results::Args),
     History(history::Args),
+    Waive(waive::Args),
     Read(read::Args),
     Export(export::Export),
     Ledger(ledger::Args),
@@ -142,6 +144,7 @@ async fn run(command: Command) -> Outcome {
         Command::Agent(args) => args.run().await,
         Command::Results(args) => args.run(),
         Command::History(args) => args.run(),
+        Command::Waive(args) => args.run(jiff::Timestamp::now()),
         Command::Read(args) => args.run(),
         Command::Ledger(args) => args.run(),
         Command::Inject(args) => args.run().await,

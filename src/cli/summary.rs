@@ -22,6 +22,7 @@ struct RunView<'s> {
     end: RunEnd,
     coverage: Coverage,
     score: Option<u64>,
+    waivers_refused: usize,
     results: Vec<ResultView<'s>>,
 }
 
@@ -49,6 +50,7 @@ fn view(run: &RunSummary) -> RunView<'_> {
         end: run.end,
         coverage: run.coverage,
         score: run.coverage.score(),
+        waivers_refused: run.waivers_refused,
         results: run.tasks.iter().map(result).collect(),
     }
 }

@@ -15,3 +15,4 @@ pub mod receipt;
 pub mod record;
 pub mod scanner;
 pub mod target;
+pub mod waiver;

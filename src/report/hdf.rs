@@ -137,6 +137,9 @@ fn document(report: &Report, task: &ReportTask) -> Value {
             "provenance": provenance,
             "evidence": record.evidence,
             "notes": record.notes,
+            "waiverDocuments": record.waivers,
+            // Of the whole report, too.
+            "waivers": report.waiver_notices(),
             // Of the whole report: what a run still owes has no file that could say so.
             "unrecorded": report
                 .unrecorded()
@@ -173,13 +176,13 @@ fn control(task: &ReportTask, control: &Control, finding: &Finding) -> Value {
         "source_location": { "ref": format!("profile {}", task.record().profile.name), "line": 0 },
         "results": results(task, control, finding),
     });
-    if let Outcome::Waived { waiver, justification, until } = &finding.outcome {
+    if let Outcome::Waived { waiver, id, justification, until } = &finding.outcome {
         value["waiver_data"] = json!({
             "justification": justification,
             "expiration_date": until,
             "run": true,
             "skipped_due_to_waiver": false,
-            "message": format!("waiver {waiver}"),
+            "message": if id.is_empty() { format!("waiver {waiver}") } else { format!("waiver {id} of {waiver}") },
         });
     }
     value

@@ -17,3 +17,4 @@ pub mod seen;
 pub mod serve;
 pub mod signing;
 mod upstream;
+pub mod waivers;

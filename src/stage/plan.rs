@@ -1,6 +1,7 @@
 //! Plans: what is scanned, with what, when, and under which policy.
 
 mod policy;
+mod waivers;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -21,6 +22,7 @@ pub use policy::{
     BreakerPolicy, DebugPolicy, Isolate, NetworkWatch, NodePolicy, Policy, ResultsPolicy, ResumePolicy, Transport,
     Unenforced,
 };
+pub use waivers::{Unsigned, WaiverPolicy};
 
 /// A `kind: Plan` document. Paths in it are relative to its own folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -356,7 +358,7 @@ impl Plan {
                     (host, access)
                 })
                 .collect(),
-            policy: document.policy,
+            policy: Policy { waivers: document.policy.waivers.below(folder), ..document.policy },
             scans: document.scans,
         })
     }

@@ -168,6 +168,13 @@ fn facts(task: &ReportTask) -> Vec<Fact> {
         let built = item.built.map_or("no build date".to_owned(), |b| format!("built {}", When::new(b)));
         add("Content", format!("{}, {built}, {}", item.name, item.digest), true);
     }
+    for document in &record.waivers {
+        let by = match document.approvals.len() {
+            0 => "unsigned".to_owned(),
+            approvals => format!("approved by {approvals}"),
+        };
+        add("Waivers", format!("{}, {by}, {}", document.file, document.digest), true);
+    }
     add("Reached", approach_words(*approach).to_owned(), false);
     if let Some(identity) = identity {
         add("As", identity.clone(), true);

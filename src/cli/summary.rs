@@ -83,7 +83,12 @@ fn render(run: &RunSummary) -> String {
         };
         list.row(counts(&run.coverage).into_iter().chain([format!("run {}{end}", run.run)]));
     }
-    list.render(0)
+    let mut text = list.render(0);
+    if run.waivers_refused > 0 {
+        let files = table::count(run.waivers_refused, "file");
+        text += &format!("{files} of waivers did not count: `gapscan waive check` says why\n");
+    }
+    text
 }
 
 /// Why controls were not evaluated, what holds for the most of them first.

@@ -29,6 +29,7 @@ use crate::base::digest::Digest;
 use crate::model::control::{Control, Severity};
 use crate::model::finding::Finding;
 use crate::model::outcome::{Outcome, Status};
+use crate::model::waiver::WaiverNotice;
 
 /// One HDF file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +47,12 @@ const LOWEST_COUNTED_IMPACT: f64 = 0.1;
 /// One file for each target and profile, in the report's order.
 pub fn render(report: &Report) -> Vec<HdfFile> {
     let mut names = HashSet::new();
+    let notices = report.waiver_notices();
     report
         .tasks
         .iter()
         .map(|task| {
-            let mut json = serde_json::to_vec_pretty(&neutral(document(report, task)))
+            let mut json = serde_json::to_vec_pretty(&neutral(document(report, task, &notices)))
                 .expect("a JSON value with text keys always has a JSON form");
             json.push(b'\n');
             HdfFile { name: unique_name(&mut names, task), json }
@@ -79,7 +81,7 @@ fn unique_name(taken: &mut HashSet<String>, task: &ReportTask) -> String {
     name
 }
 
-fn document(report: &Report, task: &ReportTask) -> Value {
+fn document(report: &Report, task: &ReportTask, notices: &[WaiverNotice]) -> Value {
     let record = task.record();
     let provenance = &record.provenance;
     let identity = super::contents::identity(&record.target);
@@ -139,7 +141,7 @@ fn document(report: &Report, task: &ReportTask) -> Value {
             "notes": record.notes,
             "waiverDocuments": record.waivers,
             // Of the whole report, too.
-            "waivers": report.waiver_notices(),
+            "waivers": notices,
             // Of the whole report: what a run still owes has no file that could say so.
             "unrecorded": report
                 .unrecorded()

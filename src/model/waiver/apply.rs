@@ -66,10 +66,13 @@ pub fn apply(
                 }
                 let standing = waiver.standing(document.longest, now);
                 let effect = match (finding.outcome.status(), standing) {
-                    (Status::NotEvaluated, _) => Effect::NotEvaluated,
+                    (Status::NotEvaluated, Standing::Counts) => Effect::NotEvaluated,
                     (Status::Passed | Status::NotApplicable, Standing::Counts) => Effect::NotNeeded,
                     // Nobody misses it; that it does not count is told elsewhere.
-                    (Status::Passed | Status::NotApplicable, Standing::Expired | Standing::TooFar) => continue,
+                    (
+                        Status::Passed | Status::NotApplicable | Status::NotEvaluated,
+                        Standing::Expired | Standing::TooFar,
+                    ) => continue,
                     // No engine waives anything.
                     (Status::Waived, _) => continue,
                     (Status::Failed, Standing::Expired) => Effect::Expired,

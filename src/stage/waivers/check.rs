@@ -124,6 +124,8 @@ pub fn check(
             });
             let more = fits.as_ref().map_or(0, |fits| fits.len().saturating_sub(KEPT));
             if let Some(fits) = &mut fits {
+                // What it is for first.
+                fits.sort_by_key(|fit| fit.outcome);
                 fits.truncate(KEPT);
             }
             let expires_soon = standing == Standing::Counts && waiver.expires.duration_since(now) <= SOON;

@@ -150,3 +150,80 @@ impl Waiving {
 fn event(what: &str, run: RunId, detail: String, at: Timestamp) -> Event {
     Event { at, what: what.to_owned(), subject: run.to_string(), due: None, detail }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::digest::Digest;
+    use crate::model::finding::Finding;
+    use crate::model::outcome::Outcome;
+    use crate::model::target::Target;
+    use crate::model::waiver::{self, WaiverRef};
+    use crate::stage::scan::account::Unaccounted;
+    use crate::stage::scan::content::Content;
+
+    /// A document with one waiver of everything until this day.
+    fn document(expires: &str) -> WaiverDocument {
+        let text = format!(
+            "apiVersion: gapscan/v1\nkind: Waivers\nwaivers:\n- {{id: w, controls: ['*'], profile: host-baseline, targets: all, \
+             reason: r, requestedBy: b, expires: {expires}}}\n"
+        );
+        WaiverDocument {
+            reference: WaiverRef {
+                digest: Digest::of(&text),
+                file: "w.yaml".to_owned(),
+                approvals: vec!["a".to_owned()],
+            },
+            waivers: waiver::read(std::path::Path::new("w.yaml"), &text).expect("a document"),
+            longest: None,
+            evidence: Vec::new(),
+        }
+    }
+
+    /// A result of this host in which all failed.
+    fn failed() -> CheckedTask {
+        let shipped = Content::shipped();
+        let rules =
+            shipped.builtin.iter().find(|rules| rules.profile().name == "host-baseline").expect("it is shipped");
+        let profile = rules.profile().clone();
+        let target = Target::Host { name: "h".to_owned() };
+        let open = Unaccounted { target: target.clone(), engine: "builtin".to_owned(), profile: profile.clone() }
+            .not_done(RunId::new(), crate::model::reason::Reason::Timeout, "x");
+        let provenance = open.record().provenance.clone();
+        let findings = profile.controls.iter().map(|c| Finding::new(&*c.id, Outcome::Failed)).collect();
+        CheckedTask::new(RunId::new(), target, profile, provenance, findings, Vec::new(), Vec::new())
+            .expect("accounted")
+    }
+
+    fn waived(task: &CheckedTask) -> bool {
+        task.record().coverage.count(Status::Failed) == 0
+    }
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_revives_no_waiver() {
+        let (before, after) = (time("2027-01-10T00:00:00Z"), time("2027-02-10T00:00:00Z"));
+        let of = |latest| Waiving { documents: vec![document("2027-01-31")], refused: Vec::new(), latest };
+        assert!(waived(&of(before).apply(failed(), before)));
+        // Before this run, by what the ledger names.
+        let late = of(after).apply(failed(), before);
+        assert!(!waived(&late));
+        assert!(late.record().notes.iter().any(|note| note.contains("the ledger names")), "{:?}", late.record().notes);
+        // During it.
+        let mut waiving = of(before);
+        assert!(!waived(&waiving.apply(failed(), after)));
+        assert!(!waived(&waiving.apply(failed(), before)));
+    }
+
+    #[test]
+    fn a_file_that_does_not_count_is_a_note_where_something_failed() {
+        let refused = vec![Refusal { path: "w.yaml".into(), why: "it is bad".to_owned() }];
+        let mut waiving = Waiving { documents: Vec::new(), refused, latest: Timestamp::MIN };
+        let task = waiving.apply(failed(), time("2027-01-10T00:00:00Z"));
+        assert!(task.record().notes.iter().any(|note| note.contains("`w.yaml` do not count: it is bad")));
+        assert!(!waived(&task));
+    }
+}

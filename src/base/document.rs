@@ -82,8 +82,16 @@ pub fn load<T: Document>(path: &Path, limits: &Limits) -> Result<T, DocumentErro
 /// When the file can't be read, is too large, or is no UTF-8.
 pub fn text(path: &Path, limits: &Limits) -> Result<String, DocumentError> {
     let bytes = file::read_capped(path, limits.document_bytes)?;
-    String::from_utf8(bytes)
-        .map_err(|e| DocumentError::Encoding { path: path.to_owned(), offset: e.utf8_error().valid_up_to() })
+    decoded(path, &bytes).map(str::to_owned)
+}
+
+/// The text that these bytes of a document are; `path` is only for messages.
+///
+/// # Errors
+/// When they are no UTF-8.
+pub fn decoded<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str, DocumentError> {
+    std::str::from_utf8(bytes)
+        .map_err(|error| DocumentError::Encoding { path: path.to_owned(), offset: error.valid_up_to() })
 }
 
 /// Reads a document from text; `path` is only for messages.

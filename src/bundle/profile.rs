@@ -163,7 +163,7 @@ fn read_whole() -> Control {
             .to_owned(),
         check: "Before the scan, every path of the target is opened as the scanner's own user.".to_owned(),
         fix: "Look into the named paths with the builtin engine, which reads the layers of the image and needs no \
-              permission in it, or accept the blind spot in a waiver."
+              permission in it."
             .to_owned(),
         severity: Severity::Low,
         references: vec![Reference { scheme: "nist".to_owned(), id: "RA-5".to_owned() }],

@@ -23,6 +23,7 @@ mod summary;
 mod table;
 mod trust;
 mod uninstall;
+mod waive;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -63,6 +64,7 @@ enum Command {
     Serve(serve::Args),
     Results(results::Args),
     History(history::Args),
+    Waive(waive::Args),
     Read(read::Args),
     Import(import::Args),
     Export(export::Export),
@@ -144,6 +146,7 @@ async fn run(command: Command) -> Outcome {
         Command::Agent(args) => args.run().await,
         Command::Results(args) => args.run(),
         Command::History(args) => args.run(),
+        Command::Waive(args) => args.run(jiff::Timestamp::now()),
         Command::Read(args) => args.run(),
         Command::Import(args) => args.run(jiff::Timestamp::now()),
         Command::Ledger(args) => args.run(),

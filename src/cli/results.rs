@@ -19,6 +19,7 @@ use crate::model::provenance::Provenance;
 use crate::model::reason::Reason;
 use crate::model::record::{ExpectedTask, RunId, RunStart, TaskRecord};
 use crate::model::target::Target;
+use crate::model::waiver::{self, WaiverNotice, WaiverRef};
 
 /// How many details of one finding a table shows.
 const SHOWN: usize = 5;
@@ -63,6 +64,7 @@ fn severity(word: &str) -> Result<Severity, String> {
 #[serde(rename_all = "camelCase")]
 struct Document<'r> {
     results: Vec<ResultView<'r>>,
+    waivers: &'r [WaiverNotice],
     unfinished_runs: Vec<Unfinished<'r>>,
 }
 
@@ -76,6 +78,8 @@ struct ResultView<'r> {
     coverage: Coverage,
     score: Option<u64>,
     provenance: &'r Provenance,
+    #[serde(skip_serializing_if = "<[WaiverRef]>::is_empty")]
+    waiver_documents: &'r [WaiverRef],
     notes: &'r [String],
     findings: Vec<FindingView<'r>>,
 }
@@ -121,6 +125,7 @@ impl Args {
                 profiles.insert(digest, profile);
             }
         }
+        let waivers = waiver::notices(&records, &reader.events()?, jiff::Timestamp::now());
         let unfinished = reader.unfinished_runs()?;
         let concerns = |run: RunId| self.run.is_none_or(|asked| asked == run);
         let unfinished: Vec<_> = unfinished.into_iter().filter(|(start, _)| concerns(start.run)).collect();
@@ -133,13 +138,17 @@ impl Args {
                     started: start.started,
                     missing,
                 });
-                table::emit_json(&Document { results: views, unfinished_runs: unfinished_runs.collect() })?;
+                table::emit_json(&Document {
+                    results: views,
+                    waivers: &waivers,
+                    unfinished_runs: unfinished_runs.collect(),
+                })?;
             }
             Format::Table => {
                 if views.is_empty() {
                     eprintln!("no result");
                 }
-                table::emit(&render(&views))?;
+                table::emit(&(render(&views) + &waiver_lines(&waivers)))?;
                 warn(&unfinished);
             }
         }
@@ -169,6 +178,7 @@ impl Args {
             coverage: record.coverage,
             score: record.coverage.score(),
             provenance: &record.provenance,
+            waiver_documents: &record.waivers,
             notes: &record.notes,
             findings,
         }
@@ -214,6 +224,18 @@ fn render(views: &[ResultView<'_>]) -> String {
     text
 }
 
+/// What is to be known of waivers, a line each.
+fn waiver_lines(notices: &[WaiverNotice]) -> String {
+    if notices.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["WAIVERS", "WHAT"]);
+    for notice in notices {
+        table.row([notice.state.word().replace('-', " "), line(&notice.detail)]);
+    }
+    format!("\n{}", table.render(0))
+}
+
 /// Why this was not evaluated, where nothing more is to be said of it.
 fn why<'v>(view: &FindingView<'v>) -> Option<(Reason, &'v str)> {
     match &view.finding.outcome {
@@ -249,8 +271,9 @@ fn explain(view: &FindingView<'_>) -> String {
     match &view.finding.outcome {
         Verdict::Passed | Verdict::Failed => {}
         Verdict::NotApplicable { reason } => lines.push(line(reason)),
-        Verdict::Waived { justification, until, .. } => {
-            lines.push(format!("until {}: {}", when(*until), line(justification)));
+        Verdict::Waived { id, justification, until, .. } => {
+            let by = if id.is_empty() { String::new() } else { format!(" by {}", line(id)) };
+            lines.push(format!("until {}{by}: {}", when(*until), line(justification)));
         }
         Verdict::NotEvaluated { reason, detail } if detail.is_empty() => lines.push(reason.to_string()),
         Verdict::NotEvaluated { reason, detail } => lines.push(format!("{reason}: {}", line(detail))),

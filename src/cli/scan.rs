@@ -266,8 +266,13 @@ impl Args {
         Ok(newest.into_iter().flat_map(|(start, _)| start.expected).map(|task| task.target).collect())
     }
 
-    /// How the process ends because of this run. What was not evaluated counts before what failed.
+    /// How the process ends because of this run. What was not evaluated counts before what failed, and waivers that do not
+    /// count before both.
     fn class(&self, summary: &RunSummary, ledger: &Ledger) -> Result<ExitClass, Failure> {
+        // Whoever accepted a failure must learn that this did not count.
+        if summary.waivers_refused > 0 {
+            return Ok(ExitClass::Refused);
+        }
         if !summary.coverage.is_complete() {
             return Ok(ExitClass::NotEvaluated);
         }
@@ -285,10 +290,12 @@ impl Args {
     }
 }
 
-/// The class that counts of two: what was not evaluated before what failed, and that before success.
+/// The class that counts of two: waivers that were refused before what was not evaluated, that before what failed, and that
+/// before success.
 fn worse(one: ExitClass, other: ExitClass) -> ExitClass {
     match (one, other) {
-        (ExitClass::Success, class) | (ExitClass::ThresholdNotMet, class @ ExitClass::NotEvaluated) => class,
+        (_, class @ ExitClass::Refused) | (ExitClass::Success, class) => class,
+        (ExitClass::ThresholdNotMet, class @ ExitClass::NotEvaluated) => class,
         (worst, _) => worst,
     }
 }

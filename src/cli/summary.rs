@@ -22,6 +22,7 @@ struct RunView<'s> {
     end: RunEnd,
     coverage: Coverage,
     score: Option<u64>,
+    waivers_refused: usize,
     results: Vec<ResultView<'s>>,
 }
 
@@ -49,6 +50,7 @@ fn view(run: &RunSummary) -> RunView<'_> {
         end: run.end,
         coverage: run.coverage,
         score: run.coverage.score(),
+        waivers_refused: run.waivers_refused,
         results: run.tasks.iter().map(result).collect(),
     }
 }
@@ -81,7 +83,12 @@ fn render(run: &RunSummary) -> String {
         };
         list.row(counts(&run.coverage).into_iter().chain([format!("run {}{end}", run.run)]));
     }
-    list.render(0)
+    let mut text = list.render(0);
+    if run.waivers_refused > 0 {
+        let files = table::count(run.waivers_refused, "file");
+        text += &format!("{files} of waivers did not count: `gapscan waive check` says why\n");
+    }
+    text
 }
 
 /// Why controls were not evaluated, what holds for the most of them first.

@@ -79,6 +79,12 @@ pub struct Change {
 const SUMMARY: &str = "seq, run, target, engine, profile, profile_version, profile_digest, started, finished, \
      passed, failed, not_applicable, waived, not_evaluated, expected";
 
+/// The latest result of each (target, engine, profile name).
+const LATEST: &str = "SELECT max(task.seq) FROM task JOIN run ON run.run = task.run \
+     WHERE NOT EXISTS (SELECT 1 FROM run AS later JOIN run_end ON run_end.run = later.run \
+                       WHERE later.series = run.series AND later.seq > run.seq) \
+     GROUP BY target, engine, profile ORDER BY target, engine, profile";
+
 impl LedgerReader {
     /// Opens the ledger at `path`, which is not changed by anything that is done with the reader.
     ///
@@ -122,6 +128,19 @@ impl LedgerReader {
         head(&self.conn).map(|(_, at)| at).map_err(self.failed("read the last entry"))
     }
 
+    /// The latest time that any entry names, to the second: later than that of the last one where the clock was set back.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn latest_at(&self) -> Result<Timestamp, LedgerError> {
+        let read = || -> rusqlite::Result<Timestamp> {
+            // Times are written with as many digits of a second as they have, which orders those within one second otherwise.
+            let at: String = self.conn.query_row("SELECT max(at) FROM entry", [], |row| row.get(0))?;
+            at.parse().map_err(damaged)
+        };
+        read().map_err(self.failed("find the latest time"))
+    }
+
     /// The newest runs, the newest first, at most `limit`.
     ///
     /// # Errors
@@ -155,11 +174,16 @@ impl LedgerReader {
     /// # Errors
     /// When they can't be read.
     pub fn latest(&self) -> Result<Vec<TaskRecord>, LedgerError> {
-        let sql = "SELECT max(task.seq) FROM task JOIN run ON run.run = task.run \
-             WHERE NOT EXISTS (SELECT 1 FROM run AS later JOIN run_end ON run_end.run = later.run \
-                               WHERE later.series = run.series AND later.seq > run.seq) \
-             GROUP BY target, engine, profile ORDER BY target, engine, profile";
-        self.tasks(sql, []).map_err(self.failed("read the latest results"))
+        self.tasks(LATEST, []).map_err(self.failed("read the latest results"))
+    }
+
+    /// Those of [`LedgerReader::latest`] in which something is waived.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn latest_waived(&self) -> Result<Vec<TaskRecord>, LedgerError> {
+        let sql = format!("SELECT seq FROM task WHERE waived > 0 AND seq IN ({LATEST}) ORDER BY seq");
+        self.tasks(&sql, []).map_err(self.failed("read the latest results with waivers"))
     }
 
     /// The results of one run, in the order of target, engine and profile.

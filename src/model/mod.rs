@@ -16,3 +16,4 @@ pub mod receipt;
 pub mod record;
 pub mod scanner;
 pub mod target;
+pub mod waiver;

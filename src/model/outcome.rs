@@ -24,6 +24,9 @@ pub enum Outcome {
     Waived {
         /// The digest of the waiver document.
         waiver: Digest,
+        /// The waiver's id in it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        id: String,
         /// Why.
         justification: String,
         /// When it stops to count.

@@ -16,6 +16,7 @@ use super::profile::{Profile, ProfileRef};
 use super::provenance::{BundleRef, Provenance};
 use super::reason::Reason;
 use super::target::Target;
+use super::waiver::{self, WaiverDocument, WaiverRef};
 use crate::base::digest::Digest;
 
 /// Names a run. Sorts by time (UUID version 7, RFC 9562).
@@ -193,6 +194,9 @@ pub struct TaskRecord {
     pub findings: Vec<Finding>,
     /// What it rests on.
     pub evidence: Vec<EvidenceRef>,
+    /// The documents of waivers that had to do with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waivers: Vec<WaiverRef>,
     /// Things worth knowing that are no verdicts: what could not be seen, what was cut.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -234,6 +238,7 @@ impl CheckedTask {
             coverage,
             findings,
             evidence: evidence.iter().map(Evidence::reference).collect(),
+            waivers: Vec::new(),
             notes,
         };
         Ok(Self { record, profile, evidence })
@@ -264,6 +269,25 @@ impl CheckedTask {
     /// The same with one more note.
     pub fn with_note(mut self, note: impl Into<String>) -> Self {
         self.record.notes.push(note.into());
+        self
+    }
+
+    /// The same after these waivers at `now`: see [`waiver::apply`]. The documents that had to do with it are evidence then.
+    pub fn waived(mut self, documents: &[WaiverDocument], now: Timestamp) -> Self {
+        if documents.is_empty() {
+            return self;
+        }
+        let findings = std::mem::take(&mut self.record.findings);
+        let applied = waiver::apply(findings, documents, &self.record.target, &self.profile, now);
+        self.record.coverage = Coverage::of(&self.profile, &applied.findings)
+            .expect("a waiver changes how a control ended, and never which controls there are");
+        self.record.findings = applied.findings;
+        self.record.notes.extend(applied.notes);
+        for document in applied.documents.iter().filter_map(|at| documents.get(*at)) {
+            self.record.waivers.push(document.reference.clone());
+            self.record.evidence.extend(document.evidence.iter().map(Evidence::reference));
+            self.evidence.extend(document.evidence.iter().cloned());
+        }
         self
     }
 

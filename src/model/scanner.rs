@@ -241,7 +241,7 @@ impl BlindSpot {
 }
 
 /// Whether the text is the pattern's, where `*` stands for any characters.
-fn fits(pattern: &str, text: &str) -> bool {
+pub(super) fn fits(pattern: &str, text: &str) -> bool {
     let Some((begin, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(begin) else { return false };
     let mut parts = rest.split('*');

@@ -10,6 +10,7 @@ use crate::model::finding::Finding;
 use crate::model::profile::Profile;
 use crate::model::record::{Event, ExpectedTask, RunEnd, RunId, RunStart, TaskRecord};
 use crate::model::target::Target;
+use crate::model::waiver::{self, WaiverNotice};
 
 /// Everything that a report shows.
 #[derive(Clone, Debug)]
@@ -183,6 +184,11 @@ impl Report {
     /// All counts of all results together.
     pub fn coverage(&self) -> Coverage {
         self.tasks.iter().fold(Coverage::default(), |sum, task| sum.plus(task.record.coverage))
+    }
+
+    /// What is to be known of the waivers of these results.
+    pub fn waiver_notices(&self) -> Vec<WaiverNotice> {
+        waiver::notices(self.tasks.iter().map(ReportTask::record), &self.events, self.generated)
     }
 
     /// Tasks that a run was to do and has recorded no result of.

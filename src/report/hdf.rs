@@ -29,6 +29,7 @@ use crate::base::digest::Digest;
 use crate::model::control::{Control, Severity};
 use crate::model::finding::Finding;
 use crate::model::outcome::{Outcome, Status};
+use crate::model::waiver::WaiverNotice;
 
 /// One HDF file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +47,12 @@ const LOWEST_COUNTED_IMPACT: f64 = 0.1;
 /// One file for each target and profile, in the report's order.
 pub fn render(report: &Report) -> Vec<HdfFile> {
     let mut names = HashSet::new();
+    let notices = report.waiver_notices();
     report
         .tasks
         .iter()
         .map(|task| {
-            let mut json = serde_json::to_vec_pretty(&neutral(document(report, task)))
+            let mut json = serde_json::to_vec_pretty(&neutral(document(report, task, &notices)))
                 .expect("a JSON value with text keys always has a JSON form");
             json.push(b'\n');
             HdfFile { name: unique_name(&mut names, task), json }
@@ -79,7 +81,7 @@ fn unique_name(taken: &mut HashSet<String>, task: &ReportTask) -> String {
     name
 }
 
-fn document(report: &Report, task: &ReportTask) -> Value {
+fn document(report: &Report, task: &ReportTask, notices: &[WaiverNotice]) -> Value {
     let record = task.record();
     let provenance = &record.provenance;
     let identity = super::contents::identity(&record.target);
@@ -137,6 +139,9 @@ fn document(report: &Report, task: &ReportTask) -> Value {
             "provenance": provenance,
             "evidence": record.evidence,
             "notes": record.notes,
+            "waiverDocuments": record.waivers,
+            // Of the whole report, too.
+            "waivers": notices,
             // Of the whole report: what a run still owes has no file that could say so.
             "unrecorded": report
                 .unrecorded()
@@ -173,13 +178,13 @@ fn control(task: &ReportTask, control: &Control, finding: &Finding) -> Value {
         "source_location": { "ref": format!("profile {}", task.record().profile.name), "line": 0 },
         "results": results(task, control, finding),
     });
-    if let Outcome::Waived { waiver, justification, until } = &finding.outcome {
+    if let Outcome::Waived { waiver, id, justification, until } = &finding.outcome {
         value["waiver_data"] = json!({
             "justification": justification,
             "expiration_date": until,
             "run": true,
             "skipped_due_to_waiver": false,
-            "message": format!("waiver {waiver}"),
+            "message": if id.is_empty() { format!("waiver {waiver}") } else { format!("waiver {id} of {waiver}") },
         });
     }
     value

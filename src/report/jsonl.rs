@@ -2,7 +2,8 @@
 //!
 //! The first line is `"type":"report"` with the totals; then come one `"type":"task"` for each result, one
 //! `"type":"finding"` for each control of it, one `"type":"unrecorded"` for each task that a run owes, and one
-//! `"type":"event"` for each event; the last line is `"type":"end"` with the number of lines before it. A reader that finds no
+//! `"type":"event"` for each event, and one `"type":"waiver"` for what is to be known of waivers (`state` is `refused`,
+//! `unsigned`, `expired`, `expired-since` the result, `expires-soon` or `unmatched`); the last line is `"type":"end"` with the number of lines before it. A reader that finds no
 //! last line, or another number, has a part of a report.
 
 use serde_json::{Value, json};
@@ -45,6 +46,9 @@ pub fn render(report: &Report) -> Vec<u8> {
             "due": event.due,
             "detail": event.detail,
         }));
+    }
+    for notice in report.waiver_notices() {
+        lines.push(json!({ "type": "waiver", "state": notice.state, "detail": notice.detail }));
     }
     let before = lines.count;
     lines.push(json!({ "type": "end", "lines": before }));
@@ -112,6 +116,7 @@ fn task_line(task: &ReportTask) -> Value {
         "provenance": record.provenance,
         "evidence": record.evidence,
         "notes": record.notes,
+        "waiverDocuments": record.waivers,
     })
 }
 
@@ -125,7 +130,12 @@ fn finding_line(report: &Report, task: &ReportTask, control: &Control, finding: 
         Outcome::NotEvaluated { reason, detail } => (Some(reason.code()), Some(detail)),
     };
     let waiver = match &finding.outcome {
-        Outcome::Waived { waiver, until, .. } => Some(json!({ "digest": waiver, "until": until })),
+        Outcome::Waived { waiver, id, until, .. } => Some(json!({
+            "digest": waiver,
+            "id": id,
+            "until": until,
+            "expired": *until <= report.generated,
+        })),
         Outcome::Passed | Outcome::Failed | Outcome::NotApplicable { .. } | Outcome::NotEvaluated { .. } => None,
     };
     json!({

@@ -110,6 +110,7 @@ fn profile(name: &str, title: &str, controls: Vec<Control>) -> Profile {
 fn waived() -> Outcome {
     Outcome::Waived {
         waiver: Digest::of("waiver"),
+        id: "RISK-2026-014".to_owned(),
         justification: "The old ledger printer needs it until it is replaced; seen by the security officer (SO-118)."
             .to_owned(),
         until: time("2027-02-28T23:59:59Z"),
@@ -438,6 +439,7 @@ pub(super) fn hostile() -> Report {
             "c",
             Outcome::Waived {
                 waiver: Digest::of("w"),
+                id: all.clone(),
                 justification: all.clone(),
                 until: time("2026-01-01T00:00:00Z"),
             },

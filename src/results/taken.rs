@@ -14,7 +14,7 @@ use crate::model::finding::{Detail, Finding};
 use crate::model::outcome::{Outcome, Status};
 use crate::model::profile::Profile;
 use crate::model::reason::Reason;
-use crate::model::scanner::ResultFormat;
+use crate::model::scanner::{ResultFormat, Unmentioned};
 
 /// The control that stands for what a result says was not looked at, and is no control of its own.
 pub const WHOLE_CONTROL: &str = "gapscan-result-whole";
@@ -75,7 +75,7 @@ impl Taken {
 
     /// What it says of the controls of this profile; what it lacks was not evaluated.
     pub fn against(self, profile: &Profile) -> Parsed {
-        merge::reduce(self.collector, profile)
+        merge::reduce(self.collector, profile, Unmentioned::NotEvaluated)
     }
 
     /// What it says of the controls that it mentions itself, as a profile of this name and version. Where it says that anything

@@ -10,7 +10,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::plan::{BundleSource, ClusterAccess, Plan, PlanDocument, PlanError, RegistryAccess, Transport};
+use super::plan::{
+    BundleSource, ClusterAccess, Plan, PlanDocument, PlanError, RegistryAccess, Transport, WaiverPolicy,
+};
 use super::registries::Registries;
 use super::scan::ScanError;
 use super::scan::content::Content;
@@ -24,7 +26,12 @@ use crate::cluster::objects::ResourceKey;
 use crate::cluster::{Cluster, ClusterError};
 use crate::model::target::TargetKind;
 use crate::registry::{Authority, Prefix};
+use crate::trust::approval;
 use crate::trust::remembered::Remembered;
+
+/// Bytes of waivers that are given to the runner: a ConfigMap has 1 MiB (Kubernetes, "ConfigMaps"), in base64 and beside the
+/// plan.
+const WAIVER_BYTES: usize = 600 << 10;
 
 /// What is served where no plan is given.
 const PLAN: &str = "\
@@ -158,6 +165,7 @@ impl Prepared {
         if !problems.is_empty() {
             return Err(InstallError::Request(problems));
         }
+        let waivers = given_waivers(&mut document.policy.waivers, path, limits)?;
         // As the runner will read it: the bundle that it may ask scanners of is in it now.
         Plan::validated(path, document.clone())?;
         let plan = document::to_yaml(&document).map_err(|error| InstallError::Yaml(error.into()))?;
@@ -207,6 +215,7 @@ impl Prepared {
             plan,
             root,
             ca,
+            waivers,
             credentials,
             pull_config,
             storage: request.storage.clone(),
@@ -359,6 +368,37 @@ fn fit(document: &mut PlanDocument, request: &InstallRequest, host: &str) -> Vec
 fn secrets(document: &PlanDocument) -> BTreeSet<(String, String)> {
     let keys = document.inputs.values().flatten().filter_map(|entry| entry.secret.as_ref());
     keys.map(|key| (key.namespace().to_owned(), key.name().to_owned())).collect()
+}
+
+/// What the plan's waivers need, by the names that the runner has it under, which the plan names then.
+fn given_waivers(
+    policy: &mut WaiverPolicy,
+    plan: &Path,
+    limits: &Limits,
+) -> Result<BTreeMap<String, Vec<u8>>, InstallError> {
+    let folder = plan.parent().unwrap_or(Path::new("."));
+    let mut given = BTreeMap::new();
+    for (number, file) in (1..).zip(&mut policy.files) {
+        let (path, name) = (folder.join(&*file), format!("waivers-{number}.yaml"));
+        given.insert(name.clone(), file::read_capped(&path, limits.document_bytes)?);
+        for signature in approval::beside(&path)? {
+            given.insert(format!("{name}.{}.sig", signature.digits), signature.bytes);
+        }
+        *file = PathBuf::from(name);
+    }
+    for (number, file) in (1..).zip(&mut policy.approvers) {
+        let name = format!("approver-{number}.pub");
+        given.insert(name.clone(), file::read_capped(&folder.join(&*file), limits.document_bytes)?);
+        *file = PathBuf::from(name);
+    }
+    let bytes: usize = given.values().map(Vec::len).sum();
+    if bytes > WAIVER_BYTES {
+        let why = format!(
+            "the plan's waivers have {bytes} bytes with their signatures, and a ConfigMap takes {WAIVER_BYTES}"
+        );
+        return Err(InstallError::Request(vec![why]));
+    }
+    Ok(given)
 }
 
 fn text(path: &Path, limits: &Limits) -> Result<String, InstallError> {

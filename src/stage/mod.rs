@@ -18,3 +18,4 @@ pub mod seen;
 pub mod serve;
 pub mod signing;
 mod upstream;
+pub mod waivers;

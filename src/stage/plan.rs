@@ -3,6 +3,7 @@
 mod falco;
 mod inputs;
 mod policy;
+mod waivers;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -25,6 +26,7 @@ pub use policy::{
     BreakerPolicy, DebugPolicy, Isolate, NetworkWatch, NodePolicy, Policy, ResultsPolicy, ResumePolicy, Transport,
     Unenforced,
 };
+pub use waivers::{Unsigned, WaiverPolicy};
 
 /// A `kind: Plan` document. Paths in it are relative to its own folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -386,7 +388,7 @@ impl Plan {
                 })
                 .collect(),
             falco: document.falco.map(|falco| falco.below(folder)),
-            policy: document.policy,
+            policy: Policy { waivers: document.policy.waivers.below(folder), ..document.policy },
             scans: document.scans,
         })
     }

@@ -1,5 +1,6 @@
 //! Keys, signatures, the pinned root, and the versions that were seen before.
 
+pub mod approval;
 pub mod cosign;
 pub mod envelope;
 mod error;

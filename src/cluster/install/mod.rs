@@ -51,6 +51,8 @@ pub struct Settings {
     pub root: String,
     /// The CA of the registry.
     pub ca: Option<String>,
+    /// The documents of waivers, the signatures over them, and the keys of those who may approve, by name.
+    pub waivers: BTreeMap<String, Vec<u8>>,
     /// Files with credentials for the registry by name; below [`REGISTRY_FOLDER`] in the container.
     pub credentials: BTreeMap<String, Zeroizing<Vec<u8>>>,
     /// The Docker configuration that nodes pull with.

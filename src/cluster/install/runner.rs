@@ -49,7 +49,13 @@ const GRACE_SECONDS: u32 = 180;
 pub(super) fn runner(settings: &Settings) -> Vec<Manifest> {
     let inside = |kind, name: &str| ObjectRef::namespaced(kind, &settings.namespace, name);
     let files = files(settings);
-    let mut all = vec![Manifest::new(settings, inside(Kind::ConfigMap, RUNNER), json!({ "data": files }))];
+    let mut given = json!({ "data": files });
+    if !settings.waivers.is_empty() {
+        // Signatures are no text, and documents have to arrive byte for byte.
+        let encoded = |(name, bytes): (&String, &Vec<u8>)| (name.clone(), json!(STANDARD.encode(bytes)));
+        given["binaryData"] = Value::Object(settings.waivers.iter().map(encoded).collect());
+    }
+    let mut all = vec![Manifest::new(settings, inside(Kind::ConfigMap, RUNNER), given)];
     if !settings.credentials.is_empty() {
         let data: Map<String, Value> = settings
             .credentials
@@ -119,7 +125,8 @@ fn content(settings: &Settings, files: &Map<String, Value>) -> String {
     let mut text = serde_json::to_vec(files).expect("texts by name are JSON");
     let secret = settings.credentials.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
     let pull = settings.pull_config.iter().map(|bytes| (PULL, bytes.as_slice()));
-    for (name, bytes) in secret.chain(pull) {
+    let waivers = settings.waivers.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+    for (name, bytes) in secret.chain(pull).chain(waivers) {
         // Digests one by one, so that nothing can move from one file to the next.
         text.extend(format!("\n{name} {}", Digest::of(bytes)).into_bytes());
     }

@@ -31,6 +31,7 @@ fn settings() -> Settings {
             port: 5000,
         }],
         upload_port: None,
+        waivers: BTreeMap::new(),
     }
 }
 
@@ -135,6 +136,12 @@ fn another_content_is_another_pod() {
     assert_ne!(before, content(&other));
     let credentials = BTreeMap::from([("password".to_owned(), Zeroizing::new(b"other".to_vec()))]);
     assert_ne!(before, content(&Settings { credentials, ..settings() }));
+    let waivers = BTreeMap::from([("waivers-1.yaml.0123abcd.sig".to_owned(), vec![0xff, 0])]);
+    let signed = Settings { waivers, ..settings() };
+    assert_ne!(before, content(&signed));
+    let given = found(&signed, Kind::ConfigMap, "runner");
+    assert_eq!(given["binaryData"], json!({ "waivers-1.yaml.0123abcd.sig": "/wA=" }));
+    assert_eq!(read::<ConfigMap>(&given)["binaryData"], given["binaryData"]);
 }
 
 #[test]

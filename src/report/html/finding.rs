@@ -48,6 +48,7 @@ pub(super) struct ReferenceView {
 
 #[derive(Debug)]
 pub(super) struct WaiverView {
+    pub(super) id: Shown,
     pub(super) justification: Shown,
     pub(super) until: When,
     pub(super) digest: Shown,
@@ -61,8 +62,9 @@ impl FindingView {
             Outcome::Passed | Outcome::Failed => (Shown::line(""), None),
             Outcome::NotApplicable { reason } => (Shown::said(reason), None),
             Outcome::NotEvaluated { detail, .. } => (Shown::said(detail), None),
-            Outcome::Waived { waiver, justification, until } => {
+            Outcome::Waived { waiver, id, justification, until } => {
                 let waiver = WaiverView {
+                    id: Shown::line(id),
                     justification: Shown::said(justification),
                     until: When::new(*until),
                     digest: digest(waiver),

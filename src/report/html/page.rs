@@ -1,5 +1,7 @@
 //! The page around all results.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 
 use super::shown::{Marking, Shown, When, digest};
@@ -8,6 +10,7 @@ use crate::model::outcome::{Outcome, Status};
 use crate::model::provenance::Expectation;
 use crate::model::reason::Reason;
 use crate::model::record::{RunEnd, Trigger};
+use crate::model::waiver::NoticeState;
 use crate::report::contents::{LedgerRef, Report, ReportRun, ReportTask, Scope, Selection};
 
 /// How many places are named with a reason or a failed control; the results below have them all.
@@ -279,12 +282,38 @@ fn alarms(report: &Report) -> Vec<Alarm> {
         let text = format!("Waivers have run out since the results were recorded, for: {}. Scan again.", few(&expired));
         alarms.push(Alarm { title: "Waivers have expired", text: Shown::lines(&text) });
     }
+    let mut by_state: BTreeMap<NoticeState, Vec<String>> = BTreeMap::new();
+    for notice in report.waiver_notices() {
+        by_state.entry(notice.state).or_default().push(notice.detail);
+    }
+    for (state, details) in by_state {
+        let title = match state {
+            NoticeState::Refused => "Waivers do not count",
+            NoticeState::Unsigned => "Waivers are unsigned",
+            NoticeState::Expired => "Expired waivers do not count any more",
+            // Told above, with the targets.
+            NoticeState::ExpiredSince => continue,
+            NoticeState::ExpiresSoon => "Waivers expire soon",
+            NoticeState::Unmatched => "Waivers fit nothing",
+        };
+        alarms.push(Alarm { title, text: Shown::lines(&several(&details)) });
+    }
     alarms
 }
 
 fn is_self_declared(task: &ReportTask) -> bool {
     let imported = task.record().provenance.imported.as_ref();
     imported.is_some_and(|imported| imported.expected == Expectation::SelfDeclared)
+}
+
+/// Sentences, of which only some are shown.
+fn several(details: &[String]) -> String {
+    let mut text = details.iter().take(MAX_PLACES).map(|detail| format!("{detail}.")).collect::<Vec<_>>().join("\n");
+    let more = details.len().saturating_sub(MAX_PLACES);
+    if more > 0 {
+        text.push_str(&format!("\nAnd {more} more."));
+    }
+    text
 }
 
 fn few(keys: &[String]) -> String {

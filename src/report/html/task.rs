@@ -190,6 +190,13 @@ fn facts(task: &ReportTask) -> Vec<Fact> {
             add("Scanned, as the file says", subjects.join(", "), false);
         }
     }
+    for document in &record.waivers {
+        let by = match document.approvals.len() {
+            0 => "unsigned".to_owned(),
+            approvals => format!("approved by {approvals}"),
+        };
+        add("Waivers", format!("{}, {by}, {}", document.file, document.digest), true);
+    }
     add("Reached", approach_words(*approach).to_owned(), false);
     if let Some(identity) = identity {
         add("As", identity.clone(), true);

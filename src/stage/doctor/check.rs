@@ -9,7 +9,7 @@ use crate::base::exit::{Classify, ExitClass};
 use crate::base::text::printable;
 
 /// The name of every check, in the order in which they are made. `docs/doctor.md` says what each looks at.
-pub const NAMES: [&str; 39] = [
+pub const NAMES: [&str; 40] = [
     "kubeconfig",
     "kubeconfig-mode",
     "kubeconfig-server",
@@ -49,6 +49,7 @@ pub const NAMES: [&str; 39] = [
     "trust-root",
     "bundle",
     "registry",
+    "waivers",
 ];
 
 /// How a check ended.

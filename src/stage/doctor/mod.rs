@@ -14,3 +14,4 @@ pub mod run;
 mod server;
 mod tls;
 mod trust;
+mod waivers;

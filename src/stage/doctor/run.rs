@@ -8,7 +8,7 @@ use super::expiry::Clock;
 use super::handshake::{Authorities, handshake};
 use super::ledger::{self, Ledger};
 pub use super::registry::Push;
-use super::{kubeconfig, leftovers, registry, rights, server, tls, trust};
+use super::{kubeconfig, leftovers, registry, rights, server, tls, trust, waivers};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::quantity::Span;
@@ -25,6 +25,7 @@ use crate::stage::registries::Registries;
 use crate::stage::scan::content::Content;
 use crate::stage::scan::pull::Pulling;
 use crate::stage::seen as remembered_with;
+use crate::stage::waivers::check::check;
 use crate::trust::remembered::{OnLoss, Remembered};
 
 /// Whether the canary runs.
@@ -89,6 +90,7 @@ impl Doctor {
             found = Some(self.leftovers(cluster, known).await);
         }
         self.ledger(&ledger, uid.as_deref(), found.as_ref());
+        self.waivers(known.map(|ledger| &ledger.reader));
     }
 
     /// The way to the API server; the connection, where there is one.
@@ -306,6 +308,18 @@ impl Doctor {
             Err(error) => self.checks.push(ledger::judge_unopened(&path, error)),
         }
         self.checks.push(ledger::judge_space(&ledger::folder(&path), self.limits.result_bytes));
+    }
+
+    /// What the waivers of the policy are worth.
+    fn waivers(&mut self, ledger: Option<&LedgerReader>) {
+        let policy = &self.request.policy.waivers;
+        if policy.files.is_empty() {
+            return self.omitted.push(Omitted::new("waivers", "no plan names any"));
+        }
+        match tokio::task::block_in_place(|| check(policy, ledger, &self.limits, self.clock.now)) {
+            Ok(files) => self.checks.extend(files.iter().map(|file| waivers::judge(file, self.clock))),
+            Err(error) => self.checks.push(Check::unseen("waivers", "the files of the plan", &error)),
+        }
     }
 
     /// Registries and the bundle; gives what there is to scan with, where there is a bundle that can be used.

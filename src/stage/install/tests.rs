@@ -68,6 +68,30 @@ fn a_plan_for_another_place_is_refused_with_all_that_does_not_fit() {
     }
 }
 
+#[test]
+fn the_waivers_of_a_plan_go_with_it_byte_for_byte() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("plan.yaml");
+    let key = crate::trust::key::RoleKey::generate();
+    let waivers = folder.path().join("w.yaml");
+    std::fs::write(&waivers, "waivers\r\n").expect("write");
+    std::fs::write(approval::signature_path(&waivers, &key), [0xff]).expect("write");
+    std::fs::write(folder.path().join("a.pub"), "key").expect("write");
+    let policy =
+        || WaiverPolicy { files: vec!["w.yaml".into()], approvers: vec!["a.pub".into()], ..WaiverPolicy::default() };
+    let mut fitted = policy();
+    let given = given_waivers(&mut fitted, &path, &Limits::default()).expect("they are there");
+    assert_eq!((fitted.files, fitted.approvers), (vec!["waivers-1.yaml".into()], vec!["approver-1.pub".into()]));
+    let signature = format!("waivers-1.yaml.{}.sig", &key.id_hex()[..8]);
+    let names: Vec<&str> = given.keys().map(String::as_str).collect();
+    assert_eq!(names, ["approver-1.pub", "waivers-1.yaml", signature.as_str()]);
+    assert_eq!(given["waivers-1.yaml"], b"waivers\r\n");
+    std::fs::write(&waivers, vec![b'x'; WAIVER_BYTES + 1]).expect("write");
+    assert!(given_waivers(&mut policy(), &path, &Limits::default()).is_err(), "too many bytes");
+    std::fs::remove_file(&waivers).expect("remove");
+    assert!(given_waivers(&mut policy(), &path, &Limits::default()).is_err(), "not there");
+}
+
 /// The rows of the tables in `docs/permissions.md`: where, group, resource, verbs.
 fn documented() -> Vec<(Scope, String, String, Vec<String>)> {
     let page = include_str!("../../../docs/permissions.md");

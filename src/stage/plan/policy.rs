@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::waivers::WaiverPolicy;
 use crate::base::quantity::Span;
 use crate::cluster::access::node::Toleration;
 use crate::model::access::Way;
@@ -42,6 +43,9 @@ pub struct Policy {
     /// How results come out of pods.
     #[serde(skip_serializing_if = "ResultsPolicy::is_default")]
     pub results: ResultsPolicy,
+    /// Which waivers count.
+    #[serde(skip_serializing_if = "WaiverPolicy::is_default")]
+    pub waivers: WaiverPolicy,
     /// When nothing is started.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub blackout: Vec<Blackout>,
@@ -133,6 +137,7 @@ impl Policy {
         unless(self.network.prove_every >= Span::seconds(10), "policy.network.proveEvery must be at least 10s");
         unless((1..=100).contains(&self.cpu_percent), "policy.cpuPercent must be from 1 to 100");
         unless(self.breakers.pause >= Span::seconds(1), "policy.breakers.pause must be at least 1s");
+        problems.extend(self.waivers.problems());
         problems
     }
 }
@@ -154,6 +159,7 @@ impl Default for Policy {
             breakers: BreakerPolicy::default(),
             resume: ResumePolicy::default(),
             results: ResultsPolicy::default(),
+            waivers: WaiverPolicy::default(),
             blackout: Vec::new(),
             deadline: Span::seconds(15 * 60),
         }

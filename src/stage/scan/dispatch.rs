@@ -29,6 +29,7 @@ use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
 use crate::model::record::{CheckedTask, Event, RunEnd, RunId, RunStart, TaskRecord};
 use crate::stage::plan::Policy;
+use crate::stage::waivers::Waiving;
 
 /// Before a piece of work is tried again it waits so long, and by chance up to twice: what failed together is not to come
 /// back together.
@@ -60,6 +61,8 @@ pub struct RunSummary {
     pub coverage: Coverage,
     /// Each task's target, engine, profile and outcomes, in the order in which they ended.
     pub tasks: Vec<TaskRecord>,
+    /// How many files of waivers were named and do not count.
+    pub waivers_refused: usize,
 }
 
 /// Records what a run is to do, before anything of it is begun: from here on nothing of it can get lost.
@@ -85,6 +88,7 @@ pub(crate) async fn dispatch(
     units: Vec<Unit>,
     earlier: Vec<TaskRecord>,
     context: Arc<Context>,
+    waiving: &mut Waiving,
     ledger: &mut Ledger,
     stop: Stop,
     progress: &Progress,
@@ -94,6 +98,7 @@ pub(crate) async fn dispatch(
     let prober = prober(cluster, Arc::clone(&context));
     let mut dispatcher = Dispatcher::new(run, (policy, context.cpu.clone()), Some(prober), ledger, progress);
     dispatcher.has(earlier);
+    dispatcher.go_by(waiving);
     for unit in units {
         let (place, tasks) = (unit.place(&context), unit.unaccounted());
         let (unit, context) = (Arc::new(unit), Arc::clone(&context));
@@ -138,6 +143,7 @@ struct Dispatcher<'a> {
     prober: Option<Prober>,
     probing: HashMap<Id, (Scope, AbortHandle)>,
     going: HashMap<Id, (Slot, Permit, Piece)>,
+    waiving: Option<&'a mut Waiving>,
 }
 
 impl<'a> Dispatcher<'a> {
@@ -148,7 +154,13 @@ impl<'a> Dispatcher<'a> {
         ledger: &'a mut Ledger,
         progress: &'a Progress,
     ) -> Self {
-        let summary = RunSummary { run, end: RunEnd::Completed, coverage: Coverage::default(), tasks: Vec::new() };
+        let summary = RunSummary {
+            run,
+            end: RunEnd::Completed,
+            coverage: Coverage::default(),
+            tasks: Vec::new(),
+            waivers_refused: 0,
+        };
         let in_all = NonZeroUsize::new(policy.parallel).unwrap_or(NonZeroUsize::MIN);
         let budget = Budget { in_all, per_node: policy.per_node, per_workload: policy.per_workload, cpu };
         Self {
@@ -164,7 +176,14 @@ impl<'a> Dispatcher<'a> {
             prober,
             probing: HashMap::new(),
             going: HashMap::new(),
+            waiving: None,
         }
+    }
+
+    /// Results are recorded after these waivers.
+    fn go_by(&mut self, waiving: &'a mut Waiving) {
+        self.summary.waivers_refused = waiving.refused();
+        self.waiving = Some(waiving);
     }
 
     /// Counts results that the run has already.
@@ -353,18 +372,22 @@ impl<'a> Dispatcher<'a> {
         reason: Reason,
         detail: &str,
     ) -> Result<(), LedgerError> {
-        for task in &results {
+        for task in results {
             missing.retain(|expected| !expected.is_answered_by(task.record()));
             self.keep(task)?;
         }
         for task in missing {
-            self.keep(&task.not_done(self.summary.run, reason, detail))?;
+            self.keep(task.not_done(self.summary.run, reason, detail))?;
         }
         Ok(())
     }
 
-    fn keep(&mut self, task: &CheckedTask) -> Result<(), LedgerError> {
-        block_in_place(|| self.ledger.record(task))?;
+    fn keep(&mut self, task: CheckedTask) -> Result<(), LedgerError> {
+        let task = match &mut self.waiving {
+            Some(waiving) => waiving.apply(task, Timestamp::now()),
+            None => task,
+        };
+        block_in_place(|| self.ledger.record(&task))?;
         let record = task.record();
         self.summary.coverage = self.summary.coverage.plus(record.coverage);
         self.summary.tasks.push(record.clone());

@@ -44,6 +44,7 @@ mod upload;
 
 pub use dispatch::{RunSummary, Stop, Stopping};
 pub use error::ScanError;
+pub(crate) use error::chain as error_chain;
 pub(crate) use resume::by_itself;
 pub use resume::{ResumeRequest, newest_unfinished, resume};
 pub(crate) use run::CLUSTER_EVENT;

@@ -88,7 +88,7 @@ pub async fn resume(
         let detail = format!("the runner ended before this was done, and the run could not be resumed: {why}");
         earlier.extend(tokio::task::block_in_place(|| close(&start, missing, &detail, ledger, now))?);
         let coverage = earlier.iter().map(|task| task.coverage).fold(Coverage::default(), Coverage::plus);
-        return Ok(RunSummary { run, end: RunEnd::Interrupted, coverage, tasks: earlier });
+        return Ok(RunSummary { run, end: RunEnd::Interrupted, coverage, tasks: earlier, waivers_refused: 0 });
     }
 
     let (found, done) = (missing.len(), earlier.len());

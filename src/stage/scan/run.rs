@@ -30,6 +30,7 @@ use crate::model::record::{Event, RunId, RunStart, TaskRecord, Trigger};
 use crate::stage::plan::{Access, Policy, Selection};
 use crate::stage::registries::Registries;
 use crate::stage::seen;
+use crate::stage::waivers::Waiving;
 use crate::trust::remembered::OnLoss;
 
 /// One scan, asked for by a person or a schedule.
@@ -118,6 +119,9 @@ pub(super) async fn carry_out(
 ) -> Result<RunSummary, ScanError> {
     let Prepared { run, units, selection: _, policy, limits, registries, content, cluster } = prepared;
     let resumed = tokio::task::block_in_place(|| ledger.reader().run(run))?.is_some_and(|run| !run.resumed.is_empty());
+    let opened = || Waiving::open(&policy.waivers, &limits, run, ledger, Timestamp::now());
+    let (mut waiving, said) = tokio::task::block_in_place(opened)?;
+    said.into_iter().for_each(|words| progress.say(words));
     let mut over = tokio::task::block_in_place(|| runs_over(ledger))?;
     if resumed {
         over.insert(run);
@@ -186,7 +190,7 @@ pub(super) async fn carry_out(
         bundle: content.bundle,
         session,
     });
-    let summary = dispatch(run, units, earlier, Arc::clone(&context), ledger, stop, progress).await;
+    let summary = dispatch(run, units, earlier, Arc::clone(&context), &mut waiving, ledger, stop, progress).await;
     if let Some(Ok(session)) = &context.session {
         for event in session.take_events() {
             tokio::task::block_in_place(|| ledger.event(&event))?;
@@ -199,7 +203,10 @@ pub(super) async fn carry_out(
         record_cleanup(&cleanup, run, ledger, progress)?;
     }
     super::upload::close(uploads, run, ledger).await?;
-    Ok(summary?)
+    let summary = summary?;
+    let said = tokio::task::block_in_place(|| waiving.conclude(run, ledger, Timestamp::now()))?;
+    said.into_iter().for_each(|words| progress.say(words));
+    Ok(summary)
 }
 
 /// What a scan would do with one target.

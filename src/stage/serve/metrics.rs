@@ -8,14 +8,15 @@ use jiff::Timestamp;
 
 use super::super::plan::Plan;
 use crate::ledger::{LedgerError, LedgerReader, RunRecord};
-use crate::model::outcome::Status;
+use crate::model::outcome::{Outcome, Status};
 use crate::model::record::{Event, RunEnd, Trigger};
+use crate::model::waiver::{SOON, WAIVER_EXPIRED, WAIVER_UNMATCHED, WAIVERS_REFUSED, WAIVERS_UNSIGNED};
 
 /// What its answer has as `Content-Type`.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The events that are counted, each a word of this program: others may name anything.
-const EVENTS: [&str; 16] = [
+const EVENTS: [&str; 20] = [
     "blackout",
     "breaker-closed",
     "breaker-opened",
@@ -32,6 +33,10 @@ const EVENTS: [&str; 16] = [
     "schedule-missed",
     "schedule-overlap",
     "upload-refused",
+    WAIVER_EXPIRED,
+    WAIVER_UNMATCHED,
+    WAIVERS_REFUSED,
+    WAIVERS_UNSIGNED,
 ];
 
 /// What a plan's schedules came to, and all else that the ledger counts.
@@ -43,7 +48,33 @@ pub(super) fn collect(ledger: &LedgerReader, plan: &Plan, ready: bool, now: Time
         .filter(|scan| scan.schedule.is_some())
         .map(|scan| format!("{}/{}", plan.name, scan.name))
         .collect();
-    Ok(text(&runs, &events, &schedules, head.seq, ready, now))
+    let mut ends = Vec::new();
+    for record in ledger.latest_waived()? {
+        ends.extend(record.findings.iter().filter_map(|finding| match &finding.outcome {
+            Outcome::Waived { until, .. } => Some(*until),
+            Outcome::Passed | Outcome::Failed | Outcome::NotApplicable { .. } | Outcome::NotEvaluated { .. } => None,
+        }));
+    }
+    Ok(text(&runs, &events, &schedules, head.seq, ready, now) + &waived_text(&ends, now))
+}
+
+/// The controls that are waived in the latest results, by when that ends.
+fn waived_text(ends: &[Timestamp], now: Timestamp) -> String {
+    let count = |within: &dyn Fn(Timestamp) -> bool| ends.iter().filter(|until| within(**until)).count();
+    let soon = |until: Timestamp| until > now && until.duration_since(now) <= SOON;
+    let samples = [
+        ("expired-since", count(&|until| until <= now)),
+        ("expires-soon", count(&soon)),
+        ("counts", count(&|until| until > now && !soon(until))),
+    ];
+    let mut out =
+        "# HELP gapscan_waived_controls Controls that are waived in the latest results, by the waiver's end.\n\
+                   # TYPE gapscan_waived_controls gauge\n"
+            .to_owned();
+    for (state, count) in samples {
+        let _ = writeln!(out, "gapscan_waived_controls{{state=\"{state}\"}} {count}");
+    }
+    out
 }
 
 fn end_word(run: &RunRecord) -> &'static str {

@@ -150,7 +150,10 @@ mod tests {
     #[test]
     fn the_digest_is_the_files_only_if_it_means_the_same_image() {
         let digest = crate::base::digest::Digest::of("x");
-        let origin = Origin { subject: Some(Subject::Image("registry.example/a:1".to_owned(), Some(digest))), ..Origin::default() };
+        let origin = Origin {
+            subject: Some(Subject::Image("registry.example/a:1".to_owned(), Some(digest))),
+            ..Origin::default()
+        };
         let of = |named: &str| match resolve(Some(&named.parse().expect("a target")), Some(&origin), &[]) {
             Ok((Target::Image { digest, .. }, _)) => digest,
             other => panic!("{other:?}"),

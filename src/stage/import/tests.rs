@@ -66,7 +66,8 @@ fn a_file_is_recorded_with_its_bytes_and_who_gave_it_and_nothing_twice() {
 
     let refused = desk.import(request.clone()).expect_err("it is there");
     assert!(matches!(refused, ImportError::There { .. }) && refused.class() == ExitClass::Usage, "{refused}");
-    desk.import(ImportRequest { target: target("image/registry.example/other:1"), ..request.clone() }).expect("another target");
+    desk.import(ImportRequest { target: target("image/registry.example/other:1"), ..request.clone() })
+        .expect("another target");
     desk.import(ImportRequest { known: Known::Again, ..request }).expect("again");
     let runs = desk.ledger.reader().runs(10).expect("runs");
     assert_eq!(runs.len(), 3);

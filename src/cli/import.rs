@@ -146,7 +146,9 @@ fn view(record: &TaskRecord) -> View<'_> {
 
 fn render(record: &TaskRecord) -> String {
     let mut list = Table::new(&[&COUNTS[..], &["TARGET"]].concat());
-    let by = format!("{} {} by {}", record.profile.name, record.profile.version, record.provenance.engine.name);
+    let words = [&record.profile.name, &record.profile.version].into_iter().filter(|word| !word.is_empty());
+    let profile = words.map(String::as_str).collect::<Vec<_>>().join(" ");
+    let by = format!("{profile} by {}", record.provenance.engine.name);
     let mut lines = vec![record.target.key(), by, format!("run {}", record.run)];
     let open = record.findings.iter().filter_map(|finding| match &finding.outcome {
         Verdict::NotEvaluated { reason, detail } => {

@@ -2,6 +2,7 @@
 
 mod access;
 mod agent;
+mod agreement;
 mod bundle;
 mod doctor;
 mod explanation;

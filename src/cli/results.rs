@@ -6,10 +6,12 @@ use clap::Args as Arguments;
 use serde::Serialize;
 
 use super::access::LedgerPath;
+use super::agreement;
 use super::table::{self, COUNTS, Format, Table, counts, lies_below, when};
 use crate::base::digest::Digest;
 use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::ledger::LedgerReader;
+use crate::model::agreement::{Comparison, approaches, replicas, workloads};
 use crate::model::control::Severity;
 use crate::model::coverage::Coverage;
 use crate::model::finding::Finding;
@@ -18,7 +20,7 @@ use crate::model::profile::Profile;
 use crate::model::provenance::Provenance;
 use crate::model::reason::Reason;
 use crate::model::record::{ExpectedTask, RunId, RunStart, TaskRecord};
-use crate::model::target::Target;
+use crate::model::target::{Target, TargetKind};
 use crate::model::waiver::{self, WaiverNotice, WaiverRef};
 
 /// How many details of one finding a table shows.
@@ -65,6 +67,8 @@ fn severity(word: &str) -> Result<Severity, String> {
 struct Document<'r> {
     results: Vec<ResultView<'r>>,
     waivers: &'r [WaiverNotice],
+    /// Replicas of one workload, and results of one target by several ways, side by side; each has its own verdicts above.
+    compared: &'r [Comparison],
     unfinished_runs: Vec<Unfinished<'r>>,
 }
 
@@ -126,6 +130,7 @@ impl Args {
             }
         }
         let waivers = waiver::notices(&records, &reader.events()?, jiff::Timestamp::now());
+        let compared = compared(&reader, &records)?;
         let unfinished = reader.unfinished_runs()?;
         let concerns = |run: RunId| self.run.is_none_or(|asked| asked == run);
         let unfinished: Vec<_> = unfinished.into_iter().filter(|(start, _)| concerns(start.run)).collect();
@@ -141,6 +146,7 @@ impl Args {
                 table::emit_json(&Document {
                     results: views,
                     waivers: &waivers,
+                    compared: &compared,
                     unfinished_runs: unfinished_runs.collect(),
                 })?;
             }
@@ -149,6 +155,7 @@ impl Args {
                     eprintln!("no result");
                 }
                 table::emit(&(render(&views) + &waiver_lines(&waivers)))?;
+                table::emit(&agreement::render(&compared))?;
                 warn(&unfinished);
             }
         }
@@ -183,6 +190,25 @@ impl Args {
             findings,
         }
     }
+}
+
+/// What of these results is compared with each other, and with earlier results that were come by in another way.
+fn compared(reader: &LedgerReader, records: &[TaskRecord]) -> Outcome<Vec<Comparison>> {
+    let mut runs: Vec<RunId> = records.iter().map(|record| record.run).collect();
+    runs.sort_unstable();
+    runs.dedup();
+    let mut starts = Vec::with_capacity(runs.len());
+    for run in runs {
+        starts.extend(reader.run(run)?.map(|run| run.start));
+    }
+    let mut compared = replicas(records, &workloads(&starts));
+    let mut earlier = Vec::new();
+    // Only a container can be reached in several ways.
+    for record in records.iter().filter(|record| record.target.kind() == TargetKind::Container) {
+        earlier.extend(reader.in_other_ways(record)?);
+    }
+    compared.extend(approaches(records.iter().chain(&earlier)));
+    Ok(compared)
 }
 
 fn render(views: &[ResultView<'_>]) -> String {

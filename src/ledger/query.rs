@@ -216,6 +216,23 @@ impl LedgerReader {
             .map_err(self.failed(format!("read what rests on {evidence}")))
     }
 
+    /// Earlier results of the same target, engine and profile that were come by in another way than this one, the newest of
+    /// each way, of the last few.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn in_other_ways(&self, record: &TaskRecord) -> Result<Vec<TaskRecord>, LedgerError> {
+        // Somebody who goes back and forth has both among so many.
+        let sql = "SELECT seq FROM task WHERE target = ? AND engine = ? AND profile = ? ORDER BY seq DESC LIMIT 8";
+        let (target, engine) = (record.target.key(), &record.provenance.engine.name);
+        let mut tasks = self
+            .tasks(sql, [&target, engine, &record.profile.name])
+            .map_err(self.failed(format!("read results of {}", crate::base::text::brief(&target))))?;
+        let mut ways = HashSet::from([record.provenance.approach]);
+        tasks.retain(|task| ways.insert(task.provenance.approach));
+        Ok(tasks)
+    }
+
     /// The results of one target ([`crate::model::target::Target::key`]) that rest on the evidence of this digest, the oldest
     /// first.
     ///

@@ -1,6 +1,7 @@
 //! What gapscan talks about: targets, controls, outcomes, findings, coverage, provenance. No I/O happens here.
 
 pub mod access;
+pub mod agreement;
 pub mod catalog;
 pub mod control;
 pub mod coverage;

@@ -108,10 +108,13 @@ impl Imported {
     /// All that a reader of the result must know of it, in one sentence each.
     pub fn notes(&self) -> Vec<String> {
         let Self { file, digest, by, at, .. } = self;
+        let at = at.strftime("%Y-%m-%d %H:%M:%SZ");
+        let from = match file.as_str() {
+            "-" => "the standard input".to_owned(),
+            file => format!("the file `{}`", crate::base::text::brief(file)),
+        };
         let mut notes = vec![format!(
-            "imported at {at} by {by} from the file `{}`, {digest}: gapscan did not run this scan, and knows of it what the \
-             file says",
-            crate::base::text::brief(file)
+            "imported at {at} by {by} from {from}, {digest}: gapscan did not run this scan, and knows of it what the file says"
         )];
         if self.expected == Expectation::SelfDeclared {
             notes.push(

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::base::digest::Digest;
 use crate::base::exit::{Classify, ExitClass};
+use crate::model::agreement::{Comparison, approaches, replicas, workloads};
 use crate::model::control::Control;
 use crate::model::coverage::{Coverage, CoverageError};
 use crate::model::finding::Finding;
@@ -29,6 +30,8 @@ pub struct Report {
     pub ledger: LedgerRef,
     /// The results, in the order in which they are shown.
     pub tasks: Vec<ReportTask>,
+    /// Earlier results of the same targets and profiles that were come by in other ways: shown beside these, and in no count.
+    pub earlier: Vec<TaskRecord>,
     /// The runs that the results come from, and those that still owe results.
     pub runs: Vec<ReportRun>,
     /// What else was recorded: missed schedules, loads, refusals.
@@ -189,6 +192,14 @@ impl Report {
     /// What is to be known of the waivers of these results.
     pub fn waiver_notices(&self) -> Vec<WaiverNotice> {
         waiver::notices(self.tasks.iter().map(ReportTask::record), &self.events, self.generated)
+    }
+
+    /// The results that answer one question, side by side: replicas, and ways to one target.
+    pub fn compared(&self) -> Vec<Comparison> {
+        let records = || self.tasks.iter().map(ReportTask::record);
+        let mut compared = replicas(records(), &workloads(self.runs.iter().map(|run| &run.start)));
+        compared.extend(approaches(records().chain(&self.earlier)));
+        compared
     }
 
     /// Tasks that a run was to do and has recorded no result of.

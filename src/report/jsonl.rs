@@ -1,9 +1,10 @@
 //! JSON lines: one object a line, for a SIEM.
 //!
 //! The first line is `"type":"report"` with the totals; then come one `"type":"task"` for each result, one
-//! `"type":"finding"` for each control of it, one `"type":"unrecorded"` for each task that a run owes, and one
-//! `"type":"event"` for each event, and one `"type":"waiver"` for what is to be known of waivers (`state` is `refused`,
-//! `unsigned`, `expired`, `expired-since` the result, `expires-soon` or `unmatched`); the last line is `"type":"end"` with the number of lines before it. A reader that finds no
+//! `"type":"finding"` for each control of it, one `"type":"unrecorded"` for each task that a run owes, one
+//! `"type":"inconsistent"` for results that answer one question and do not agree, one `"type":"event"` for each event, and one
+//! `"type":"waiver"` for what is to be known of waivers (`state` is `refused`, `unsigned`, `expired`, `expired-since` the result,
+//! `expires-soon` or `unmatched`); the last line is `"type":"end"` with the number of lines before it. A reader that finds no
 //! last line, or another number, has a part of a report.
 
 use serde_json::{Value, json};
@@ -36,6 +37,9 @@ pub fn render(report: &Report) -> Vec<u8> {
             "engine": task.engine,
             "profile": task.profile,
         }));
+    }
+    for compared in report.compared().iter().filter(|one| one.is_inconsistent()) {
+        lines.push(json!({ "type": "inconsistent", "compared": compared }));
     }
     for event in &report.events {
         lines.push(json!({

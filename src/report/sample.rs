@@ -394,6 +394,7 @@ pub(super) fn report() -> Report {
             detail: "No runner ran at 2026-11-20 02:00 UTC.".to_owned(),
         }],
         tasks,
+        earlier: Vec::new(),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::base::file::{self, FileError};
 use crate::ledger::{LedgerError, LedgerReader, VerifyReport};
 use crate::model::coverage::Coverage;
 use crate::model::record::{Event, ExpectedTask, RunId, TaskRecord};
-use crate::model::target::{Target, TargetSpec};
+use crate::model::target::{Target, TargetKind, TargetSpec};
 use crate::report::contents::{LedgerRef, LedgerState, Report, ReportError, ReportRun, ReportTask, Scope, Selection};
 use crate::report::{hdf, html, jsonl};
 
@@ -182,6 +182,7 @@ pub fn collect(request: &ExportRequest, now: Timestamp) -> Result<Report, Export
             state,
         },
         tasks: contents.tasks,
+        earlier: contents.earlier,
         runs: contents.runs,
         events: contents.events,
     })
@@ -218,6 +219,7 @@ fn state(report: &VerifyReport) -> LedgerState {
 
 struct Contents {
     tasks: Vec<ReportTask>,
+    earlier: Vec<TaskRecord>,
     runs: Vec<ReportRun>,
     events: Vec<Event>,
 }
@@ -256,6 +258,13 @@ impl Contents {
             runs.push(ReportRun { start: run.start, end, resumed: run.resumed, unrecorded: Vec::new() });
         }
         runs.sort_by_key(|run| (run.start.started, run.start.run));
+        let mut earlier = Vec::new();
+        if request.selection == Selection::Latest {
+            // Only a container can be reached in several ways.
+            for record in records.iter().filter(|record| record.target.kind() == TargetKind::Container) {
+                earlier.extend(reader.in_other_ways(record)?);
+            }
+        }
         let mut tasks = Vec::with_capacity(records.len());
         for record in records {
             let profile = reader.profile(&record.profile.digest)?.ok_or_else(|| ExportError::ProfileMissing {
@@ -264,7 +273,7 @@ impl Contents {
             })?;
             tasks.push(ReportTask::new(record, profile)?);
         }
-        Ok(Self { tasks, runs, events: reader.events()? })
+        Ok(Self { tasks, earlier, runs, events: reader.events()? })
     }
 }
 

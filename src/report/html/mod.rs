@@ -9,6 +9,7 @@
 //! * links that run something: only `http:` and `https:` become links;
 //! * style sheets: the one text in them, the marking on printed pages, is written in hexadecimal escapes only.
 
+mod agreement;
 mod finding;
 mod page;
 mod shown;

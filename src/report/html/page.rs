@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use askama::Template;
 
+use super::agreement::{self, ComparisonView};
 use super::shown::{Marking, Shown, When, digest};
 use super::task::{Tally, TaskView, rank};
+use crate::model::agreement::Common;
 use crate::model::outcome::{Outcome, Status};
 use crate::model::provenance::Expectation;
 use crate::model::reason::Reason;
@@ -35,6 +37,7 @@ pub(super) struct Page {
     reasons: Vec<ReasonView>,
     worst: Vec<WorstView>,
     tasks: Vec<TaskView>,
+    agreement: Vec<ComparisonView>,
     runs: Vec<RunView>,
     events: Vec<EventView>,
     older_events: usize,
@@ -132,6 +135,7 @@ impl Page {
             reasons: reasons(report, &tasks),
             worst: worst(report),
             tasks,
+            agreement: agreement::views(&report.compared()),
             runs: report.runs.iter().map(RunView::new).collect(),
             older_events: report.events.len().saturating_sub(MAX_EVENTS),
             events: report
@@ -253,6 +257,19 @@ fn alarms(report: &Report) -> Vec<Alarm> {
     if !imported.is_empty() {
         let text = format!("gapscan did not run these scans, and knows of them what a file says: {}", few(&imported));
         alarms.push(Alarm { title: "Results were imported", text: Shown::lines(&text) });
+    }
+    let inconsistent: Vec<String> = report
+        .compared()
+        .iter()
+        .filter(|one| one.is_inconsistent())
+        .map(|one| match &one.common {
+            Common::Replicas { workload, .. } => workload.clone(),
+            Common::Approaches { target } => target.clone(),
+        })
+        .collect();
+    if !inconsistent.is_empty() {
+        let text = format!("They answer one question and do not agree; see “Side by side”: {}", few(&inconsistent));
+        alarms.push(Alarm { title: "Results are INCONSISTENT", text: Shown::lines(&text) });
     }
     let declared = keys(&is_self_declared);
     if !declared.is_empty() {

@@ -12,7 +12,7 @@ use crate::base::exit::ExitClass;
 use crate::base::quantity::bytes_for_people;
 use crate::base::text::brief;
 use crate::ledger::{LedgerError, LedgerReader, VerifyReport, Writer, writer};
-use crate::model::record::Event;
+use crate::model::record::{Event, Trigger};
 use crate::stage::scan::CLUSTER_EVENT;
 
 /// By so much the last entry may be ahead of the clock: a time service that corrects a drift.
@@ -25,6 +25,8 @@ pub(super) struct Ledger {
     pub(super) writer: Result<Writer, LedgerError>,
     pub(super) events: Result<Vec<Event>, LedgerError>,
     pub(super) runs: Option<Runs>,
+    /// How many of its runs are files that were imported.
+    pub(super) imports: usize,
 }
 
 /// Looks at the ledger at this path; `None` where there is none.
@@ -34,8 +36,10 @@ pub(super) fn look(path: &Path) -> Result<Option<Ledger>, LedgerError> {
     }
     let reader = LedgerReader::open(path)?;
     let (verified, writer, events) = (reader.verify(), writer(path), reader.events());
+    let mut imports = 0;
     let runs = match (reader.runs(usize::MAX), &events) {
         (Ok(all), Ok(events)) => {
+            imports = all.iter().filter(|run| matches!(run.start.trigger, Trigger::Import { .. })).count();
             let mut runs = Runs::default();
             for run in all {
                 // Without a writer nothing goes on, whatever has no end.
@@ -51,7 +55,7 @@ pub(super) fn look(path: &Path) -> Result<Option<Ledger>, LedgerError> {
         }
         _ => None,
     };
-    Ok(Some(Ledger { reader, verified, writer, events, runs }))
+    Ok(Some(Ledger { reader, verified, writer, events, runs, imports }))
 }
 
 /// `cluster` is the UID of the cluster that is connected to.
@@ -61,7 +65,12 @@ pub(super) fn judge(path: &Path, ledger: &Ledger, cluster: Option<&str>, now: Ti
     let mut checks = Vec::new();
     checks.push(match &ledger.verified {
         Ok(report) if report.is_intact() => {
-            Check::ok(NAME, &subject, format!("it is intact: {} entries, {} runs", report.entries, report.runs))
+            let imported = match ledger.imports {
+                0 => String::new(),
+                some => format!(", {some} of these imported: gapscan did not run those scans"),
+            };
+            let detail = format!("it is intact: {} entries, {} runs{imported}", report.entries, report.runs);
+            Check::ok(NAME, &subject, detail)
         }
         Ok(report) => {
             let first = report.problems.first().map(|one| format!("{}: {}", one.place, one.what)).unwrap_or_default();

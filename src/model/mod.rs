@@ -14,4 +14,5 @@ pub mod reason;
 pub mod receipt;
 pub mod record;
 pub mod scanner;
+pub mod tally;
 pub mod target;

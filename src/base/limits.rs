@@ -32,8 +32,13 @@ pub struct Limits {
     /// Bytes of one scanner's result file. A row of the ledger ends at 10^9 bytes (SQLite), and a result that can't be
     /// deflated has to fit into one.
     pub result_bytes: u64,
-    /// Findings in one scanner's result file.
+    /// Bytes of one scanner's result file that is only read, and not kept.
+    pub read_bytes: u64,
+    /// Controls, findings and components in one scanner's result file, of each.
     pub result_items: usize,
+    /// Bytes that are held of one scanner's result while it is read: the names of controls, and what is said of them. A file
+    /// may have nothing else.
+    pub result_held_bytes: usize,
     /// Details kept with one finding; the raw result keeps them all.
     pub finding_details: usize,
     /// Steps of one rule on one object: a value that is visited or copied is one. Nested loops over a hostile target's
@@ -65,7 +70,9 @@ impl Default for Limits {
             fact_items: 200_000,
             collector_bytes: 64 << 20,
             result_bytes: 953 << 20,
-            result_items: 1_000_000,
+            read_bytes: 1 << 30,
+            result_items: 4_000_000,
+            result_held_bytes: 128 << 20,
             finding_details: 1000,
             rule_steps: 20_000_000,
             document_bytes: 4 << 20,

@@ -9,9 +9,8 @@ use super::table::{self, Format, Table, count};
 use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::base::limits::Limits;
 use crate::base::text::printable;
-use crate::model::outcome::Outcome as Verdict;
+use crate::model::outcome::{Outcome as Verdict, Status};
 use crate::model::scanner::ResultFormat;
-use crate::results::Counts;
 use crate::stage::read::{FileSummary, ResultSource, read_result};
 
 /// How many things that were not evaluated a table lists.
@@ -105,10 +104,11 @@ fn render(file: &FileSummary) -> String {
     // The first line has no titles.
     text += facts.render(2).split_once('\n').map_or("", |(_, rows)| rows);
     let mut counts = Table::new(&["", ">PASS", ">FAIL", ">NOT EVAL", ">WAIVED", ">N/A", ">ALL", ""]);
-    for (what, Counts { total, passed, failed, not_applicable, waived, not_evaluated }) in
-        [("controls", summary.controls), ("findings", summary.findings)]
-    {
-        let numbers = [passed, failed, not_evaluated, waived, not_applicable, total].map(|number| number.to_string());
+    const COLUMNS: [Status; 5] =
+        [Status::Passed, Status::Failed, Status::NotEvaluated, Status::Waived, Status::NotApplicable];
+    for (what, tally) in [("controls", summary.controls), ("findings", summary.findings)] {
+        let numbers = COLUMNS.map(|status| tally.count(status)).into_iter().chain([tally.total()]);
+        let numbers = numbers.map(|number| number.to_string());
         counts.row([what.to_owned()].into_iter().chain(numbers).chain([String::new()]));
     }
     text += &counts.render(2);

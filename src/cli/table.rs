@@ -1,6 +1,6 @@
 //! What commands that list something share: the output format, tables for people.
 
-use std::io::Write;
+use std::io::{BufWriter, ErrorKind, Write};
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -193,11 +193,19 @@ pub(crate) fn emit(text: &str) -> Outcome<()> {
     }
 }
 
-/// Writes a value to stdout as JSON.
+/// Writes a value to stdout as JSON, piece by piece: it may be long.
 pub(crate) fn emit_json(value: &impl Serialize) -> Outcome<()> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|error| Failure::new(ExitClass::Bug, format!("write the output as JSON: {error}")))?;
-    emit(&(text + "\n"))
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let written = serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from);
+    match written.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        // What has no form in JSON.
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            Err(Failure::new(ExitClass::Bug, format!("write the output as JSON: {error}")))
+        }
+        Err(error) => Err(Failure::new(ExitClass::Unreachable, format!("write the output: {error}"))),
+    }
 }
 
 #[cfg(test)]

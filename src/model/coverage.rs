@@ -7,20 +7,16 @@ use serde::{Deserialize, Serialize};
 use super::finding::Finding;
 use super::outcome::Status;
 use super::profile::Profile;
+use super::tally::Tally;
 
 /// Counts of outcomes. `expected` is always their sum: the only constructors see to it, and reading one checks it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", try_from = "RawCoverage")]
+#[serde(try_from = "RawCoverage", into = "RawCoverage")]
 pub struct Coverage {
-    expected: u64,
-    passed: u64,
-    failed: u64,
-    not_applicable: u64,
-    waived: u64,
-    not_evaluated: u64,
+    tally: Tally,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RawCoverage {
     expected: u64,
@@ -67,7 +63,7 @@ impl Coverage {
                 Some(done) if *done => return Err(CoverageError::Twice(finding.control.clone())),
                 Some(done) => *done = true,
             }
-            coverage.add(finding.outcome.status());
+            coverage.tally.add(finding.outcome.status());
         }
         match profile.controls.iter().find(|c| !open[c.id.as_str()]) {
             Some(control) => Err(CoverageError::Missing(control.id.clone())),
@@ -75,56 +71,32 @@ impl Coverage {
         }
     }
 
-    fn add(&mut self, status: Status) {
-        self.expected += 1;
-        *match status {
-            Status::Passed => &mut self.passed,
-            Status::Failed => &mut self.failed,
-            Status::NotApplicable => &mut self.not_applicable,
-            Status::Waived => &mut self.waived,
-            Status::NotEvaluated => &mut self.not_evaluated,
-        } += 1;
-    }
-
     /// How many outcomes were expected.
     pub fn expected(&self) -> u64 {
-        self.expected
+        self.tally.total()
     }
 
     /// How many ended so.
     pub fn count(&self, status: Status) -> u64 {
-        match status {
-            Status::Passed => self.passed,
-            Status::Failed => self.failed,
-            Status::NotApplicable => self.not_applicable,
-            Status::Waived => self.waived,
-            Status::NotEvaluated => self.not_evaluated,
-        }
+        self.tally.count(status)
     }
 
     /// Both together.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        Self {
-            expected: self.expected + other.expected,
-            passed: self.passed + other.passed,
-            failed: self.failed + other.failed,
-            not_applicable: self.not_applicable + other.not_applicable,
-            waived: self.waived + other.waived,
-            not_evaluated: self.not_evaluated + other.not_evaluated,
-        }
+        Self { tally: self.tally.plus(other.tally) }
     }
 
     /// Whether something was expected and all of it was evaluated.
     pub fn is_complete(&self) -> bool {
-        self.expected > 0 && self.not_evaluated == 0
+        self.expected() > 0 && self.tally.not_evaluated == 0
     }
 
     /// Passed of all that has a bearing, in percent rounded down, so that 100 means all: `passed / (passed + failed +
     /// waived + not evaluated)`. What was not evaluated and what is only waived lower it. `None` where nothing has a bearing.
     pub fn score(&self) -> Option<u64> {
-        let bearing = self.expected - self.not_applicable;
-        (bearing > 0).then(|| self.passed * 100 / bearing)
+        let bearing = self.expected() - self.tally.not_applicable;
+        (bearing > 0).then(|| self.tally.passed * 100 / bearing)
     }
 }
 
@@ -133,11 +105,19 @@ impl TryFrom<RawCoverage> for Coverage {
 
     fn try_from(raw: RawCoverage) -> Result<Self, CoverageError> {
         let RawCoverage { expected, passed, failed, not_applicable, waived, not_evaluated } = raw;
-        let sum = [passed, failed, not_applicable, waived, not_evaluated].into_iter().fold(0_u64, u64::saturating_add);
+        let tally = Tally { passed, failed, not_applicable, waived, not_evaluated };
+        let sum = tally.total();
         if sum != expected {
             return Err(CoverageError::Sum { expected, sum });
         }
-        Ok(Self { expected, passed, failed, not_applicable, waived, not_evaluated })
+        Ok(Self { tally })
+    }
+}
+
+impl From<Coverage> for RawCoverage {
+    fn from(coverage: Coverage) -> Self {
+        let Tally { passed, failed, not_applicable, waived, not_evaluated } = coverage.tally;
+        Self { expected: coverage.expected(), passed, failed, not_applicable, waived, not_evaluated }
     }
 }
 

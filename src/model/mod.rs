@@ -16,5 +16,6 @@ pub mod reason;
 pub mod receipt;
 pub mod record;
 pub mod scanner;
+pub mod tally;
 pub mod target;
 pub mod waiver;

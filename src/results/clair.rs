@@ -5,6 +5,9 @@
 //! found in a distribution that Clair has advisories of. A pair whose package or vulnerability the report does not describe
 //! is a gap: it is cut, or put together wrongly.
 //!
+//! Which package has which vulnerability comes after these, so that the file is read twice: vulnerabilities are most of it, and
+//! none of them is held.
+//!
 //! Identity of a finding: the vulnerability's name and updater, the package's name, version, kind and architecture. Never
 //! their ids, which are those of one database.
 
@@ -12,10 +15,13 @@ use std::collections::HashMap;
 use std::io::Read;
 
 use super::ResultsError;
-use super::event::{Component, FindingKind, Out, Reported, identity, reference, vulnerability_reference};
+use super::event::{
+    Budget, Component, FindingKind, Out, Reported, cut, first_bytes, identity, reference, vulnerability_reference,
+};
 use super::json::{Json, Kind};
 use super::vulnerabilities::{self, CONTROLS, control_of};
 use crate::base::limits::Limits;
+use crate::base::spool::Content;
 use crate::base::text::brief;
 use crate::model::control::Reference;
 use crate::model::outcome::Outcome;
@@ -57,83 +63,35 @@ struct Vulnerability {
     references: Vec<Reference>,
 }
 
+/// All of a report but its vulnerabilities.
 #[derive(Default)]
 struct Report {
     manifest: Option<String>,
-    packages: Option<HashMap<String, Package>>,
-    vulnerabilities: Option<HashMap<String, Vulnerability>>,
+    /// Packages by their numbers here; none where one is only named.
+    packages: Vec<Option<Package>>,
+    /// Those numbers by ids of the report.
+    numbers: HashMap<String, u32>,
+    has_packages: bool,
+    has_vulnerabilities: bool,
     distributions: Vec<(String, String)>,
-    /// Packages with their vulnerabilities, by id.
-    pairs: Option<Vec<(String, Vec<String>)>>,
+    /// Vulnerabilities, by what stands for their ids, with numbers of packages that have them, in order.
+    pairs: Option<Vec<(u64, u32)>>,
 }
 
 /// Reads a report.
-pub(crate) fn read(source: impl Read, out: &mut Out<'_>, limits: &Limits) -> Result<(), ResultsError> {
-    let mut json = Json::new(source, FORMAT, limits.result_bytes);
-    if json.kind()? != Kind::Object {
-        return Err(json.foreign("it is no object"));
-    }
-    let mut report = Report::default();
-    let mut items = 0;
-    let mut count = |more: usize| {
-        items += more;
-        if items > limits.result_items { Err(ResultsError::TooMany { limit: limits.result_items }) } else { Ok(()) }
-    };
-    json.object(|json, key| match key {
-        "manifest_hash" => json.text().map(|hash| report.manifest = hash),
-        "packages" => {
-            let packages = report.packages.insert(HashMap::new());
-            json.object(|json, id| {
-                count(1)?;
-                packages.insert(id.to_owned(), package(json)?);
-                Ok(())
-            })
-        }
-        "distributions" => json.object(|json, _| {
-            let (mut id, mut version) = (String::new(), String::new());
-            json.object(|json, key| match key {
-                "did" => json.text_or_empty().map(|text| id = text),
-                "version_id" => json.text_or_empty().map(|text| version = text),
-                _ => json.skip(),
-            })?;
-            if report.distributions.len() < 256 {
-                report.distributions.push((id, version));
-            }
-            Ok(())
-        }),
-        "vulnerabilities" => {
-            let vulnerabilities = report.vulnerabilities.insert(HashMap::new());
-            json.object(|json, id| {
-                count(1)?;
-                vulnerabilities.insert(id.to_owned(), vulnerability(json)?);
-                Ok(())
-            })
-        }
-        "package_vulnerabilities" => {
-            let pairs = report.pairs.insert(Vec::new());
-            json.object(|json, package| {
-                let ids = json.texts()?;
-                count(ids.len())?;
-                pairs.push((package.to_owned(), ids));
-                Ok(())
-            })
-        }
-        _ => json.skip(),
-    })?;
-    json.end()?;
-    let Report {
-        manifest: Some(manifest),
-        packages: Some(packages),
-        vulnerabilities: Some(known),
-        distributions,
-        pairs: Some(pairs),
-    } = report
+pub(crate) fn read<C: Content + ?Sized>(content: &C, out: &mut Out<'_>, limits: &Limits) -> Result<(), ResultsError> {
+    let report = report(content, limits)?;
+    let (Some(manifest), true, true, Some(pairs)) =
+        (report.manifest, report.has_packages, report.has_vulnerabilities, report.pairs)
     else {
-        return Err(json.foreign("it lacks its manifest's hash, packages, vulnerabilities, or which package has which"));
+        let detail = "it lacks its manifest's hash, packages, vulnerabilities, or which package has which";
+        return Err(ResultsError::Foreign { format: FORMAT, detail: detail.to_owned() });
     };
     out.scanner(Some("clair".to_owned()), None, None);
     out.target(manifest)?;
-    for package in packages.values() {
+    let described = report.packages.iter().flatten();
+    let count = described.clone().count();
+    for package in described {
         out.component(Component {
             name: package.name.clone(),
             version: package.version.clone(),
@@ -142,33 +100,39 @@ pub(crate) fn read(source: impl Read, out: &mut Out<'_>, limits: &Limits) -> Res
         })?;
     }
     let mut failed = [false; 5];
-    let mut undescribed = 0_u64;
-    for (package, ids) in &pairs {
-        for id in ids {
-            let (Some(package), Some(vulnerability)) = (packages.get(package), known.get(id)) else {
-                undescribed += 1;
-                continue;
-            };
-            let finding = vulnerability.report(package);
-            failed[control_of(&vulnerability.severity).0] = true;
-            out.finding(finding)?;
-        }
-    }
+    let mut reported = 0;
+    let mut json = Json::new(content.reader(), FORMAT, limits.result_bytes);
+    json.object(|json, key| match key {
+        "vulnerabilities" => json.object(|json, id| {
+            let which = stands_for(id);
+            let vulnerability = vulnerability(json)?;
+            let from = pairs.partition_point(|(known, _)| *known < which);
+            for (_, package) in pairs[from..].iter().take_while(|(known, _)| *known == which) {
+                let Some(package) = &report.packages[*package as usize] else { continue };
+                failed[control_of(&vulnerability.severity).0] = true;
+                reported += 1;
+                out.finding(vulnerability.report(package))?;
+            }
+            Ok(())
+        }),
+        _ => json.skip(),
+    })?;
+    json.end()?;
+    let undescribed = pairs.len() - reported;
     if undescribed > 0 {
         let detail = format!("{undescribed} pairs of a package and a vulnerability name one that it does not describe");
         out.gap("the report", Reason::ControlMissing, detail)?;
     }
+    let distributions = report.distributions;
     let names: Vec<String> =
         distributions.iter().map(|(id, version)| brief(format!("{id} {version}").trim())).collect();
     let names = if names.is_empty() { "no distribution".to_owned() } else { names.join(", ") };
     let advised = distributions.iter().any(|(id, _)| DISTRIBUTIONS.contains(&id.as_str()));
     let without = if undescribed > 0 {
         Outcome::not_evaluated(Reason::ControlMissing, "vulnerabilities that the report does not describe may be of it")
-    } else if !advised || packages.is_empty() {
-        let detail = format!(
-            "there is none, and in {names} with {} packages nothing says that one could be found",
-            packages.len()
-        );
+    } else if !advised || count == 0 {
+        let detail =
+            format!("there is none, and in {names} with {count} packages nothing says that one could be found");
         Outcome::not_evaluated(Reason::ScannerSkipped, detail)
     } else {
         Outcome::Passed
@@ -180,6 +144,89 @@ pub(crate) fn read(source: impl Read, out: &mut Out<'_>, limits: &Limits) -> Res
         }
     }
     Ok(())
+}
+
+/// Reads over the vulnerabilities.
+fn report<C: Content + ?Sized>(content: &C, limits: &Limits) -> Result<Report, ResultsError> {
+    let mut json = Json::new(content.reader(), FORMAT, limits.result_bytes);
+    if json.kind()? != Kind::Object {
+        return Err(json.foreign("it is no object"));
+    }
+    let (mut report, mut budget) = (Report::default(), Budget::of(limits));
+    json.object(|json, key| match key {
+        "manifest_hash" => json.text().map(|hash| report.manifest = hash),
+        "packages" => {
+            report.has_packages = true;
+            json.object(|json, id| {
+                let package = package(json)?;
+                budget.hold(package.bytes())?;
+                let number = report.number(id, &mut budget)?;
+                report.packages[number as usize] = Some(package);
+                Ok(())
+            })
+        }
+        "distributions" => json.object(|json, _| {
+            let (mut id, mut version) = (String::new(), String::new());
+            json.object(|json, key| match key {
+                "did" => json.text_or_empty().map(|text| id = text),
+                "version_id" => json.text_or_empty().map(|text| version = text),
+                _ => json.skip(),
+            })?;
+            if report.distributions.len() < 256 {
+                report.distributions.push((cut(id), cut(version)));
+            }
+            Ok(())
+        }),
+        "vulnerabilities" => {
+            report.has_vulnerabilities = true;
+            json.skip()
+        }
+        "package_vulnerabilities" => {
+            let mut pairs = Vec::new();
+            json.object(|json, package| {
+                let package = report.number(package, &mut budget)?;
+                json.array(|json| {
+                    if pairs.len() >= limits.result_items {
+                        return Err(ResultsError::TooMany { limit: limits.result_items });
+                    }
+                    let id = json.scalar()?.unwrap_or_default();
+                    pairs.push((stands_for(&id), package));
+                    Ok(())
+                })
+            })?;
+            pairs.sort_unstable();
+            report.pairs = Some(pairs);
+            Ok(())
+        }
+        _ => json.skip(),
+    })?;
+    json.end()?;
+    Ok(report)
+}
+
+impl Report {
+    /// The number of the package of this id.
+    fn number(&mut self, id: &str, budget: &mut Budget) -> Result<u32, ResultsError> {
+        if let Some(number) = self.numbers.get(id) {
+            return Ok(*number);
+        }
+        budget.hold(id.len() + size_of::<(String, u32)>() + size_of::<Option<Package>>())?;
+        let number = u32::try_from(self.packages.len()).expect("what is held is less than that");
+        self.packages.push(None);
+        self.numbers.insert(id.to_owned(), number);
+        Ok(number)
+    }
+}
+
+/// What stands for the id of a vulnerability, of which there may be very many.
+fn stands_for(id: &str) -> u64 {
+    first_bytes(identity("clair", [id]))
+}
+
+impl Package {
+    fn bytes(&self) -> usize {
+        self.name.len() + self.version.len() + self.kind.len() + self.arch.len()
+    }
 }
 
 fn package(json: &mut Json<impl Read>) -> Result<Package, ResultsError> {

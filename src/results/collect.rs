@@ -1,8 +1,11 @@
 //! Puts together what a result says of each control.
 
+mod seen;
+
 use std::collections::HashMap;
 
-use super::event::{Declared, Event, Gap, Reported, Scanner, Sink};
+use self::seen::Seen;
+use super::event::{Declared, Event, Gap, Reported, Scanner, Sink, first_bytes};
 use crate::model::finding::{Detail, Finding};
 use crate::model::outcome::{Outcome, Status};
 use crate::model::reason::Reason;
@@ -33,7 +36,9 @@ pub(crate) struct Collector {
     details: usize,
     order: Vec<Held>,
     index: HashMap<String, usize>,
-    seen: HashMap<u64, Status>,
+    seen: Seen,
+    /// About how many bytes all of this takes.
+    bytes: usize,
     pub(crate) scanner: Scanner,
     pub(crate) gaps: Vec<Gap>,
     pub(crate) notes: Vec<String>,
@@ -62,7 +67,8 @@ impl Collector {
             details,
             order: Vec::new(),
             index: HashMap::new(),
-            seen: HashMap::new(),
+            seen: Seen::default(),
+            bytes: 0,
             scanner: Scanner::default(),
             gaps: Vec::new(),
             notes: Vec::new(),
@@ -75,6 +81,8 @@ impl Collector {
             return *at;
         }
         let at = self.order.len();
+        // Its id is there twice; the table has room to grow.
+        self.bytes += size_of::<Held>() + 2 * (id.len() + size_of::<(String, usize)>());
         self.index.insert(id.to_owned(), at);
         self.order.push(Held {
             id: id.to_owned(),
@@ -95,6 +103,7 @@ impl Collector {
         let status = reported.outcome.status();
         let key = key_of(&reported, at);
         let before = self.seen.insert(key, status);
+        self.bytes += Seen::ENTRY_BYTES;
         let held = &mut self.order[at];
         held.findings += 1;
         held.calm &= match &reported.outcome {
@@ -113,12 +122,15 @@ impl Collector {
         }
         for message in reported.messages {
             if held.details.len() < self.details {
+                self.bytes += size_of::<Detail>() + reported.subject.len() + message.len();
                 held.details.push(Detail::new(reported.subject.as_str(), message));
             } else {
                 held.omitted += 1;
             }
         }
+        let said = text_of(held.worst.as_ref());
         held.worst = worse(held.worst.take(), Some(reported.outcome));
+        self.bytes = self.bytes - said + text_of(held.worst.as_ref());
     }
 
     fn suppressed(&mut self, reported: &Reported) {
@@ -160,7 +172,10 @@ impl Sink for Collector {
             }
             Event::Control(declared) => {
                 let at = self.at(&declared.id);
-                self.order[at].declared.get_or_insert(declared);
+                if self.order[at].declared.is_none() {
+                    self.bytes += declared.bytes();
+                    self.order[at].declared = Some(declared);
+                }
             }
             Event::Verdict { control, outcome } => {
                 let at = self.at(&control);
@@ -169,10 +184,25 @@ impl Sink for Collector {
             }
             Event::Finding(reported) => self.finding(reported),
             Event::Suppressed(reported) => self.suppressed(&reported),
-            Event::Gap(gap) => self.gaps.push(gap),
+            Event::Gap(gap) => {
+                self.bytes += size_of::<Gap>() + gap.subject.len() + gap.detail.len();
+                self.gaps.push(gap);
+            }
             Event::Note(note) => self.notes.push(note),
             Event::Target(_) | Event::Component(_) => {}
         }
+    }
+
+    fn held(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// The length of what an outcome says in words.
+fn text_of(outcome: Option<&Outcome>) -> usize {
+    match outcome {
+        Some(Outcome::NotApplicable { reason: text } | Outcome::NotEvaluated { detail: text, .. }) => text.len(),
+        Some(Outcome::Passed | Outcome::Failed | Outcome::Waived { .. }) | None => 0,
     }
 }
 
@@ -198,9 +228,7 @@ impl Held {
 
 /// Tells the finding from others about the same control.
 fn key_of(reported: &Reported, control: usize) -> u64 {
-    let mut first = [0; 8];
-    first.copy_from_slice(&reported.identity.bytes()[..8]);
-    u64::from_be_bytes(first) ^ (control as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    first_bytes(reported.identity) ^ (control as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// The worse of two, the first of two that are as bad.

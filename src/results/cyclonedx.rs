@@ -20,7 +20,9 @@
 use std::collections::HashMap;
 use std::io::Read;
 
-use super::event::{Component, FindingKind, Out, Rating, Reported, identity, reference, vulnerability_reference};
+use super::event::{
+    Budget, Component, FindingKind, Out, Rating, Reported, identity, keep, reference, vulnerability_reference,
+};
 use super::json::{Json, Kind};
 use super::vulnerabilities::{self, CONTROLS, control_of};
 use super::{ResultsError, severity};
@@ -54,7 +56,7 @@ pub(crate) fn read<C: Content + ?Sized>(content: &C, out: &mut Out<'_>, limits: 
     let mut json = Json::new(content.reader(), FORMAT, limits.result_bytes);
     json.object(|json, key| match key {
         "components" => json.array(|json| component(json, &mut |_, component| out.component(component))),
-        "vulnerabilities" => json.array(|json| vulnerability(json, &about, &mut declared, out)),
+        "vulnerabilities" => json.array(|json| vulnerability(json, &about, &mut declared, out, limits)),
         _ => json.skip(),
     })?;
     json.end()
@@ -66,7 +68,7 @@ fn about<C: Content + ?Sized>(content: &C, limits: &Limits) -> Result<About, Res
         return Err(json.foreign("it is no object"));
     }
     let mut about = About::default();
-    let mut lists = true;
+    let (mut lists, mut budget) = (true, Budget::of(limits));
     json.object(|json, key| match key {
         "bomFormat" => json.text().map(|format| about.format = format),
         "specVersion" => json.scalar().map(|version| about.version = version),
@@ -77,8 +79,10 @@ fn about<C: Content + ?Sized>(content: &C, limits: &Limits) -> Result<About, Res
                 component(json, &mut |reference, component| {
                     // The one around all others comes last.
                     whole = Some(format!("{} {}", component.name, component.version).trim().to_owned());
-                    if about.names.len() < limits.result_items && !reference.is_empty() {
-                        about.names.insert(reference.to_owned(), named(&component));
+                    if !reference.is_empty() {
+                        let name = named(&component);
+                        budget.hold(reference.len() + name.len())?;
+                        about.names.insert(reference.to_owned(), name);
                     }
                     Ok(())
                 })?;
@@ -93,10 +97,9 @@ fn about<C: Content + ?Sized>(content: &C, limits: &Limits) -> Result<About, Res
                 component(json, &mut |reference, component| {
                     // What a package URL refers to needs no other name.
                     if !reference.is_empty() && !reference.starts_with("pkg:") {
-                        if about.names.len() >= limits.result_items {
-                            return Err(ResultsError::TooMany { limit: limits.result_items });
-                        }
-                        about.names.insert(reference.to_owned(), named(&component));
+                        let name = named(&component);
+                        budget.hold(reference.len() + name.len())?;
+                        about.names.insert(reference.to_owned(), name);
                     }
                     Ok(())
                 })
@@ -215,8 +218,10 @@ fn vulnerability(
     about: &About,
     declared: &mut [bool; 5],
     out: &mut Out<'_>,
+    limits: &Limits,
 ) -> Result<(), ResultsError> {
-    let mut found = Found::default();
+    // Each of them is a finding, so that none may be left out.
+    let (mut found, mut budget) = (Found::default(), Budget::of(limits));
     json.object(|json, key| match key {
         "id" => json.text_or_empty().map(|id| found.id = id),
         "source" => json.object(|json, key| match key {
@@ -226,18 +231,23 @@ fn vulnerability(
         "ratings" => json.array(|json| rating(json, &mut found)),
         "cwes" => {
             let numbers = json.texts()?;
-            found.references.extend(numbers.iter().filter_map(|number| reference("cwe", &format!("CWE-{number}"))));
+            keep(&mut found.references, numbers.iter().filter_map(|number| reference("cwe", &format!("CWE-{number}"))));
             Ok(())
         }
         "references" => json.array(|json| {
             json.object(|json, key| match key {
-                "id" => json.text_or_empty().map(|id| found.references.extend(vulnerability_reference(&id))),
+                "id" => json.text_or_empty().map(|id| keep(&mut found.references, vulnerability_reference(&id))),
                 _ => json.skip(),
             })
         }),
         "affects" => json.array(|json| {
             json.object(|json, key| match key {
-                "ref" => json.text_or_empty().map(|reference| found.affects.push(reference)),
+                "ref" => {
+                    let reference = json.text_or_empty()?;
+                    budget.hold(size_of::<String>() + reference.len())?;
+                    found.affects.push(reference);
+                    Ok(())
+                }
                 _ => json.skip(),
             })
         }),

@@ -31,6 +31,12 @@ pub enum ResultsError {
         /// The bound.
         limit: usize,
     },
+    /// What it says of controls does not fit into memory.
+    #[error("read the result: what it says of controls takes more than {limit} bytes")]
+    TooMuch {
+        /// The bound in bytes.
+        limit: usize,
+    },
     /// It ends in the middle.
     #[error("read the result: it ends early, at byte {offset}")]
     Truncated {
@@ -63,7 +69,7 @@ impl ResultsError {
         match self {
             Self::Empty => Reason::NoOutput,
             Self::Io(_) => Reason::InternalError,
-            Self::TooLarge { .. } | Self::TooMany { .. } => Reason::OutputTooLarge,
+            Self::TooLarge { .. } | Self::TooMany { .. } | Self::TooMuch { .. } => Reason::OutputTooLarge,
             Self::Truncated { .. } => Reason::OutputTruncated,
             Self::Unrecognised { .. } | Self::Malformed { .. } | Self::Foreign { .. } => Reason::OutputUnparsable,
         }
@@ -78,6 +84,7 @@ impl Classify for ResultsError {
             | Self::TooLarge { .. }
             | Self::Unrecognised { .. }
             | Self::TooMany { .. }
+            | Self::TooMuch { .. }
             | Self::Truncated { .. }
             | Self::Malformed { .. }
             | Self::Foreign { .. } => ExitClass::NotEvaluated,
@@ -88,7 +95,7 @@ impl Classify for ResultsError {
         Some(match self {
             Self::Io(_) => return None,
             Self::Empty => "run the scanner again: it left nothing, which says nothing about its target".to_owned(),
-            Self::TooLarge { .. } | Self::TooMany { .. } => {
+            Self::TooLarge { .. } | Self::TooMany { .. } | Self::TooMuch { .. } => {
                 "let the scanner report less at once, as one target or one kind of finding".to_owned()
             }
             Self::Truncated { .. } => {

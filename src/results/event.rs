@@ -8,6 +8,8 @@
 //! the SHA-256 of the format's name and the parts that the format's own page here names, each with its length in front. Never
 //! in it: times, lengths, line numbers (where the format has anything else), versions of databases, texts that describe.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -27,6 +29,9 @@ const PARTS: usize = 256;
 pub(crate) trait Sink {
     /// Takes one event.
     fn take(&mut self, event: Event);
+
+    /// About how many bytes it holds of all that it took.
+    fn held(&self) -> usize;
 }
 
 /// One thing that a result file says.
@@ -173,19 +178,38 @@ pub(crate) struct Gap {
 /// Where a parser puts what it read: counts it, and cuts what is too long.
 pub(crate) struct Out<'a> {
     sink: &'a mut dyn Sink,
-    limit: usize,
-    items: usize,
+    limits: &'a Limits,
+    /// How many of each kind there were.
+    counts: [usize; 4],
+}
+
+/// What is counted apart: as many of each kind may be there as the limit for a result says.
+#[derive(Clone, Copy)]
+enum Item {
+    Target,
+    Control,
+    Finding,
+    Component,
 }
 
 impl<'a> Out<'a> {
-    /// Hands on at most as many controls, findings and components as the limit for a result says.
-    pub(crate) fn new(sink: &'a mut dyn Sink, limits: &Limits) -> Self {
-        Self { sink, limit: limits.result_items, items: 0 }
+    /// Hands on at most as many controls, findings and components as the limit for a result says, each, and no more than can
+    /// be held.
+    pub(crate) fn new(sink: &'a mut dyn Sink, limits: &'a Limits) -> Self {
+        Self { sink, limits, counts: [0; 4] }
     }
 
-    fn count(&mut self) -> Result<(), ResultsError> {
-        self.items += 1;
-        if self.items > self.limit { Err(ResultsError::TooMany { limit: self.limit }) } else { Ok(()) }
+    fn take(&mut self, item: Item, event: Event) -> Result<(), ResultsError> {
+        let count = &mut self.counts[item as usize];
+        *count += 1;
+        if *count > self.limits.result_items {
+            return Err(ResultsError::TooMany { limit: self.limits.result_items });
+        }
+        self.sink.take(event);
+        if self.sink.held() > self.limits.result_held_bytes {
+            return Err(ResultsError::TooMuch { limit: self.limits.result_held_bytes });
+        }
+        Ok(())
     }
 
     pub(crate) fn scanner(&mut self, name: Option<String>, version: Option<String>, database_built: Option<Timestamp>) {
@@ -198,18 +222,15 @@ impl<'a> Out<'a> {
         if name.is_empty() {
             return Ok(());
         }
-        self.count()?;
-        self.sink.take(Event::Target(name));
-        Ok(())
+        self.take(Item::Target, Event::Target(name))
     }
 
     pub(crate) fn control(&mut self, mut control: Declared) -> Result<(), ResultsError> {
-        self.count()?;
         control.id = cut(control.id);
         control.title = cut(control.title);
         control.references = references(control.references);
-        self.sink.take(Event::Control(control));
-        Ok(())
+        control.not_applicable = control.not_applicable.map(cut);
+        self.take(Item::Control, Event::Control(control))
     }
 
     pub(crate) fn verdict(&mut self, control: impl Into<String>, outcome: Outcome) {
@@ -217,22 +238,19 @@ impl<'a> Out<'a> {
     }
 
     pub(crate) fn finding(&mut self, finding: Reported) -> Result<(), ResultsError> {
-        self.count()?;
-        self.sink.take(Event::Finding(bounded(finding)));
-        Ok(())
+        self.take(Item::Finding, Event::Finding(bounded(finding)))
     }
 
     pub(crate) fn suppressed(&mut self, finding: Reported) -> Result<(), ResultsError> {
-        self.count()?;
-        self.sink.take(Event::Suppressed(bounded(finding)));
-        Ok(())
+        self.take(Item::Finding, Event::Suppressed(bounded(finding)))
     }
 
-    pub(crate) fn component(&mut self, mut component: Component) -> Result<(), ResultsError> {
-        self.count()?;
-        component.licences.truncate(PARTS);
-        self.sink.take(Event::Component(component));
-        Ok(())
+    pub(crate) fn component(&mut self, component: Component) -> Result<(), ResultsError> {
+        let Component { name, version, kind, purl, mut licences } = component;
+        licences.truncate(PARTS);
+        let licences = licences.into_iter().map(cut).collect();
+        let [name, version, kind, purl] = [name, version, kind, purl].map(cut);
+        self.take(Item::Component, Event::Component(Component { name, version, kind, purl, licences }))
     }
 
     pub(crate) fn gap(
@@ -241,9 +259,8 @@ impl<'a> Out<'a> {
         reason: Reason,
         detail: impl Into<String>,
     ) -> Result<(), ResultsError> {
-        self.count()?;
-        self.sink.take(Event::Gap(Gap { subject: cut(subject.into()), reason, detail: cut(detail.into()) }));
-        Ok(())
+        let gap = Gap { subject: cut(subject.into()), reason, detail: cut(detail.into()) };
+        self.take(Item::Finding, Event::Gap(gap))
     }
 
     pub(crate) fn note(&mut self, note: impl Into<String>) {
@@ -254,20 +271,68 @@ impl<'a> Out<'a> {
 fn bounded(mut finding: Reported) -> Reported {
     finding.control = cut(finding.control);
     finding.subject = cut(finding.subject);
+    finding.word = cut(finding.word);
     finding.messages.truncate(PARTS);
-    finding.messages = finding.messages.into_iter().map(cut).collect();
+    for message in &mut finding.messages {
+        *message = cut(std::mem::take(message));
+    }
     finding.references = references(finding.references);
     finding.ratings.truncate(PARTS);
+    for rating in &mut finding.ratings {
+        for text in [&mut rating.scheme, &mut rating.vector, &mut rating.source] {
+            *text = cut(std::mem::take(text));
+        }
+    }
+    match &mut finding.outcome {
+        Outcome::NotApplicable { reason: text } | Outcome::NotEvaluated { detail: text, .. } => {
+            *text = cut(std::mem::take(text));
+        }
+        Outcome::Passed | Outcome::Failed | Outcome::Waived { .. } => {}
+    }
     finding
 }
 
 fn references(mut references: Vec<Reference>) -> Vec<Reference> {
     references.truncate(PARTS);
+    for reference in &mut references {
+        reference.id = cut(std::mem::take(&mut reference.id));
+    }
     references
 }
 
+/// Adds to a list of one event what there is room for; the raw result has the rest.
+pub(crate) fn keep<T>(list: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
+    let room = PARTS.saturating_sub(list.len());
+    list.extend(more.into_iter().take(room));
+}
+
+/// How much of a whole result a parser may hold while it reads.
+pub(crate) struct Budget {
+    limit: usize,
+    left: usize,
+}
+
+impl Budget {
+    /// The bytes that the limits allow.
+    pub(crate) fn of(limits: &Limits) -> Self {
+        Self { limit: limits.result_held_bytes, left: limits.result_held_bytes }
+    }
+
+    /// Takes these bytes, and what holding anything costs.
+    pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), ResultsError> {
+        const EACH: usize = 64;
+        match self.left.checked_sub(bytes.saturating_add(EACH)) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => Err(ResultsError::TooMuch { limit: self.limit }),
+        }
+    }
+}
+
 /// At most so many bytes of a text, with `…` where some are left out.
-fn cut(mut text: String) -> String {
+pub(crate) fn cut(mut text: String) -> String {
     if text.len() > TEXT_BYTES {
         text.truncate(text.floor_char_boundary(TEXT_BYTES));
         text.push('…');
@@ -289,6 +354,27 @@ pub(crate) fn identity<T: AsRef<str>>(format: &str, parts: impl IntoIterator<Ite
     hasher.finish()
 }
 
+/// Which one a finding is of those that have all parts of their identity in common: 12 bytes for each of these.
+#[derive(Default)]
+pub(crate) struct Numbers(HashMap<u64, u32>);
+
+impl Numbers {
+    /// The identity of the next one that these parts name.
+    pub(crate) fn identity(&mut self, format: &str, parts: &[&str]) -> Digest {
+        let number = self.0.entry(first_bytes(identity(format, parts))).or_default();
+        let which = identity(format, parts.iter().copied().chain([number.to_string().as_str()]));
+        *number = number.saturating_add(1);
+        which
+    }
+}
+
+/// What tells an identity from others as long as these are not as many as a result can have.
+pub(crate) fn first_bytes(identity: Digest) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&identity.bytes()[..8]);
+    u64::from_be_bytes(first)
+}
+
 /// The name of a control elsewhere, where the text has one.
 pub(crate) fn reference(scheme: &str, id: &str) -> Option<Reference> {
     let id = id.trim();
@@ -304,6 +390,37 @@ pub(crate) fn vulnerability_reference(id: &str) -> Option<Reference> {
         _ => "advisory",
     };
     reference(scheme, id)
+}
+
+impl Declared {
+    /// About how much memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let why = self.not_applicable.as_ref().map_or(0, String::len);
+        size_of::<Self>() + self.id.len() + self.title.len() + why + of_references(&self.references)
+    }
+}
+
+impl Reported {
+    /// About how much memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let messages: usize = self.messages.iter().map(|message| size_of::<String>() + message.len()).sum();
+        let rating = |rating: &Rating| size_of::<Rating>() + rating.vector.len() + rating.source.len();
+        let ratings: usize = self.ratings.iter().map(rating).sum();
+        let texts = self.control.len() + self.word.len() + self.subject.len();
+        size_of::<Self>() + texts + messages + ratings + of_references(&self.references)
+    }
+}
+
+impl Component {
+    /// About how much memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let licences: usize = self.licences.iter().map(|licence| size_of::<String>() + licence.len()).sum();
+        size_of::<Self>() + self.name.len() + self.version.len() + self.kind.len() + self.purl.len() + licences
+    }
+}
+
+fn of_references(references: &[Reference]) -> usize {
+    references.iter().map(|reference| size_of::<Reference>() + reference.scheme.len() + reference.id.len()).sum()
 }
 
 impl FindingKind {

@@ -16,7 +16,7 @@ use std::io::Read;
 use jiff::Timestamp;
 
 use super::ResultsError;
-use super::event::{FindingKind, Out, Rating, Reported, identity, reference, vulnerability_reference};
+use super::event::{FindingKind, Out, Rating, Reported, identity, keep, reference, vulnerability_reference};
 use super::json::{Json, Kind};
 use super::vulnerabilities::{self, control_of};
 use crate::base::limits::Limits;
@@ -28,6 +28,9 @@ use crate::model::reason::Reason;
 pub use super::vulnerabilities::CONTROLS;
 
 const FORMAT: &str = "Grype JSON";
+
+/// Providers of one database. There are some thirty.
+const PROVIDERS: usize = 1000;
 
 /// What a Grype that was built without a version says.
 const NO_VERSION: &str = "[not provided]";
@@ -187,7 +190,9 @@ fn descriptor(json: &mut Json<impl Read>) -> Result<Descriptor, ResultsError> {
             "providers" if json.kind()? == Kind::Object => {
                 let mut providers = BTreeSet::new();
                 json.object(|json, name| {
-                    providers.insert(name.to_owned());
+                    if providers.len() < PROVIDERS {
+                        providers.insert(name.to_owned());
+                    }
                     json.skip()
                 })?;
                 found.providers = Some(providers);
@@ -250,7 +255,7 @@ fn one(json: &mut Json<impl Read>) -> Result<Match, ResultsError> {
         }),
         "relatedVulnerabilities" => json.array(|json| {
             json.object(|json, key| match key {
-                "id" => json.text_or_empty().map(|id| found.references.extend(vulnerability_reference(&id))),
+                "id" => json.text_or_empty().map(|id| keep(&mut found.references, vulnerability_reference(&id))),
                 "cvss" => cvss(json, &mut found.ratings),
                 "epss" => epss(json, &mut found.ratings),
                 "knownExploited" => kev(json, &mut found.ratings),
@@ -287,7 +292,7 @@ fn vulnerability(json: &mut Json<impl Read>, found: &mut Match, id: &mut Option<
         "knownExploited" => kev(json, &mut found.ratings),
         "cwes" => json.array(|json| {
             json.object(|json, key| match key {
-                "cwe" => json.text_or_empty().map(|cwe| found.references.extend(reference("cwe", &cwe))),
+                "cwe" => json.text_or_empty().map(|cwe| keep(&mut found.references, reference("cwe", &cwe))),
                 _ => json.skip(),
             })
         }),
@@ -307,7 +312,7 @@ fn cvss(json: &mut Json<impl Read>, ratings: &mut Vec<Rating>) -> Result<(), Res
             }),
             _ => json.skip(),
         })?;
-        ratings.push(rating);
+        keep(ratings, [rating]);
         Ok(())
     })
 }
@@ -320,7 +325,7 @@ fn epss(json: &mut Json<impl Read>, ratings: &mut Vec<Rating>) -> Result<(), Res
             "date" => json.text_or_empty().map(|date| rating.vector = date),
             _ => json.skip(),
         })?;
-        ratings.push(rating);
+        keep(ratings, [rating]);
         Ok(())
     })
 }
@@ -332,7 +337,7 @@ fn kev(json: &mut Json<impl Read>, ratings: &mut Vec<Rating>) -> Result<(), Resu
             "dateAdded" => json.text_or_empty().map(|date| rating.vector = date),
             _ => json.skip(),
         })?;
-        ratings.push(rating);
+        keep(ratings, [rating]);
         Ok(())
     })
 }

@@ -78,7 +78,7 @@ pub(crate) fn read(source: impl Read, out: &mut Out<'_>, limits: &Limits) -> Res
                 out.gap(format!("suite {suite}"), Reason::ScannerFailed, format!("the suite broke: {text}"))?;
             }
             Node::Open(_) => xml.skip().map_err(|error| error.of(FORMAT))?,
-            Node::Text(_) => {}
+            Node::Text => {}
             Node::Close => {
                 if let Some(suite) = open.pop() {
                     suite.account(out)?;
@@ -161,7 +161,7 @@ fn case(xml: &mut Xml<impl Read>, tag: &Tag, suite: &str) -> Result<Case, XmlErr
                 }
                 case.parts.push((outcome, word, said));
             }
-            Node::Text(_) => {}
+            Node::Text => {}
             Node::Close | Node::End => break,
         }
     }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | no output, an empty file | [`parse`]: [`ResultsError::Empty`] |
 //! | gigabytes of output, millions of findings | [`parse`] and the parsers: [`result_bytes`](crate::base::limits::Limits::result_bytes), [`result_items`](crate::base::limits::Limits::result_items) |
+//! | names and messages that fill the memory | `event`: [`result_held_bytes`](crate::base::limits::Limits::result_held_bytes) |
 //! | output that was cut | the parsers: a document that ends early is no document |
 //! | valid JSON or XML of another tool | [`detect`], and the parsers: they look for what only theirs has |
 //! | invalid UTF-8 | the parsers: refused |
@@ -49,7 +50,7 @@ pub use event::{Component, FindingKind, Rating, Reported, Scanner};
 pub use falco::Alert;
 pub use origin::{Origin, Subject, origin};
 pub use read::{Parsed, parse, summarise};
-pub use summary::{ControlView, Counts, NotEvaluated, Summary};
+pub use summary::{ControlView, NotEvaluated, Summary};
 pub use taken::{Taken, WHOLE_CONTROL, control_id, nothing_declared, profile_name, whole_control};
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ pub(super) fn read<C: Content + ?Sized>(
         ResultFormat::Syft => syft::read(content.reader(), &mut out, limits),
         ResultFormat::Spdx => spdx::read(content.reader(), &mut out, limits),
         ResultFormat::Falco => falco::read(content.reader(), &mut out, limits),
-        ResultFormat::Clair => clair::read(content.reader(), &mut out, limits),
+        ResultFormat::Clair => clair::read(content, &mut out, limits),
         ResultFormat::Grype => grype::read(content.reader(), &mut out, limits),
     }
 }

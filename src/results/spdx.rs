@@ -116,7 +116,7 @@ mod tests {
         })
         .to_string();
         let read = summary(ResultFormat::Spdx, &text).expect("a result");
-        assert_eq!((read.components, read.controls.total, read.not_evaluated.len()), (2, 0, 0));
+        assert_eq!((read.components, read.controls.total(), read.not_evaluated.len()), (2, 0, 0));
         assert_eq!((read.scanner.name.as_deref(), read.scanner.version.as_deref()), (Some("my-tool"), Some("1.2.3")));
         let first = &read.component_list[0];
         assert_eq!((first.purl.as_str(), &first.licences[..]), ("pkg:deb/a@1", &["MIT".to_owned()][..]));

@@ -8,9 +8,10 @@ use super::collect::Collector;
 use super::event::{Component, Event, Gap, Reported, Scanner, Sink};
 use crate::base::digest::Digest;
 use crate::model::control::{Reference, Severity};
-use crate::model::outcome::{Outcome, Status};
+use crate::model::outcome::Outcome;
 use crate::model::reason::Reason;
 use crate::model::scanner::ResultFormat;
+use crate::model::tally::Tally;
 
 /// Everything that a result file says, but for findings and components beyond the first.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,9 +28,9 @@ pub struct Summary {
     /// What was scanned, in the scanner's words.
     pub targets: Vec<String>,
     /// How the controls ended.
-    pub controls: Counts,
+    pub controls: Tally,
     /// What the findings are.
-    pub findings: Counts,
+    pub findings: Tally,
     /// How many findings of each kind there are.
     pub kinds: BTreeMap<String, u64>,
     /// How many failed findings there are of each severity.
@@ -48,37 +49,6 @@ pub struct Summary {
     pub finding_list: Vec<Reported>,
     /// The first components.
     pub component_list: Vec<Component>,
-}
-
-/// How many ended in which way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Counts {
-    /// The sum of the others.
-    pub total: u64,
-    /// As it should be.
-    pub passed: u64,
-    /// Not as it should be.
-    pub failed: u64,
-    /// Without a bearing.
-    pub not_applicable: u64,
-    /// Accepted for now.
-    pub waived: u64,
-    /// Not evaluated.
-    pub not_evaluated: u64,
-}
-
-impl Counts {
-    fn add(&mut self, status: Status) {
-        self.total += 1;
-        *match status {
-            Status::Passed => &mut self.passed,
-            Status::Failed => &mut self.failed,
-            Status::NotApplicable => &mut self.not_applicable,
-            Status::Waived => &mut self.waived,
-            Status::NotEvaluated => &mut self.not_evaluated,
-        } += 1;
-    }
 }
 
 /// Something that was not evaluated.
@@ -124,13 +94,15 @@ pub(super) struct Summariser {
     collector: Collector,
     listed: usize,
     targets: Vec<String>,
-    findings: Counts,
+    findings: Tally,
     kinds: BTreeMap<String, u64>,
     failed_by_severity: BTreeMap<Severity, u64>,
     suppressed: u64,
     components: u64,
     finding_list: Vec<Reported>,
     component_list: Vec<Component>,
+    /// About how many bytes the lists take.
+    listed_bytes: usize,
 }
 
 impl Summariser {
@@ -140,19 +112,20 @@ impl Summariser {
             collector: Collector::new(0),
             listed,
             targets: Vec::new(),
-            findings: Counts::default(),
+            findings: Tally::default(),
             kinds: BTreeMap::new(),
             failed_by_severity: BTreeMap::new(),
             suppressed: 0,
             components: 0,
             finding_list: Vec::new(),
             component_list: Vec::new(),
+            listed_bytes: 0,
         }
     }
 
     /// The summary of a result that was read to its end.
     pub(super) fn finish(mut self, format: ResultFormat, digest: Digest, length: u64) -> Summary {
-        let mut controls = Counts::default();
+        let mut controls = Tally::default();
         let mut not_evaluated = Vec::new();
         let mut control_list = Vec::new();
         for account in self.collector.accounts() {
@@ -176,7 +149,7 @@ impl Summariser {
             reason,
             detail,
         }));
-        if controls.total == 0 && self.components == 0 {
+        if controls.total() == 0 && self.components == 0 {
             let detail = "the result has no control and no component: nothing says that anything was looked at";
             let (control, subject) = (None, Some("the result".to_owned()));
             not_evaluated.push(NotEvaluated {
@@ -185,9 +158,9 @@ impl Summariser {
                 reason: Reason::ControlMissing,
                 detail: detail.to_owned(),
             });
-        } else if controls.total > 0 && controls.not_applicable == controls.total {
+        } else if controls.total() > 0 && controls.not_applicable == controls.total() {
             let detail =
-                format!("all {} controls are not applicable: the content is for another target", controls.total);
+                format!("all {} controls are not applicable: the content is for another target", controls.total());
             let (control, subject) = (None, Some("the result".to_owned()));
             not_evaluated.push(NotEvaluated { control, subject, reason: Reason::WrongTarget, detail });
         }
@@ -217,6 +190,7 @@ impl Sink for Summariser {
         match &event {
             Event::Target(name) => {
                 if self.targets.len() < self.listed.max(1) && !self.targets.contains(name) {
+                    self.listed_bytes += size_of::<String>() + name.len();
                     self.targets.push(name.clone());
                 }
             }
@@ -230,6 +204,7 @@ impl Sink for Summariser {
                     *self.failed_by_severity.entry(finding.severity).or_default() += 1;
                 }
                 if self.finding_list.len() < self.listed {
+                    self.listed_bytes += finding.bytes();
                     self.finding_list.push(finding.clone());
                 }
             }
@@ -237,11 +212,16 @@ impl Sink for Summariser {
             Event::Component(component) => {
                 self.components += 1;
                 if self.component_list.len() < self.listed {
+                    self.listed_bytes += component.bytes();
                     self.component_list.push(component.clone());
                 }
             }
             Event::Scanner(_) | Event::Control(_) | Event::Verdict { .. } | Event::Gap(_) | Event::Note(_) => {}
         }
         self.collector.take(event);
+    }
+
+    fn held(&self) -> usize {
+        self.collector.held() + self.listed_bytes
     }
 }

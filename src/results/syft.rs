@@ -117,7 +117,7 @@ mod tests {
         })
         .to_string();
         let read = summary(ResultFormat::Syft, &text).expect("a result");
-        assert_eq!((read.components, read.controls.total, read.not_evaluated.len()), (2, 0, 0));
+        assert_eq!((read.components, read.controls.total(), read.not_evaluated.len()), (2, 0, 0));
         assert_eq!((read.targets[0].as_str(), read.scanner.version.as_deref()), ("img:1", Some("1.2.3")));
         assert_eq!(read.component_list[0].licences, ["MIT", "GPL"]);
         refuses_what_is_no_result(ResultFormat::Syft, &text);

@@ -1,5 +1,9 @@
 //! What holds for every format and for any bytes.
 
+mod generated;
+mod hostile;
+mod samples;
+
 use proptest::prelude::*;
 
 use super::merge::tests::profile;
@@ -40,7 +44,7 @@ pub(super) fn refuses_what_is_no_result(format: ResultFormat, whole: &str) {
             "{error}"
         );
     }
-    let few = Limits { result_items: 1, ..Limits::default() };
+    let few = Limits { result_items: 0, ..Limits::default() };
     let error = summarise(format, whole.as_bytes(), Digest::of(whole), 9, &few).expect_err("too many");
     assert_eq!(error.reason(), Reason::OutputTooLarge);
     let short = Limits { result_bytes: 10, ..Limits::default() };

@@ -6,18 +6,24 @@
 //! | references to entities other than the five of XML itself | refused |
 //! | deep nesting | refused below 256 levels |
 //! | a tag with a million attributes or namespaces | refused above 64 KiB |
+//! | a tag, comment or text that does not end | refused above 64 MiB, before it takes more memory than that |
 //! | an attribute that is there twice | refused |
 //! | more bytes than the limit, whatever is in them | refused |
 //! | a document that ends early, or goes on after its end | refused |
 //! | a text of megabytes | cut at 64 KiB, marked with `…` |
+//!
+//! What nobody asks for is read over without a copy of anything, and checked as strictly.
 
-use std::io::{self, BufReader, Read};
+mod source;
+
+use std::io::{self, Read};
 
 use quick_xml::errors::{Error, IllFormedError, SyntaxError};
-use quick_xml::events::{BytesStart, Event};
-use quick_xml::name::ResolveResult;
-use quick_xml::{NsReader, XmlVersion};
+use quick_xml::events::{BytesCData, BytesStart, BytesText, Event};
+use quick_xml::name::{NamespaceResolver, ResolveResult};
+use quick_xml::{Reader, XmlVersion};
 
+use self::source::{OverLimit, Source, TooLong};
 use super::ResultsError;
 
 /// The namespace of XCCDF 1.1, whose test results have the same tags.
@@ -80,40 +86,38 @@ pub(super) struct Tag {
 /// What comes next.
 pub(super) enum Node {
     Open(Tag),
-    Text(String),
+    /// Something between tags; [`Xml::text`] gives all of it.
+    Text,
     Close,
     /// The document has ended where it should.
     End,
 }
 
+/// One piece of the document, as it stands in a buffer.
+enum Step<'b> {
+    Open(BytesStart<'b>),
+    Text(BytesText<'b>),
+    Data(BytesCData<'b>),
+    /// What a reference stands for.
+    Character(char),
+    Close,
+    /// A comment, or white space around the root.
+    Nothing,
+    End,
+}
+
 /// Reads one document from its begin to its end.
 pub(super) struct Xml<R> {
-    reader: NsReader<BufReader<Bounded<R>>>,
+    reader: Reader<Source<R>>,
+    /// The scopes of tags that were handed out and are open; what is read over has none.
+    namespaces: NamespaceResolver,
     buffer: Vec<u8>,
+    /// Where the last piece began.
+    offset: u64,
     depth: usize,
+    /// Whether the last tag ends where it begins, as `<a/>`.
+    is_empty: bool,
     closed: bool,
-}
-
-/// Fails once more than so many bytes were read, instead of pretending that the input ended there.
-pub(super) struct Bounded<R> {
-    inner: R,
-    left: u64,
-    limit: u64,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("the limit of {0} bytes is reached")]
-struct OverLimit(u64);
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        match self.left.checked_sub(read as u64) {
-            Some(left) => self.left = left,
-            None => return Err(io::Error::other(OverLimit(self.limit))),
-        }
-        Ok(read)
-    }
 }
 
 impl Tag {
@@ -168,10 +172,15 @@ impl Tag {
 impl<R: Read> Xml<R> {
     /// Reads at most `limit` bytes from `reader`.
     pub(super) fn new(reader: R, limit: u64) -> Self {
-        let mut reader =
-            NsReader::from_reader(BufReader::with_capacity(64 << 10, Bounded { inner: reader, left: limit, limit }));
-        reader.config_mut().expand_empty_elements = true;
-        Self { reader, buffer: Vec::new(), depth: 0, closed: false }
+        Self {
+            reader: Reader::from_reader(Source::new(reader, limit)),
+            namespaces: NamespaceResolver::default(),
+            buffer: Vec::new(),
+            offset: 0,
+            depth: 0,
+            is_empty: false,
+            closed: false,
+        }
     }
 
     /// An error at the place that was read last.
@@ -179,75 +188,114 @@ impl<R: Read> Xml<R> {
         XmlError { offset: self.reader.buffer_position(), kind: XmlErrorKind::Malformed(detail.into()) }
     }
 
+    /// An error in the piece that was read last.
+    fn wrong(&self, detail: &str) -> XmlError {
+        XmlError { offset: self.offset, kind: XmlErrorKind::Malformed(detail.to_owned()) }
+    }
+
     /// The next node. After [`Node::End`] nothing may be asked for.
     pub(super) fn next(&mut self) -> Result<Node, XmlError> {
-        let refuse = |offset, detail: &str| Err(XmlError { offset, kind: XmlErrorKind::Malformed(detail.to_owned()) });
-        loop {
-            self.buffer.clear();
-            let offset = self.reader.buffer_position();
-            let (space, event) = match self.reader.read_resolved_event_into(&mut self.buffer) {
-                Ok((resolved, event)) => {
-                    let xccdf = matches!(resolved, ResolveResult::Bound(namespace) if [XCCDF, XCCDF_1_1].contains(&namespace.0));
-                    (if xccdf { Space::Xccdf } else { Space::Other }, event)
-                }
-                Err(error) => return Err(failed(offset, error)),
-            };
-            match event {
-                Event::Start(start) => {
-                    if self.closed {
-                        return refuse(offset, "it goes on after its end");
+        self.with_buffer(|xml, buffer| {
+            loop {
+                return Ok(match xml.step(buffer)? {
+                    Step::Open(start) => Node::Open(xml.tag(start)?),
+                    Step::Text(_) | Step::Data(_) | Step::Character(_) => Node::Text,
+                    Step::Close => {
+                        xml.namespaces.pop();
+                        Node::Close
                     }
-                    if start.len() > TAG_BYTES {
-                        return refuse(offset, "it has a tag of more than 64 KiB");
-                    }
-                    self.depth += 1;
-                    if self.depth > DEPTH {
-                        return refuse(offset, "it is nested deeper than 256 levels");
-                    }
-                    let start = start.into_owned();
-                    return Ok(Node::Open(Tag { space, start, offset }));
-                }
-                Event::End(_) => {
-                    self.depth -= 1;
-                    self.closed = self.depth == 0;
-                    return Ok(Node::Close);
-                }
-                Event::Text(text) => {
-                    let text = text.xml10_content();
-                    if self.depth > 0 {
-                        return Ok(Node::Text(text.into_owned()));
-                    }
-                    if !text.trim().is_empty() {
-                        return refuse(offset, "there is text outside of its root");
-                    }
-                }
-                Event::CData(data) if self.depth > 0 => return Ok(Node::Text(data.xml10_content().into_owned())),
-                Event::CData(_) => return refuse(offset, "there is text outside of its root"),
-                Event::GeneralRef(reference) => {
-                    let resolved = match reference.resolve_char_ref() {
-                        Ok(Some(character)) => Some(character.to_string()),
-                        Ok(None) => quick_xml::escape::resolve_predefined_entity(&reference).map(str::to_owned),
-                        Err(_) => None,
-                    };
-                    match resolved {
-                        Some(text) if self.depth > 0 => return Ok(Node::Text(text)),
-                        _ => return refuse(offset, "it refers to an entity that XML itself does not have"),
-                    }
-                }
-                Event::DocType(_) => return refuse(offset, "it has a document type definition"),
-                Event::Eof if self.closed => return Ok(Node::End),
-                Event::Eof => return Err(XmlError { offset, kind: XmlErrorKind::Truncated }),
-                Event::Empty(_) | Event::Comment(_) | Event::PI(_) | Event::Decl(_) => {}
+                    Step::Nothing => continue,
+                    Step::End => Node::End,
+                });
             }
+        })
+    }
+
+    fn with_buffer<T>(&mut self, read: impl FnOnce(&mut Self, &mut Vec<u8>) -> T) -> T {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let result = read(self, &mut buffer);
+        self.buffer = buffer;
+        result
+    }
+
+    fn tag(&mut self, start: BytesStart<'_>) -> Result<Tag, XmlError> {
+        self.namespaces.push(&start).map_err(|error| self.wrong(&error.to_string()))?;
+        let (resolved, _) = self.namespaces.resolve_element(start.name());
+        let xccdf = matches!(resolved, ResolveResult::Bound(namespace) if [XCCDF, XCCDF_1_1].contains(&namespace.0));
+        let space = if xccdf { Space::Xccdf } else { Space::Other };
+        Ok(Tag { space, start: start.into_owned(), offset: self.offset })
+    }
+
+    fn step<'b>(&mut self, buffer: &'b mut Vec<u8>) -> Result<Step<'b>, XmlError> {
+        if std::mem::take(&mut self.is_empty) {
+            return Ok(self.close());
         }
+        buffer.clear();
+        self.offset = self.reader.buffer_position();
+        self.reader.get_mut().begin_piece();
+        let event = self.reader.read_event_into(buffer).map_err(|error| failed(self.offset, error))?;
+        match event {
+            Event::Start(start) => {
+                self.open(&start)?;
+                Ok(Step::Open(start))
+            }
+            Event::Empty(start) => {
+                self.open(&start)?;
+                self.is_empty = true;
+                Ok(Step::Open(start))
+            }
+            Event::End(_) => Ok(self.close()),
+            Event::Text(text) if self.depth > 0 => Ok(Step::Text(text)),
+            Event::Text(text) if text.trim().is_empty() => Ok(Step::Nothing),
+            Event::CData(data) if self.depth > 0 => Ok(Step::Data(data)),
+            Event::Text(_) | Event::CData(_) => Err(self.wrong("there is text outside of its root")),
+            Event::GeneralRef(reference) => {
+                let resolved = match reference.resolve_char_ref() {
+                    Ok(Some(character)) => Some(character),
+                    Ok(None) => {
+                        quick_xml::escape::resolve_predefined_entity(&reference).and_then(|text| text.chars().next())
+                    }
+                    Err(_) => None,
+                };
+                match resolved {
+                    Some(character) if self.depth > 0 => Ok(Step::Character(character)),
+                    _ => Err(self.wrong("it refers to an entity that XML itself does not have")),
+                }
+            }
+            Event::DocType(_) => Err(self.wrong("it has a document type definition")),
+            Event::Eof if self.closed => Ok(Step::End),
+            Event::Eof => Err(XmlError { offset: self.offset, kind: XmlErrorKind::Truncated }),
+            Event::Comment(_) | Event::PI(_) | Event::Decl(_) => Ok(Step::Nothing),
+        }
+    }
+
+    fn open(&mut self, start: &BytesStart<'_>) -> Result<(), XmlError> {
+        if self.closed {
+            return Err(self.wrong("it goes on after its end"));
+        }
+        if start.len() > TAG_BYTES {
+            return Err(self.wrong("it has a tag of more than 64 KiB"));
+        }
+        self.depth += 1;
+        if self.depth > DEPTH { Err(self.wrong("it is nested deeper than 256 levels")) } else { Ok(()) }
+    }
+
+    fn close<'b>(&mut self) -> Step<'b> {
+        self.depth -= 1;
+        self.closed = self.depth == 0;
+        Step::Close
     }
 
     /// Reads on to the end of the tag that was opened last.
     pub(super) fn skip(&mut self) -> Result<(), XmlError> {
         let outside = self.depth - 1;
-        while self.depth > outside {
-            self.next()?;
-        }
+        self.with_buffer(|xml, buffer| {
+            while xml.depth > outside {
+                xml.step(buffer)?;
+            }
+            Ok(())
+        })?;
+        self.namespaces.pop();
         Ok(())
     }
 
@@ -255,24 +303,28 @@ impl<R: Read> Xml<R> {
     /// `<sub>` stands for in brackets.
     pub(super) fn text(&mut self) -> Result<String, XmlError> {
         let outside = self.depth - 1;
-        let mut all = String::new();
-        let mut cut = false;
-        while self.depth > outside {
-            let piece = match self.next()? {
-                Node::Text(text) => text,
-                Node::Open(tag) => match tag.name() {
-                    "br" | "p" | "li" | "pre" => "\n".to_owned(),
-                    "sub" => format!("[{}]", tag.attribute("idref")?.unwrap_or_default()),
-                    _ => continue,
-                },
-                Node::Close | Node::End => continue,
-            };
-            if all.len() + piece.len() <= TEXT_BYTES { all.push_str(&piece) } else { cut = true }
-        }
-        if cut {
-            all.push('…');
-        }
-        Ok(all)
+        let mut all = Text::default();
+        self.with_buffer(|xml, buffer| {
+            while xml.depth > outside {
+                match xml.step(buffer)? {
+                    Step::Text(text) => all.push(&text.xml10_content()),
+                    Step::Data(data) => all.push(&data.xml10_content()),
+                    Step::Character(character) => all.push(character.encode_utf8(&mut [0; 4])),
+                    Step::Open(start) => match start.local_name().into_inner() {
+                        "br" | "p" | "li" | "pre" => all.push("\n"),
+                        "sub" => {
+                            let tag = Tag { space: Space::Other, start: start.into_owned(), offset: xml.offset };
+                            all.push(&format!("[{}]", tag.attribute("idref")?.unwrap_or_default()));
+                        }
+                        _ => {}
+                    },
+                    Step::Close | Step::Nothing | Step::End => {}
+                }
+            }
+            Ok(())
+        })?;
+        self.namespaces.pop();
+        Ok(all.finish())
     }
 
     /// The same as one line.
@@ -281,12 +333,41 @@ impl<R: Read> Xml<R> {
     }
 }
 
+/// A text of which only so much is kept.
+#[derive(Default)]
+struct Text {
+    kept: String,
+    is_cut: bool,
+}
+
+impl Text {
+    fn push(&mut self, piece: &str) {
+        if self.is_cut {
+            return;
+        }
+        let room = TEXT_BYTES - self.kept.len();
+        self.is_cut = piece.len() > room;
+        self.kept.push_str(&piece[..piece.floor_char_boundary(room)]);
+    }
+
+    fn finish(mut self) -> String {
+        if self.is_cut {
+            self.kept.push('…');
+        }
+        self.kept
+    }
+}
+
 fn failed(offset: u64, error: Error) -> XmlError {
     let kind = match error {
-        Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<OverLimit>()) {
-            Some(OverLimit(limit)) => XmlErrorKind::TooLarge(*limit),
-            None => XmlErrorKind::Io(io::Error::new(error.kind(), error.to_string())),
-        },
+        Error::Io(error) => {
+            let inner = error.get_ref();
+            match inner.and_then(|inner| inner.downcast_ref::<OverLimit>()) {
+                Some(OverLimit(limit)) => XmlErrorKind::TooLarge(*limit),
+                None if inner.is_some_and(|inner| inner.is::<TooLong>()) => XmlErrorKind::Malformed(error.to_string()),
+                None => XmlErrorKind::Io(io::Error::new(error.kind(), error.to_string())),
+            }
+        }
         // What is only half there when the input ends.
         Error::Syntax(
             SyntaxError::UnclosedTag

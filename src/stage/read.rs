@@ -83,7 +83,7 @@ impl ResultSource {
     }
 }
 
-/// Reads one result, and says all that is in it, with the first `listed` findings and components. Without a format, what is in
+/// Reads one result of up to [`Limits::read_bytes`], and says all that is in it, with the first `listed` findings and components. Without a format, what is in
 /// it tells which it has. Memory does not grow with the file; what is no regular file is kept in a file without a name in
 /// `folder` meanwhile.
 ///
@@ -97,6 +97,8 @@ pub fn read_result(
     limits: &Limits,
 ) -> Result<FileSummary, ReadError> {
     let file = source.name();
+    // Nothing is kept, so that what fits into a ledger is no bound here.
+    let limits = &Limits { result_bytes: limits.read_bytes, ..limits.clone() };
     let unreadable = |source| ReadError::Unreadable { file: format!("`{file}`"), source };
     let unusable = |source| match source {
         ResultsError::Io(source) => ReadError::Unreadable { file: format!("`{file}`"), source },

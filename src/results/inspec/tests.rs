@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
-use super::*;
+use super::check::SEVERAL_FAILURES;
+use crate::model::control::Severity;
 use crate::model::scanner::ResultFormat;
 use crate::results::Summary;
 use crate::results::tests::{refuses_what_is_no_result, summary, verdicts};
@@ -56,7 +57,7 @@ fn each_status_means_what_the_table_says() {
     ] {
         let read = read_all(vec![profile("p", None, vec![control("a", impact, checks.clone())])]);
         assert_eq!(verdicts(&read), [("a", expected)], "{impact} {checks:?}");
-        assert_eq!(read.findings.total, checks.len() as u64);
+        assert_eq!(read.findings.total(), checks.len() as u64);
     }
 }
 
@@ -91,7 +92,7 @@ fn a_control_of_several_profiles_is_one_of_the_outermost_ones_impact() {
         seen.sort_unstable();
         assert_eq!(seen, [("a", "failed"), ("b", "control-missing")]);
         let severity = read.control_list.iter().find(|control| control.id == "a").expect("it is there").severity;
-        assert_eq!((severity, read.findings.total), (Some(Severity::Medium), 1));
+        assert_eq!((severity, read.findings.total()), (Some(Severity::Medium), 1));
     }
     let looped = [profile("x", Some("y"), vec![control("a", 0.5, vec![])]), profile("y", Some("x"), vec![])];
     assert_eq!(read_all(looped.to_vec()).controls.not_evaluated, 1);
@@ -167,7 +168,7 @@ fn results_that_are_listed_twice_count_once() {
     .expect("JSON");
     twice["controls"] = json!([check("passed", json!({})), check("failed", json!({}))]);
     let read = summary(ResultFormat::Inspec, &twice.to_string()).expect("a result");
-    assert_eq!((verdicts(&read), read.findings.total), (vec![("a", "passed")], 1));
+    assert_eq!((verdicts(&read), read.findings.total()), (vec![("a", "passed")], 1));
 }
 
 #[test]

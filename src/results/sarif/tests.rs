@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
-use super::*;
+use crate::model::control::Severity;
+use crate::model::reason::Reason;
 use crate::model::scanner::ResultFormat;
 use crate::results::Summary;
 use crate::results::tests::{refuses_what_is_no_result, summary, verdicts};

@@ -31,7 +31,7 @@ use crate::base::text::brief;
 use crate::model::control::{Reference, Severity};
 use crate::model::outcome::Outcome;
 use crate::model::reason::Reason;
-use crate::results::event::{Declared, FindingKind, Out, Reported, identity};
+use crate::results::event::{Declared, FindingKind, Out, Reported, first_bytes, identity, keep};
 use crate::results::{ResultsError, severity};
 
 const FORMAT: &str = "XCCDF or ARF";
@@ -113,7 +113,7 @@ fn test_result(xml: &mut Xml<impl Read>, out: &mut Out<'_>) -> Result<Option<Abo
             Node::Close => {
                 path.pop();
             }
-            Node::Text(_) => {}
+            Node::Text => {}
             Node::End => return Ok(found),
         }
     }
@@ -134,7 +134,7 @@ fn one(xml: &mut Xml<impl Read>, tag: &Tag, out: &mut Out<'_>) -> Result<About, 
                     about.not_selected += 1;
                     continue;
                 }
-                if declared.insert(result.rule.clone()) {
+                if declared.insert(first_bytes(identity("xccdf", [&result.rule]))) {
                     out.control(Declared {
                         id: result.rule.clone(),
                         title: String::new(),
@@ -159,7 +159,7 @@ fn one(xml: &mut Xml<impl Read>, tag: &Tag, out: &mut Out<'_>) -> Result<About, 
             Node::Open(tag) if tag.is("target") => out.target(xml.line()?)?,
             Node::Open(tag) if tag.is("target-facts") => facts(xml, &mut about)?,
             Node::Open(_) => xml.skip()?,
-            Node::Text(_) => {}
+            Node::Text => {}
             Node::Close | Node::End => break,
         }
     }
@@ -182,7 +182,7 @@ fn facts(xml: &mut Xml<impl Read>, about: &mut About) -> Result<(), XmlError> {
                     about.version = Some(text);
                 }
             }
-            Node::Text(_) => {}
+            Node::Text => {}
             Node::Close | Node::End => return Ok(()),
         }
     }
@@ -211,13 +211,13 @@ fn rule_result(xml: &mut Xml<impl Read>, tag: &Tag) -> Result<RuleResult, XmlErr
             }
             Node::Open(tag) if tag.is("ident") => {
                 let system = tag.attribute("system")?.unwrap_or_default();
-                references.extend(reference(&system, xml.line()?));
+                keep(&mut references, reference(&system, xml.line()?));
             }
-            Node::Open(tag) if tag.is("message") => messages.push(xml.line()?),
-            Node::Open(tag) if tag.is("instance") => checks.push(format!("instance {}", xml.line()?)),
+            Node::Open(tag) if tag.is("message") => keep(&mut messages, [xml.line()?]),
+            Node::Open(tag) if tag.is("instance") => keep(&mut checks, [format!("instance {}", xml.line()?)]),
             Node::Open(tag) if tag.is("check") || tag.is("complex-check") => check(xml, &mut checks)?,
             Node::Open(_) => xml.skip()?,
-            Node::Text(_) => {}
+            Node::Text => {}
             Node::Close | Node::End => break,
         }
     }
@@ -235,7 +235,7 @@ fn old_result(xml: &mut Xml<impl Read>) -> Result<String, XmlError> {
         match xml.next()? {
             Node::Open(tag) if tag.is("old-result") => old = xml.line()?,
             Node::Open(_) => xml.skip()?,
-            Node::Text(_) => {}
+            Node::Text => {}
             Node::Close | Node::End => return Ok(old),
         }
     }
@@ -249,10 +249,10 @@ fn check(xml: &mut Xml<impl Read>, checks: &mut Vec<String>) -> Result<(), XmlEr
                 depth += 1;
                 if tag.is("check-content-ref") {
                     let (href, name) = (tag.attribute("href")?, tag.attribute("name")?);
-                    checks.push(format!("{} {}", href.unwrap_or_default(), name.unwrap_or_default()));
+                    keep(checks, [format!("{} {}", href.unwrap_or_default(), name.unwrap_or_default())]);
                 }
             }
-            Node::Text(_) => {}
+            Node::Text => {}
             Node::Close | Node::End => depth -= 1,
         }
     }

@@ -331,7 +331,7 @@ fn benchmarks<R: Read>(xml: &mut Xml<R>) -> Result<Vec<Benchmark>, XmlError> {
             // A data stream collection has its benchmarks in components.
             Node::Open(tag) if matches!(tag.name(), "data-stream-collection" | "component") => {}
             Node::Open(_) => xml.skip()?,
-            Node::Text(_) | Node::Close => {}
+            Node::Text | Node::Close => {}
             Node::End => return Ok(benchmarks),
         }
     }
@@ -365,7 +365,7 @@ fn benchmark<R: Read>(xml: &mut Xml<R>, tag: &Tag) -> Result<Benchmark, XmlError
                 benchmark.rules.push(rule);
             }
             Node::Open(_) => xml.skip()?,
-            Node::Text(_) => {}
+            Node::Text => {}
             // Everything but groups was read to its end: this closes the innermost one, or the benchmark.
             Node::Close | Node::End => {
                 if around.pop().is_none() {
@@ -421,7 +421,7 @@ fn profile<R: Read>(xml: &mut Xml<R>, tag: &Tag) -> Result<Profile, XmlError> {
                 xml.skip()?;
             }
             Node::Open(_) => xml.skip()?,
-            Node::Text(_) => {}
+            Node::Text => {}
             Node::Close | Node::End => return Ok(profile),
         }
     }
@@ -464,7 +464,7 @@ fn rule<R: Read>(xml: &mut Xml<R>, tag: &Tag, parent: Option<usize>, disa: bool)
             }
             Node::Open(tag) if tag.is("check") || tag.is("complex-check") => check(xml, &mut checks)?,
             Node::Open(_) => xml.skip()?,
-            Node::Text(_) => {}
+            Node::Text => {}
             Node::Close | Node::End => break,
         }
     }
@@ -495,7 +495,7 @@ fn check<R: Read>(xml: &mut Xml<R>, checks: &mut Vec<String>) -> Result<(), XmlE
                     });
                 }
             }
-            Node::Text(_) => {}
+            Node::Text => {}
             Node::Close | Node::End => depth -= 1,
         }
     }

@@ -95,7 +95,7 @@ impl Found {
                     }
                     open.push((rule, oval));
                 }
-                Node::Text(_) => {}
+                Node::Text => {}
                 Node::Close => {
                     open.pop();
                 }

@@ -2,6 +2,9 @@
 //!
 //! The results are in the folder that `GAPSCAN_TEST_CORPUS` names, or in `../shared/corpus` beside the sources.
 
+mod counts;
+mod samples;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

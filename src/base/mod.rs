@@ -11,6 +11,8 @@ pub mod limits;
 pub(crate) mod listener;
 pub mod progress;
 pub mod quantity;
+pub mod schema;
 pub mod spool;
 pub mod text;
 pub(crate) mod tls;
+pub mod tree;

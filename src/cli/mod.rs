@@ -15,6 +15,8 @@ mod read;
 mod registry;
 mod results;
 mod scan;
+mod scanner;
+mod schema;
 mod serve;
 mod signal;
 mod source;
@@ -63,6 +65,8 @@ enum Command {
     Results(results::Args),
     History(history::Args),
     Read(read::Args),
+    Scanner(scanner::Args),
+    Schema(schema::Args),
     Export(export::Export),
     Ledger(ledger::Args),
     Inject(inject::Args),
@@ -143,6 +147,8 @@ async fn run(command: Command) -> Outcome {
         Command::Results(args) => args.run(),
         Command::History(args) => args.run(),
         Command::Read(args) => args.run(),
+        Command::Scanner(args) => args.run().await,
+        Command::Schema(args) => args.run(),
         Command::Ledger(args) => args.run(),
         Command::Inject(args) => args.run().await,
         Command::Install(args) => args.run().await,

@@ -75,6 +75,13 @@ impl Coverage {
         }
     }
 
+    /// Counts outcomes as they are, whatever was expected.
+    pub fn counted(statuses: impl IntoIterator<Item = Status>) -> Self {
+        let mut coverage = Self::default();
+        statuses.into_iter().for_each(|status| coverage.add(status));
+        coverage
+    }
+
     fn add(&mut self, status: Status) {
         self.expected += 1;
         *match status {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::Parsed;
 use super::collect::{Account, Collector};
 use crate::base::text::brief;
+use crate::model::coverage::Coverage;
 use crate::model::finding::Finding;
 use crate::model::outcome::{Outcome, Status};
 use crate::model::profile::Profile;
@@ -21,8 +22,10 @@ const NAMED: usize = 20;
 /// * when all is not applicable, the content was for something else, and all is [`Reason::WrongTarget`]: a profile none of
 ///   which has a bearing on a target was not evaluated on it.
 pub(crate) fn reduce(mut collected: Collector, profile: &Profile) -> Parsed {
-    let accounts = collected.accounts().into_iter();
-    let mut by_control: HashMap<String, Account> = accounts.map(|account| (account.id.clone(), account)).collect();
+    let accounts = collected.accounts();
+    let reported = Coverage::counted(accounts.iter().map(|account| account.finding.outcome.status()));
+    let mut by_control: HashMap<String, Account> =
+        accounts.into_iter().map(|account| (account.id.clone(), account)).collect();
     let mut notes = collected.notes();
     for gap in collected.gaps.iter().take(NAMED) {
         notes.push(format!("not evaluated: {}: {} ({})", brief(&gap.subject), gap.detail, gap.reason));
@@ -67,7 +70,7 @@ pub(crate) fn reduce(mut collected: Collector, profile: &Profile) -> Parsed {
         ));
     }
     let scanner = collected.scanner;
-    Parsed { findings, notes, scanner_version: scanner.version, database_built: scanner.database_built }
+    Parsed { findings, notes, scanner_version: scanner.version, database_built: scanner.database_built, reported }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::{
 use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::base::spool::Content;
+use crate::model::coverage::Coverage;
 use crate::model::finding::Finding;
 use crate::model::profile::Profile;
 use crate::model::scanner::ResultFormat;
@@ -29,6 +30,8 @@ pub struct Parsed {
     /// When the database that the verdicts depend on was built, as the scanner says. Whether that is too long ago is not
     /// decided here.
     pub database_built: Option<Timestamp>,
+    /// How all controls ended that the result names, whether they were expected or not.
+    pub reported: Coverage,
 }
 
 /// Reads a result file and reduces it to one finding for each control of `profile`. It is read as a stream: what takes memory

@@ -171,7 +171,7 @@ pub(super) async fn gather_from(
 }
 
 /// Lists the controls of profiles by the engines that evaluate them.
-struct Profiles;
+pub(super) struct Profiles;
 
 impl ProfileResolver for Profiles {
     fn rules(&self, _document: &ProfileDocument, files: &BTreeMap<String, Vec<u8>>) -> Result<Profile, SourceError> {

@@ -19,6 +19,9 @@ pub(crate) const AGENT: &str = "/agent/gapscan";
 /// Where the scanner leaves its result.
 pub(crate) const RESULTS: &str = "/results";
 
+/// Where the profile's inputs are, one file each, where the scanner asks for them.
+pub(super) const INPUTS: &str = "/inputs";
+
 /// How the agent runs it.
 pub(super) const RUN: Run<'_> = Run { agent: AGENT, results: RESULTS, hold: HOLD, root: None };
 
@@ -56,7 +59,10 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
             vec![json!({ "name": "target", "mountPath": mount, "readOnly": true })],
             pod::security(),
         ),
-        JobTarget::Node(_) => (node::volumes().into(), node::mounts(mount).into(), node::security()),
+        JobTarget::Node(_) => {
+            let security = node::security(program.approach.capabilities);
+            (node::volumes().into(), node::mounts(mount).into(), security)
+        }
         // The pod is started and its images are pulled with the token mounted already.
         JobTarget::Api(access) => (access.volumes(START + deadline).into(), access.mounts().into(), pod::security()),
     };
@@ -72,6 +78,10 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
         JobTarget::Node(place) => place.bind(&mut specification),
         JobTarget::Api(access) => specification["serviceAccountName"] = json!(access.account),
         JobTarget::Image(_) => {}
+    }
+    // On a node it is root in a container of its own.
+    if let (Some(user), JobTarget::Image(_) | JobTarget::Api(_)) = (program.user, &request.target) {
+        pod::run_as(&mut specification, user.uid, user.gid);
     }
     if pull.is_some() {
         specification["imagePullSecrets"] = PullSecret::reference(&pull_name(*scan));
@@ -93,7 +103,7 @@ pub(crate) struct Furniture {
     pub(crate) installer: Value,
 }
 
-/// The agent, a place for results, `/tmp`, and the content. The volumes' names begin with `prefix`.
+/// The agent, a place for results, `/tmp`, the content, and what else the scanner's definition asks for. The volumes' names begin with `prefix`.
 pub(crate) fn furnish(scanning: &Scanning<'_>, prefix: &str, resources: Value) -> Furniture {
     let name = |name: &str| format!("{prefix}{name}");
     let mut volumes = vec![
@@ -110,6 +120,15 @@ pub(crate) fn furnish(scanning: &Scanning<'_>, prefix: &str, resources: Value) -
         let name = name(&format!("content-{index}"));
         volumes.push(image_volume(&name, &image.reference));
         mounts.push(json!({ "name": name, "mountPath": image.path, "readOnly": true }));
+    }
+    for (index, folder) in scanning.program.writable.iter().enumerate() {
+        let name = name(&format!("writable-{index}"));
+        volumes.push(json!({ "name": name, "emptyDir": { "sizeLimit": folder.size } }));
+        mounts.push(json!({ "name": name, "mountPath": folder.path }));
+    }
+    if scanning.program.approach.wants_inputs() {
+        volumes.push(json!({ "name": name("inputs"), "emptyDir": { "sizeLimit": "1Mi" } }));
+        mounts.push(json!({ "name": name("inputs"), "mountPath": INPUTS, "readOnly": true }));
     }
     let installer = json!({
         "name": "agent",

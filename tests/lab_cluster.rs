@@ -209,6 +209,7 @@ async fn job(
         mounts: vec![ImageMount { reference: lab_image("busybox"), path: "/content".to_owned() }],
         parameters: Default::default(),
         pull: None,
+        inputs: None,
         result_limit: 256 << 20,
         spool: std::env::temp_dir(),
     };
@@ -268,6 +269,7 @@ async fn a_job_on_a_node_reads_what_is_roots_and_changes_nothing() {
         mounts: Vec::new(),
         parameters: Default::default(),
         pull: None,
+        inputs: None,
         result_limit: 1 << 20,
         spool: std::env::temp_dir(),
     };

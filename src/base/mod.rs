@@ -11,6 +11,7 @@ pub mod limits;
 pub(crate) mod listener;
 pub mod progress;
 pub mod quantity;
+pub mod redaction;
 pub mod schema;
 pub mod spool;
 pub mod text;

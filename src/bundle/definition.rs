@@ -21,7 +21,7 @@ use crate::model::catalog::Requires;
 use crate::model::notice::{Notices, Permit, Revocation};
 
 pub use self::entries::{
-    ChartEntry, DependencyEntry, ImageEntry, ProfileEntry, Referrers, RemoteContent, Upstream, Verify,
+    ChartEntry, DependencyEntry, ImageEntry, ProfileContent, ProfileEntry, Referrers, RemoteContent, Upstream, Verify,
 };
 pub use self::from::From;
 pub use self::platforms::{PlatformName, Platforms};

@@ -1,30 +1,28 @@
 //! Profiles: a folder with `profile.yaml` becomes an image with its controls listed.
 
+mod content;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use self::content::{Gathered, Git};
 use super::definition::wrong;
 use super::layer::LayerPlan;
 use super::source::SourceError;
 use super::writer::BuildError;
 use crate::base::document;
-use crate::base::exit::ExitClass;
-use crate::base::file;
 use crate::base::limits::Limits;
 use crate::model::control::{Control, Reference, Severity};
 use crate::model::profile::Profile;
-use crate::model::profile_document::ProfileDocument;
+use crate::model::profile_document::{ProfileDocument, SOURCES, Source};
 use crate::model::scanner::{BUILTIN, COMPLETE_CONTROL, SILENT_CONTROL};
+
+pub use self::content::Elsewhere;
 
 /// The file of a profile's folder that says what it is.
 pub const PROFILE_FILE: &str = "profile.yaml";
 /// The file of a profile's image with the JSON of [`Profile`].
 pub const CONTROLS_FILE: &str = "controls.json";
-/// Bytes of all files of one profile's folder.
-const FOLDER_BYTES: u64 = 64 << 20;
-/// Files of one profile's folder.
-const FOLDER_FILES: usize = 10_000;
-
 /// A profile's folder in memory.
 #[derive(Clone, Debug)]
 pub struct ProfileFolder {
@@ -34,7 +32,7 @@ pub struct ProfileFolder {
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
-/// Lists the controls of profiles whose kind the bundle does not know itself: CEL rules and XCCDF benchmarks.
+/// Lists the controls of profiles whose kind the bundle does not know itself: CEL rules, XCCDF benchmarks, content of scanners.
 pub trait ProfileResolver: Send + Sync {
     /// The profile of CEL rules (`rules:`), whose files are among `files`.
     ///
@@ -42,11 +40,22 @@ pub trait ProfileResolver: Send + Sync {
     /// When the rules can't be used.
     fn rules(&self, document: &ProfileDocument, files: &BTreeMap<String, Vec<u8>>) -> Result<Profile, SourceError>;
 
-    /// The profile of an XCCDF benchmark or data stream (`xccdf:`).
+    /// The profile of an XCCDF benchmark or data stream (`xccdf:`), with the tailoring among `files` where it names one.
     ///
     /// # Errors
-    /// When the benchmark can't be used, or has no such profile.
-    fn xccdf(&self, document: &ProfileDocument, benchmark: &[u8]) -> Result<Profile, SourceError>;
+    /// When the benchmark or the tailoring can't be used, or has no such profile.
+    fn xccdf(
+        &self,
+        document: &ProfileDocument,
+        files: &BTreeMap<String, Vec<u8>>,
+        benchmark: &[u8],
+    ) -> Result<Profile, SourceError>;
+
+    /// The profile of a scanner's content (`inspec:`, `kubeBench:`, `falco:`, `trivyChecks:`), which is among `files`.
+    ///
+    /// # Errors
+    /// When the content can't be used, or not without a network.
+    fn content(&self, document: &ProfileDocument, files: &BTreeMap<String, Vec<u8>>) -> Result<Profile, SourceError>;
 
     /// The controls of this profile of a benchmark that need content from the internet, each with what it needs.
     ///
@@ -61,6 +70,15 @@ impl ProfileFolder {
     /// # Errors
     /// When it has no proper `profile.yaml`, holds links, or is too large.
     pub fn read(folder: &Path, limits: &Limits) -> Result<Self, BuildError> {
+        Self::read_with(folder, &[], limits)
+    }
+
+    /// Reads a profile's folder with what belongs into it and lies elsewhere: what it is, where it is, and the folder below the
+    /// profile's that it is put into.
+    ///
+    /// # Errors
+    /// Also when a file is in both, or the content is neither a folder nor a file or archive.
+    pub fn read_with(folder: &Path, elsewhere: &[Elsewhere<'_>], limits: &Limits) -> Result<Self, BuildError> {
         let path = folder.join(PROFILE_FILE);
         let document: ProfileDocument = document::load(&path, limits).map_err(wrong)?;
         let refuse = |reason: &str| Err(BuildError::Definition(format!("use `{}`: {reason}", path.display())));
@@ -70,16 +88,23 @@ impl ProfileFolder {
         if folder.file_name().is_some_and(|name| name != document.name.as_str()) {
             return refuse("its name is not that of its folder");
         }
-        let kinds = [!document.rules.is_empty(), document.xccdf.is_some(), !document.controls.is_empty()];
-        if kinds.iter().filter(|k| **k).count() != 1 {
-            return refuse("exactly one of rules, xccdf and controls must say where its controls come from");
+        match document.source() {
+            None => {
+                return refuse(&format!("exactly one of {SOURCES} must say where its controls come from"));
+            }
+            Some(Source::Rules) => {}
+            Some(_) if document.engine == BUILTIN => return refuse("its engine must be a scanner: it has no rules"),
+            Some(_) => {}
         }
         if document.targets.is_empty() {
             return refuse("it names no kind of target");
         }
-        let mut files = BTreeMap::new();
-        let mut left = FOLDER_BYTES;
-        collect(folder, String::new(), &mut files, &mut left)?;
+        let mut gathered = Gathered::default();
+        gathered.folder(folder, "", Git::Kept)?;
+        for content in elsewhere {
+            gathered.elsewhere(content)?;
+        }
+        let files = gathered.into_files();
         if files.contains_key(CONTROLS_FILE) {
             return refuse("its folder has a controls.json, which is made when the bundle is built");
         }
@@ -92,16 +117,18 @@ impl ProfileFolder {
     /// When they can't be listed, are none, or one is there twice.
     pub fn resolve(&self, benchmark: Option<&[u8]>, resolver: &dyn ProfileResolver) -> Result<Profile, BuildError> {
         let document = &self.document;
-        let profile = match benchmark {
-            Some(benchmark) => resolver.xccdf(document, benchmark)?,
-            None if document.controls.is_empty() => resolver.rules(document, &self.files)?,
-            None => Profile {
-                name: document.name.clone(),
-                version: document.version.clone(),
-                title: document.title.clone(),
-                summary: document.summary.clone(),
-                controls: document.controls.clone(),
-            },
+        let listed = |controls: &[Control]| Profile {
+            name: document.name.clone(),
+            version: document.version.clone(),
+            title: document.title.clone(),
+            summary: document.summary.clone(),
+            controls: controls.to_vec(),
+        };
+        let profile = match (benchmark, document.source()) {
+            (Some(benchmark), _) => resolver.xccdf(document, &self.files, benchmark)?,
+            (None, Some(Source::Rules)) => resolver.rules(document, &self.files)?,
+            (None, Some(Source::Listed) | None) => listed(&document.controls),
+            (None, Some(_)) => resolver.content(document, &self.files)?,
         };
         let mut profile = profile;
         if document.engine != BUILTIN {
@@ -160,38 +187,4 @@ fn silent() -> Control {
         severity: Severity::Medium,
         references: vec![Reference { scheme: "nist".to_owned(), id: "SC-7".to_owned() }],
     }
-}
-
-fn collect(
-    folder: &Path,
-    prefix: String,
-    files: &mut BTreeMap<String, Vec<u8>>,
-    left: &mut u64,
-) -> Result<(), SourceError> {
-    let failed = |path: &Path, e: std::io::Error| {
-        SourceError::new(ExitClass::Unreachable, format!("read `{}`", path.display())).because(e)
-    };
-    let refuse =
-        |path: &Path, reason: &str| SourceError::new(ExitClass::Usage, format!("pack `{}`: {reason}", path.display()));
-    for entry in std::fs::read_dir(folder).map_err(|e| failed(folder, e))? {
-        let entry = entry.map_err(|e| failed(folder, e))?;
-        let path = entry.path();
-        let name = entry.file_name().into_string().map_err(|_| refuse(&path, "its name is no UTF-8"))?;
-        let kind = entry.file_type().map_err(|e| failed(&path, e))?;
-        if kind.is_dir() {
-            collect(&path, format!("{prefix}{name}/"), files, left)?;
-        } else if kind.is_file() {
-            let bytes = file::read_capped(&path, *left).map_err(|e| {
-                refuse(&path, "the profile's folder is larger than 64 MiB, or can't be read").because(e)
-            })?;
-            *left -= bytes.len() as u64;
-            files.insert(format!("{prefix}{name}"), bytes);
-            if files.len() > FOLDER_FILES {
-                return Err(refuse(&path, "the profile's folder has too many files"));
-            }
-        } else {
-            return Err(refuse(&path, "it is neither a file nor a folder, and a bundle carries only these"));
-        }
-    }
-    Ok(())
 }

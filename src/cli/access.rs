@@ -83,6 +83,7 @@ impl AccessArgs {
             },
             bundle,
             registries,
+            inputs: BTreeMap::new(),
         }
     }
 }

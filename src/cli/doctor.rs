@@ -53,6 +53,7 @@ impl Args {
                     cluster: plan.cluster.clone(),
                     bundle: plan.bundle.clone(),
                     registries: plan.registries.clone(),
+                    inputs: plan.inputs.clone(),
                 };
                 (access, plan.policy)
             }

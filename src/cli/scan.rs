@@ -304,6 +304,7 @@ pub(crate) fn plan_access(plan: &Plan, arguments: Access) -> Access {
         },
         bundle: plan.bundle.clone(),
         registries: plan.registries.clone(),
+        inputs: plan.inputs.clone(),
     }
 }
 

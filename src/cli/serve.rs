@@ -62,6 +62,7 @@ impl Args {
             cluster: plan.cluster.clone(),
             bundle: plan.bundle.clone(),
             registries: plan.registries.clone(),
+            inputs: plan.inputs.clone(),
         };
         let mut ledger = Ledger::open(&access.ledger, Timestamp::now())?;
         let pulse = Pulse::new(Timestamp::now());

@@ -211,6 +211,9 @@ async fn scan(
     if let Some(pull) = &request.scanning.pull {
         pull.create(cluster, home, &manifest::pull_name(request.scanning.scan), inventory).await?;
     }
+    if let Some(inputs) = &request.scanning.inputs {
+        inputs.create(cluster, home, &manifest::inputs_name(request.scanning.scan), inventory).await?;
+    }
     if let Some(ticket) = &ticket {
         upload::prepare(cluster, home, request.scanning.scan, ticket, inventory).await?;
     }

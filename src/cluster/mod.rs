@@ -7,6 +7,7 @@ pub mod capacity;
 pub mod client;
 pub mod error;
 pub mod identity;
+pub mod inputs;
 pub mod inspect;
 pub mod install;
 pub mod job;

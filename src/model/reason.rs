@@ -99,6 +99,8 @@ reasons! {
     WrongTarget = "wrong-target",
     /// The vulnerability database is older than policy allows, has no date, or is from the future.
     DatabaseStale = "database-stale",
+    /// An input of the profile could not be had, or not be given to the scanner.
+    InputMissing = "input-missing",
     /// NetworkPolicies are not enforced here, and policy refuses to scan without them.
     PolicyNotEnforced = "policy-not-enforced",
     /// Scanner, profile or database is missing from the bundle, or does not verify.

@@ -22,6 +22,7 @@ mod cyclonedx;
 pub mod detect;
 mod error;
 mod event;
+pub mod expected;
 mod falco;
 pub mod grype;
 mod inspec;

@@ -204,6 +204,7 @@ impl Prepared {
             digests: content.images.iter().copied().collect(),
             resources: resources(&content),
             capabilities: content.external.iter().flat_map(|external| external.capabilities()).collect(),
+            inputs: secrets(&document),
             plan,
             root,
             ca,
@@ -324,6 +325,15 @@ fn fit(document: &mut PlanDocument, request: &InstallRequest, host: &str) -> Vec
                 .push(format!("the plan names files for registry `{}`, which the runner does not have", brief(name)));
         }
     }
+    for (profile, entries) in &document.inputs {
+        let files = entries.iter().filter(|entry| entry.file.is_some());
+        problems.extend(files.map(|entry| {
+            let (profile, name) = (brief(profile), brief(&entry.name));
+            format!(
+                "input `{name}` of profile `{profile}` is a file, which the runner does not have; put it into a secret"
+            )
+        }));
+    }
     document.bundle = Some(BundleSource {
         name: request.bundle.name.clone(),
         registry: request.bundle.registry.clone(),
@@ -344,6 +354,12 @@ fn fit(document: &mut PlanDocument, request: &InstallRequest, host: &str) -> Vec
     };
     document.registries.insert(host.to_owned(), access);
     problems
+}
+
+/// The secrets that the plan takes inputs from.
+fn secrets(document: &PlanDocument) -> BTreeSet<(String, String)> {
+    let keys = document.inputs.values().flatten().filter_map(|entry| entry.secret.as_ref());
+    keys.map(|key| (key.namespace().to_owned(), key.name().to_owned())).collect()
 }
 
 fn text(path: &Path, limits: &Limits) -> Result<String, InstallError> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::upstream::AskRegistries;
-use crate::base::exit::ExitClass;
+use crate::base::exit::{Classify, ExitClass};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::base::text::brief;
@@ -16,9 +16,11 @@ use crate::bundle::lock::{BundleLock, Change};
 use crate::bundle::profile::ProfileResolver;
 use crate::bundle::source::SourceError;
 use crate::bundle::writer::BuildError;
+use crate::model::control::Control;
 use crate::model::profile::Profile;
-use crate::model::profile_document::ProfileDocument;
-use crate::results::xccdf::benchmark::selected_controls;
+use crate::model::profile_document::{ProfileDocument, Source};
+use crate::results::expected;
+use crate::results::xccdf::benchmark::{selected_controls, tailored_controls};
 use crate::results::xccdf::remote::remote_checks;
 
 /// The file beside `bundle.yaml` that pins it.
@@ -170,6 +172,16 @@ pub(super) async fn gather_from(
     collect(definition, created, lock, &helpers).await
 }
 
+fn profile_of(document: &ProfileDocument, controls: Vec<Control>) -> Profile {
+    Profile {
+        name: document.name.clone(),
+        version: document.version.clone(),
+        title: document.title.clone(),
+        summary: document.summary.clone(),
+        controls,
+    }
+}
+
 /// Lists the controls of profiles by the engines that evaluate them.
 pub(super) struct Profiles;
 
@@ -179,19 +191,57 @@ impl ProfileResolver for Profiles {
         Ok(profile.profile().clone())
     }
 
-    fn xccdf(&self, document: &ProfileDocument, benchmark: &[u8]) -> Result<Profile, SourceError> {
-        let wanted = document.xccdf.as_ref().map(|source| source.profile.as_str()).unwrap_or_default();
-        let controls = selected_controls(benchmark, wanted, &Limits::default()).map_err(|error| {
+    fn xccdf(
+        &self,
+        document: &ProfileDocument,
+        files: &BTreeMap<String, Vec<u8>>,
+        benchmark: &[u8],
+    ) -> Result<Profile, SourceError> {
+        let (wanted, tailoring) = match document.source() {
+            Some(Source::Xccdf(source)) => (source.profile.as_str(), source.tailoring.as_deref()),
+            _ => ("", None),
+        };
+        let limits = Limits::default();
+        let controls = match tailoring {
+            None => selected_controls(benchmark, wanted, &limits),
+            Some(path) => {
+                let tailoring = files.get(path).ok_or_else(|| {
+                    let (name, path) = (&document.name, brief(path));
+                    SourceError::new(ExitClass::Usage, format!("use profile `{name}`: its folder has no `{path}`"))
+                })?;
+                tailored_controls(benchmark, tailoring.as_slice(), wanted, &limits)
+            }
+        };
+        let controls = controls.map_err(|error| {
             SourceError::new(ExitClass::Usage, format!("list the controls of profile `{}`", document.name))
                 .because(error)
         })?;
-        Ok(Profile {
-            name: document.name.clone(),
-            version: document.version.clone(),
-            title: document.title.clone(),
-            summary: document.summary.clone(),
-            controls,
-        })
+        Ok(profile_of(document, controls))
+    }
+
+    fn content(&self, document: &ProfileDocument, files: &BTreeMap<String, Vec<u8>>) -> Result<Profile, SourceError> {
+        let controls = match document.source() {
+            Some(Source::Inspec(source)) => expected::inspec::controls(files, source),
+            Some(Source::KubeBench(source)) => expected::kube_bench::controls(files, source),
+            Some(Source::Falco(source)) => expected::falco::controls(files, source),
+            Some(Source::TrivyChecks(source)) => expected::rego::controls(files, source).map(|mut controls| {
+                controls.extend(document.controls.iter().cloned());
+                controls
+            }),
+            Some(Source::Rules | Source::Xccdf(_) | Source::Listed) | None => {
+                let name = &document.name;
+                return Err(SourceError::new(ExitClass::Bug, format!("use profile `{name}`: it has no such content")));
+            }
+        };
+        let failed = |error: expected::ContentError| {
+            let remedy = error.remedy();
+            let error = SourceError::new(error.class(), format!("use profile `{}`", document.name)).because(error);
+            match remedy {
+                Some(remedy) => error.with_remedy(remedy),
+                None => error,
+            }
+        };
+        Ok(profile_of(document, controls.map_err(failed)?))
     }
 
     fn remote(&self, profile: &Profile, benchmark: &[u8]) -> Result<Vec<String>, SourceError> {

@@ -1,5 +1,6 @@
 //! Plans: what is scanned, with what, when, and under which policy.
 
+mod inputs;
 mod policy;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetSpec;
 use crate::registry::{Authority, Prefix, Reference};
 
+pub use inputs::{InputContent, InputEntry, SecretKey, SecretKeyError};
 pub use policy::{
     BreakerPolicy, DebugPolicy, Isolate, NetworkWatch, NodePolicy, Policy, ResultsPolicy, ResumePolicy, Transport,
     Unenforced,
@@ -44,6 +46,9 @@ pub struct PlanDocument {
     /// How registries are reached, by `HOST[:PORT]`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub registries: BTreeMap<String, RegistryAccess>,
+    /// Files for the scanners of profiles, by the profile's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, Vec<InputEntry>>,
     /// What is allowed, and how much at once.
     #[serde(default)]
     pub policy: Policy,
@@ -221,6 +226,8 @@ pub struct Access {
     pub bundle: Option<BundleSource>,
     /// The registries.
     pub registries: BTreeMap<String, RegistryAccess>,
+    /// Files for the scanners of profiles, by the profile's name.
+    pub inputs: BTreeMap<String, Vec<InputEntry>>,
 }
 
 /// Why a plan can't be used.
@@ -261,6 +268,8 @@ pub struct Plan {
     pub bundle: Option<BundleSource>,
     /// The registries.
     pub registries: BTreeMap<String, RegistryAccess>,
+    /// Files for the scanners of profiles, by the profile's name.
+    pub inputs: BTreeMap<String, Vec<InputEntry>>,
     /// The policy.
     pub policy: Policy,
     /// The scans, those that go first in front.
@@ -290,6 +299,10 @@ impl Plan {
             problems.push("it has no scan".to_owned());
         }
         problems.extend(document.policy.problems());
+        problems.extend(inputs::problems(&document.inputs));
+        if let (false, None) = (document.inputs.is_empty(), &document.bundle) {
+            problems.push("it has inputs, and names no bundle whose profiles could take them".to_owned());
+        }
         let mut names = std::collections::HashSet::new();
         for scan in &document.scans {
             let name = &scan.name;
@@ -354,6 +367,14 @@ impl Plan {
                         ..r
                     };
                     (host, access)
+                })
+                .collect(),
+            inputs: document
+                .inputs
+                .into_iter()
+                .map(|(profile, entries)| {
+                    let whole = |entry: InputEntry| InputEntry { file: entry.file.map(whole), ..entry };
+                    (profile, entries.into_iter().map(whole).collect())
                 })
                 .collect(),
             policy: document.policy,

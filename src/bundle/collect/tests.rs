@@ -27,7 +27,11 @@ impl ProfileResolver for Nobody {
         Err(SourceError::new(ExitClass::Bug, "list rules"))
     }
 
-    fn xccdf(&self, _: &ProfileDocument, _: &[u8]) -> Result<Profile, SourceError> {
+    fn xccdf(&self, _: &ProfileDocument, _: &BTreeMap<String, Vec<u8>>, _: &[u8]) -> Result<Profile, SourceError> {
+        Err(SourceError::new(ExitClass::Bug, "list rules"))
+    }
+
+    fn content(&self, _: &ProfileDocument, _: &BTreeMap<String, Vec<u8>>) -> Result<Profile, SourceError> {
         Err(SourceError::new(ExitClass::Bug, "list rules"))
     }
 

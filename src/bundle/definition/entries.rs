@@ -81,12 +81,25 @@ pub struct Verify {
 pub struct ProfileEntry {
     /// The folder with its `profile.yaml`.
     pub path: PathBuf,
+    /// What lies elsewhere and belongs into the folder: a checkout, or an archive, of what somebody else writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub content: Vec<ProfileContent>,
     /// What to do when rules of it ask for content from the internet, which the enclave can't fetch.
     #[serde(default)]
     pub remote_content: RemoteContent,
     /// Its licences as SPDX expressions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub licences: Vec<String>,
+}
+
+/// Content of a profile that lies elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ProfileContent {
+    /// `dir:PATH`, without its `.git`; or `file:PATH`, which is unpacked if it is a `.tar.gz`, `.tgz` or `.tar`.
+    pub from: From,
+    /// The folder below the profile's that it is put into, as `inspec`.
+    pub at: String,
 }
 
 /// What to do with a profile whose rules ask for content from the internet.

@@ -46,6 +46,8 @@ pub struct Settings {
     pub resources: BTreeSet<ResourceKey>,
     /// What scanners of the bundle may do on nodes besides reading everything.
     pub capabilities: BTreeSet<Capability>,
+    /// Secrets that the plan takes inputs from, by namespace and name: the runner may get these, each by its name.
+    pub inputs: BTreeSet<(String, String)>,
     /// The plan, with paths as they are in the runner's container.
     pub plan: String,
     /// The pinned root.

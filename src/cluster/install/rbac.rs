@@ -5,7 +5,7 @@
 //! RBAC can't say "only in namespaces of runs", because their names are not known before: the policy in
 //! [`super::admission`] that binds the runner says so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -111,11 +111,25 @@ pub(super) fn roles(settings: &Settings) -> Vec<Manifest> {
     let beside = |kind| ObjectRef::namespaced(kind, SERVER_NAMESPACE, &wide);
     let above = |kind| ObjectRef::cluster_wide(kind, &wide);
     let make = |object, body| Manifest::new(settings, object, body);
-    vec![
+    let mut named: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (namespace, name) in &settings.inputs {
+        named.entry(namespace).or_default().push(name);
+    }
+    let inputs = format!("{wide}-inputs");
+    let of_inputs = named.into_iter().flat_map(|(namespace, names)| {
+        let rule = json!({ "apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["get"] });
+        let bound = json!({ "roleRef": { "apiGroup": RBAC, "kind": "Role", "name": inputs }, "subjects": subject });
+        let there = |kind| ObjectRef::namespaced(kind, namespace, &inputs);
+        [make(there(Kind::Role), json!({ "rules": [rule] })), make(there(Kind::RoleBinding), bound)]
+    });
+    let of_inputs: Vec<Manifest> = of_inputs.collect();
+    let mut all = vec![
         make(account, json!({ "automountServiceAccountToken": false })),
         make(above(Kind::ClusterRole), json!({ "rules": rules(Scope::Cluster) })),
         make(above(Kind::ClusterRoleBinding), binding("ClusterRole")),
         make(beside(Kind::Role), json!({ "rules": rules(Scope::Default) })),
         make(beside(Kind::RoleBinding), binding("Role")),
-    ]
+    ];
+    all.extend(of_inputs);
+    all
 }

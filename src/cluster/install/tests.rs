@@ -18,6 +18,7 @@ fn settings() -> Settings {
         digests: BTreeSet::from([Digest::of("gapscan"), Digest::of("grype")]),
         resources: BTreeSet::from(["apps/v1/deployments".parse().expect("a resource")]),
         capabilities: BTreeSet::new(),
+        inputs: BTreeSet::new(),
         plan: "kind: Plan\n".to_owned(),
         root: "{}".to_owned(),
         ca: Some("CA".to_owned()),
@@ -162,4 +163,28 @@ fn nobody_is_made_mightier_than_the_table_says() {
     assert_eq!(secrets.verbs, ["create", "delete"]);
     let read = all.iter().find(|p| p.resource == "deployments").expect("the profiles read them");
     assert_eq!((read.group.as_str(), &read.verbs[..]), ("apps", &["list"][..]));
+}
+
+#[test]
+fn the_runner_may_get_the_secrets_that_the_plan_takes_inputs_from_and_no_others() {
+    let pair = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
+    let inputs = BTreeSet::from([pair("shop", "db"), pair("shop", "web"), pair("vault", "db")]);
+    let all = manifests(&Settings { inputs, ..settings() });
+    let gets: Vec<(&str, &Value)> = all
+        .iter()
+        .map(Manifest::body)
+        .filter(|body| body["kind"] == "Role" || body["kind"] == "ClusterRole")
+        .flat_map(|body| {
+            let rules = body["rules"].as_array().into_iter().flatten();
+            rules.map(move |rule| (body["metadata"]["namespace"].as_str().unwrap_or_default(), rule))
+        })
+        .filter(|(_, rule)| rule["resources"] == serde_json::json!(["secrets"]))
+        .filter(|(_, rule)| rule["verbs"] == serde_json::json!(["get"]))
+        .collect();
+    let names: Vec<(&str, String)> =
+        gets.iter().map(|(namespace, rule)| (*namespace, rule["resourceNames"].to_string())).collect();
+    assert_eq!(names, [("shop", "[\"db\",\"web\"]".to_owned()), ("vault", "[\"db\"]".to_owned())]);
+    let bound = all.iter().map(Manifest::body).filter(|body| body["roleRef"]["name"] == "gapscan-runner-inputs");
+    let bound: Vec<&Value> = bound.map(|body| &body["metadata"]["namespace"]).collect();
+    assert_eq!(bound, ["shop", "vault"]);
 }

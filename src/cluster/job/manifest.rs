@@ -9,6 +9,7 @@ use crate::cluster::access::node;
 use crate::cluster::agent::unreadable::LOOK;
 use crate::cluster::canary::BINARY;
 use crate::cluster::error::ClusterError;
+use crate::cluster::inputs::InputFiles;
 use crate::cluster::pod;
 use crate::cluster::pull::PullSecret;
 
@@ -38,9 +39,14 @@ pub(super) fn pull_name(scan: u32) -> String {
     format!("pull-{scan}")
 }
 
+/// The name of the secret with the profile's inputs.
+pub(super) fn inputs_name(scan: u32) -> String {
+    format!("inputs-{scan}")
+}
+
 /// `beyond` is how much longer than the scanner the pod may live.
 pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, ClusterError> {
-    let Scanning { program, pull, scan, .. } = &request.scanning;
+    let Scanning { program, pull, scan, inputs, .. } = &request.scanning;
     let deadline = program.deadline;
     let mount = program.approach.mount.unwrap_or_default();
     let mut told = Vec::new();
@@ -70,6 +76,14 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
     let mut furniture = furnish(&request.scanning, "", json!({ "requests": installing, "limits": installing }));
     furniture.volumes.extend(target);
     furniture.mounts.extend(target_mounts);
+    if inputs.is_some() || program.approach.wants_inputs() {
+        furniture.volumes.push(match inputs {
+            Some(_) => InputFiles::volume("inputs", &inputs_name(*scan)),
+            // What the scanner is told to look at is there, even where the plan has nothing for it.
+            None => json!({ "name": "inputs", "emptyDir": { "sizeLimit": "1Mi" } }),
+        });
+        furniture.mounts.push(json!({ "name": "inputs", "mountPath": INPUTS, "readOnly": true }));
+    }
     let container = container(&request.scanning, command, security, furniture.mounts);
     let mut specification = pod::specification(json!([container]));
     specification["initContainers"] = json!([furniture.installer]);
@@ -125,10 +139,6 @@ pub(crate) fn furnish(scanning: &Scanning<'_>, prefix: &str, resources: Value) -
         let name = name(&format!("writable-{index}"));
         volumes.push(json!({ "name": name, "emptyDir": { "sizeLimit": folder.size } }));
         mounts.push(json!({ "name": name, "mountPath": folder.path }));
-    }
-    if scanning.program.approach.wants_inputs() {
-        volumes.push(json!({ "name": name("inputs"), "emptyDir": { "sizeLimit": "1Mi" } }));
-        mounts.push(json!({ "name": name("inputs"), "mountPath": INPUTS, "readOnly": true }));
     }
     let installer = json!({
         "name": "agent",

@@ -70,6 +70,7 @@ fn of(
         mounts,
         parameters: values,
         pull: None,
+        inputs: None,
         result_limit: crate::base::limits::Limits::default().result_bytes,
         spool: std::env::temp_dir(),
     };

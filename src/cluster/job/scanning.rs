@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::manifest::INPUTS;
 use super::parameters::substitute;
 use crate::cluster::error::ClusterError;
+use crate::cluster::inputs::InputFiles;
 use crate::cluster::pull::PullSecret;
 use crate::model::record::RunId;
 use crate::model::scanner::{self as placeholder, Offered, ScannerDocument, ScannerUser, WritableFolder};
@@ -92,6 +93,8 @@ pub struct Scanning<'a> {
     pub parameters: BTreeMap<String, String>,
     /// What the nodes pull these images with; `None` where the registry does not ask, or the nodes know themselves.
     pub pull: Option<PullSecret>,
+    /// Files for the folder that [`INPUTS`](placeholder::INPUTS) stands for, in a pod of its own.
+    pub inputs: Option<InputFiles>,
     /// Bytes of the result, at most.
     pub result_limit: u64,
     /// The folder in which a large result is kept while it arrives.

@@ -44,6 +44,7 @@ fn request(scanner: &ScannerDocument) -> JobRequest<'_> {
         mounts: vec![ImageMount { reference: "r/db@sha256:4".to_owned(), path: "/db".to_owned() }],
         parameters: BTreeMap::from([("profile".to_owned(), "standard ${other}".to_owned())]),
         pull: None,
+        inputs: None,
         result_limit: 1 << 20,
         spool: std::env::temp_dir(),
     };
@@ -59,6 +60,31 @@ fn the_manifest_is_what_kubernetes_knows_and_has_no_shell() {
     // Kubernetes leaves out an environment without entries; ours has one.
     assert_eq!(again["spec"], manifest["spec"]);
     insta::assert_json_snapshot!(manifest);
+}
+
+#[test]
+fn inputs_are_files_of_a_secret_of_the_scan_and_in_no_argument_or_variable() {
+    let text = SCANNER.replace("$HOME]", "'--input-file', '${target.inputs}/inputs.yaml']");
+    let scanner: ScannerDocument = document::parse(std::path::Path::new("s.yaml"), &text).expect("a scanner");
+    let mut request = request(&scanner);
+    let files = BTreeMap::from([("inputs.yaml".to_owned(), zeroize::Zeroizing::new(b"password: hunter2".to_vec()))]);
+    request.scanning.inputs = Some(crate::cluster::inputs::InputFiles::new(files));
+    let manifest = manifest::job(&request, Duration::from_secs(60)).expect("a manifest");
+    let read: Job = serde_json::from_value(manifest.clone()).expect("a Job");
+    assert_eq!(serde_json::to_value(&read).expect("the same")["spec"], manifest["spec"]);
+    let pod = &manifest["spec"]["template"]["spec"];
+    let of = |list: &Value, name: &str| -> Vec<Value> {
+        list.as_array().into_iter().flatten().filter(|one| one["name"] == name).cloned().collect()
+    };
+    let secret = json!({ "name": "inputs", "secret": { "secretName": "inputs-7", "defaultMode": 0o440 } });
+    assert_eq!(of(&pod["volumes"], "inputs"), [secret]);
+    let mount = json!({ "name": "inputs", "mountPath": "/inputs", "readOnly": true });
+    assert_eq!(of(&pod["containers"][0]["volumeMounts"], "inputs"), [mount]);
+    assert!(of(&pod["initContainers"][0]["volumeMounts"], "inputs").is_empty());
+    let command: Vec<&str> =
+        pod["containers"][0]["command"].as_array().expect("words").iter().filter_map(Value::as_str).collect();
+    assert!(command.contains(&"/inputs/inputs.yaml"));
+    assert!(!manifest.to_string().contains("hunter2") && !format!("{request:?}").contains("hunter2"));
 }
 
 #[test]

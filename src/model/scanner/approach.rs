@@ -218,9 +218,8 @@ impl<'a> From<&'a ClusterApproach> for Offered<'a> {
 
 const MOUNTED: &[&str] = &[RESULTS, INPUTS];
 const TRANSPORTED: &[&str] = &[RESULTS, INPUTS, KUBECONFIG, NAMESPACE, POD, CONTAINER];
-/// An ephemeral container can have no volume, and so no inputs.
+/// No inputs: an ephemeral container can have no volume, and a copy runs as the scanner's user, which could read them.
 const BESIDE: &[&str] = &[RESULTS, ROOT, NAMESPACE, POD, CONTAINER];
-const BESIDE_COPY: &[&str] = &[RESULTS, INPUTS, ROOT, NAMESPACE, POD, CONTAINER];
 const LISTED: &[&str] = &[RESULTS, INPUTS, KUBECONFIG];
 
 impl Approaches {
@@ -235,7 +234,7 @@ impl Approaches {
             node.as_ref().map(|a| named("node", MOUNTED, a.into())),
             exec.as_ref().map(|a| named("exec", TRANSPORTED, a.into())),
             debug.as_ref().map(|a| named("debug", BESIDE, a.into())),
-            sidecar.as_ref().map(|a| named("sidecar", BESIDE_COPY, a.into())),
+            sidecar.as_ref().map(|a| named("sidecar", BESIDE, a.into())),
             cluster.as_ref().map(|a| named("cluster", LISTED, a.into())),
         ];
         all.into_iter().flatten().collect()

@@ -6,9 +6,13 @@
 //! `requires` and `conflicts` are not applied: a rule that a scanner leaves out because of them shows as
 //! [`crate::model::reason::Reason::ControlMissing`], never as passed.
 //!
+//! A tailoring file (section 6.7) has profiles of its own, which count before those of the benchmark, and extend one of
+//! the benchmark, also one of the same id. What it selects or refines must be in the benchmark: a name that is not would
+//! change nothing, silently.
+//!
 //! The attacks on the reader are those of `xml`; a profile that extends itself is refused.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
 use super::xml::{Node, Tag, Xml, XmlError, XmlErrorKind};
@@ -64,6 +68,14 @@ pub enum BenchmarkError {
         /// The profile.
         profile: String,
     },
+    /// The tailoring can't be read.
+    #[error("read the tailoring: {detail} at byte {offset}")]
+    Tailoring {
+        /// About where.
+        offset: u64,
+        /// What is wrong.
+        detail: String,
+    },
     /// Something in it contradicts itself.
     #[error("list the rules of profile `{}`: {detail}", brief(.profile))]
     Contradiction {
@@ -83,6 +95,7 @@ impl Classify for BenchmarkError {
             | Self::NoProfile { .. }
             | Self::Ambiguous { .. }
             | Self::Empty { .. }
+            | Self::Tailoring { .. }
             | Self::Contradiction { .. } => ExitClass::Usage,
         }
     }
@@ -115,6 +128,8 @@ struct Benchmark {
     /// `selected` of each group, and the one around it.
     groups: Vec<Item>,
     rules: Vec<Rule>,
+    /// The ids of its values.
+    values: HashSet<String>,
 }
 
 #[derive(Default)]
@@ -123,6 +138,9 @@ struct Profile {
     /// Ids or cluster ids with what the profile says of them, in its order.
     selects: Vec<(String, bool)>,
     severities: Vec<(String, Severity)>,
+    /// Rules that it refines, and values that it sets or refines.
+    refined: Vec<String>,
+    valued: Vec<String>,
 }
 
 struct Item {
@@ -146,20 +164,60 @@ struct Rule {
 /// When the input can't be read, is no such XML, has no such profile or several, or the profile selects nothing, or two rules of
 /// one id.
 pub fn selected_controls(reader: impl Read, profile_id: &str, limits: &Limits) -> Result<Vec<Control>, BenchmarkError> {
+    listed(reader, &HashMap::new(), profile_id, limits)
+}
+
+/// The same with the profiles of a tailoring file, which count before those of the benchmark.
+///
+/// # Errors
+/// Also when the tailoring can't be read, or names what the benchmark does not have.
+pub fn tailored_controls(
+    reader: impl Read,
+    tailoring: impl Read,
+    profile_id: &str,
+    limits: &Limits,
+) -> Result<Vec<Control>, BenchmarkError> {
+    let tailored = self::tailoring(tailoring, limits).map_err(|error| match BenchmarkError::from(error) {
+        BenchmarkError::Malformed { offset, detail } => BenchmarkError::Tailoring { offset, detail },
+        other => other,
+    })?;
+    listed(reader, &tailored, profile_id, limits)
+}
+
+fn listed(
+    reader: impl Read,
+    tailored: &HashMap<String, Profile>,
+    profile_id: &str,
+    limits: &Limits,
+) -> Result<Vec<Control>, BenchmarkError> {
     let mut xml = Xml::new(reader, limits.result_bytes);
     let benchmarks = benchmarks(&mut xml)?;
-    let mut having: Vec<&Benchmark> = benchmarks.iter().filter(|b| b.profiles.contains_key(profile_id)).collect();
     let profile = profile_id.to_owned();
-    let benchmark = match having.len() {
-        0 => {
+    let own = tailored.get(profile_id);
+    // The profile of the benchmark that it starts from: its own, or that which the tailoring extends.
+    let base = own.map_or(Some(profile_id), |own| own.extends.as_deref());
+    if let Some(other) = base.filter(|base| *base != profile_id && tailored.contains_key(*base)) {
+        // Versions of OpenSCAP differ in which one they take.
+        let detail = format!("it extends `{}`, which is a profile of the tailoring too", brief(other));
+        return Err(BenchmarkError::Contradiction { profile, detail });
+    }
+    let has = |b: &&Benchmark| base.is_none_or(|base| b.profiles.contains_key(base));
+    let mut having: Vec<&Benchmark> = benchmarks.iter().filter(has).collect();
+    let benchmark = match (having.len(), base) {
+        (0, _) => {
             let mut known: Vec<String> = benchmarks.iter().flat_map(|b| b.profiles.keys().cloned()).collect();
+            known.extend(tailored.keys().cloned());
             known.sort();
-            return Err(BenchmarkError::NoProfile { profile, known });
+            return Err(BenchmarkError::NoProfile { profile: base.unwrap_or(profile_id).to_owned(), known });
         }
-        1 => having.remove(0),
-        count => return Err(BenchmarkError::Ambiguous { profile, count }),
+        (1, _) => having.remove(0),
+        (count, _) => return Err(BenchmarkError::Ambiguous { profile, count }),
     };
-    let chain = benchmark.chain(profile_id)?;
+    let mut chain = base.map_or(Ok(Vec::new()), |base| benchmark.chain(base))?;
+    if let Some(own) = own {
+        benchmark.check_named(profile_id, own)?;
+        chain.push(own);
+    }
     // What is said last of an id or a cluster id, and its place among all that is said.
     let mut said: HashMap<&str, (usize, bool)> = HashMap::new();
     for (place, (id, selected)) in chain.iter().flat_map(|profile| &profile.selects).enumerate() {
@@ -173,7 +231,7 @@ pub fn selected_controls(reader: impl Read, profile_id: &str, limits: &Limits) -
     };
     let groups: Vec<bool> = benchmark.groups.iter().map(says).collect();
     let mut controls = Vec::new();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for rule in &benchmark.rules {
         let mut around = rule.item.parent;
         let mut selected = says(&rule.item) && !rule.is_abstract;
@@ -201,6 +259,26 @@ pub fn selected_controls(reader: impl Read, profile_id: &str, limits: &Limits) -
 }
 
 impl Benchmark {
+    /// Refuses a tailoring of what is not there.
+    fn check_named(&self, id: &str, profile: &Profile) -> Result<(), BenchmarkError> {
+        let items = || self.groups.iter().chain(self.rules.iter().map(|rule| &rule.item));
+        let selectable: HashSet<&str> =
+            items().flat_map(|item| [Some(item.id.as_str()), item.cluster.as_deref()]).flatten().collect();
+        let rules: HashSet<&str> =
+            self.rules.iter().flat_map(|r| [Some(&*r.item.id), r.item.cluster.as_deref()]).flatten().collect();
+        let selects = profile.selects.iter().map(|(id, _)| id).find(|id| !selectable.contains(id.as_str()));
+        let refines = profile.refined.iter().find(|id| !rules.contains(id.as_str()));
+        let values = profile.valued.iter().find(|id| !self.values.contains(*id));
+        let missing = [("selects", selects), ("refines", refines), ("sets", values)];
+        match missing.into_iter().find_map(|(what, id)| id.map(|id| (what, id))) {
+            None => Ok(()),
+            Some((what, missing)) => Err(BenchmarkError::Contradiction {
+                profile: id.to_owned(),
+                detail: format!("the tailoring {what} `{}`, which the benchmark does not have", brief(missing)),
+            }),
+        }
+    }
+
     /// The profile and those that it extends, the outermost first.
     fn chain(&self, id: &str) -> Result<Vec<&Profile>, BenchmarkError> {
         let mut chain: Vec<&Profile> = Vec::new();
@@ -218,6 +296,30 @@ impl Benchmark {
             next = profile.extends.as_deref();
         }
         Ok(chain)
+    }
+}
+
+/// The profiles of a tailoring file.
+fn tailoring(reader: impl Read, limits: &Limits) -> Result<HashMap<String, Profile>, XmlError> {
+    let mut xml = Xml::new(reader, limits.result_bytes);
+    let mut profiles = HashMap::new();
+    let mut is_one = false;
+    loop {
+        match xml.next()? {
+            Node::Open(tag) if tag.is("Tailoring") && !is_one => is_one = true,
+            Node::Open(tag) if tag.is("Profile") && is_one => {
+                let id = tag.required("id")?;
+                let profile = profile(&mut xml, &tag)?;
+                if profiles.insert(id.clone(), profile).is_some() {
+                    return Err(xml.refuse(format!("profile `{}` is there twice", brief(&id))));
+                }
+            }
+            Node::Open(_) if is_one => xml.skip()?,
+            Node::Open(_) => return Err(xml.refuse("it is no XCCDF 1.2 Tailoring".to_owned())),
+            Node::Text(_) | Node::Close => {}
+            Node::End if profiles.is_empty() => return Err(xml.refuse("it has no profile".to_owned())),
+            Node::End => return Ok(profiles),
+        }
     }
 }
 
@@ -253,6 +355,10 @@ fn benchmark<R: Read>(xml: &mut Xml<R>, tag: &Tag) -> Result<Benchmark, XmlError
                 let item = item(&tag, around.last().copied())?;
                 around.push(benchmark.groups.len());
                 benchmark.groups.push(item);
+            }
+            Node::Open(tag) if tag.is("Value") => {
+                benchmark.values.extend(tag.attribute("id")?);
+                xml.skip()?;
             }
             Node::Open(tag) if tag.is("Rule") => {
                 let rule = rule(xml, &tag, around.last().copied(), benchmark.disa)?;
@@ -303,7 +409,12 @@ fn profile<R: Read>(xml: &mut Xml<R>, tag: &Tag) -> Result<Profile, XmlError> {
                 profile.selects.push((tag.required("idref")?, selected));
                 xml.skip()?;
             }
+            Node::Open(tag) if tag.is("set-value") || tag.is("refine-value") => {
+                profile.valued.push(tag.required("idref")?);
+                xml.skip()?;
+            }
             Node::Open(tag) if tag.is("refine-rule") => {
+                profile.refined.push(tag.required("idref")?);
                 if let Some(word) = tag.attribute("severity")? {
                     profile.severities.push((tag.required("idref")?, severity(Some(&word))));
                 }
@@ -360,7 +471,7 @@ fn rule<R: Read>(xml: &mut Xml<R>, tag: &Tag, parent: Option<usize>, disa: bool)
     if !rationale.is_empty() {
         description = format!("{description}\n\n{rationale}").trim().to_owned();
     }
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     references.retain(|reference| seen.insert(reference.clone()));
     let fix = [fixtext, script, other_fix].into_iter().find(|text| !text.is_empty()).unwrap_or_default();
     let title = if title.is_empty() { item.id.clone() } else { title };

@@ -145,3 +145,55 @@ async fn a_pin_that_is_gone_upstream_is_explained() {
     assert!(message.contains(&format!("its tag `1` points to {now} now")), "{message}");
     assert!(error.remedy().is_some_and(|remedy| remedy.contains("--update")));
 }
+
+#[test]
+fn the_example_profiles_of_scanners_are_listed() {
+    use crate::bundle::profile::ProfileFolder;
+    for (name, controls) in [
+        ("example-inspec", &["accounts-one-root", "files-passwd", "files-motd"][..]),
+        ("example-kube-bench", &["1.1.1", "1.10"]),
+        ("example-falco", &["Shell_in_a_container", "Account_added_in_a_container"]),
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles-mirror").join(name);
+        let folder = ProfileFolder::read(&path, &Limits::default()).expect(name);
+        let profile = folder.resolve(None, &Profiles).expect(name);
+        let ids: Vec<&str> = profile.controls.iter().map(|control| control.id.as_str()).collect();
+        let own = [crate::model::scanner::COMPLETE_CONTROL, crate::model::scanner::SILENT_CONTROL];
+        assert_eq!(ids, [controls, &own].concat(), "{name}");
+    }
+}
+
+#[test]
+fn a_profile_of_a_scanner_whose_content_does_not_fit_is_refused_with_all_that_is_wrong() {
+    use crate::bundle::profile::ProfileFolder;
+    let folder = tempfile::tempdir().expect("a folder");
+    let profile = folder.path().join("p");
+    std::fs::create_dir_all(profile.join("controls")).expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(profile.join(name), text).expect("a file");
+    let head =
+        "apiVersion: gapscan/v1\nkind: Profile\nname: p\nversion: '1'\ntitle: t\nengine: cinc\ntargets: [container]\n";
+    write("profile.yaml", &format!("{head}inspec: {{json: profile.json}}\n"));
+    write("inspec.yml", "name: p\nversion: 1.0.0\n");
+    write("controls/a.rb", "control 'a' do\nend\ncontrol 'b' do\nend\n");
+    write("profile.json", "{\"name\": \"p\", \"version\": \"1.0.0\", \"controls\": [{\"id\": \"c\"}]}");
+    let read = || ProfileFolder::read(&profile, &Limits::default());
+    let error = read().expect("a profile").resolve(None, &Profiles).expect_err("it does not fit");
+    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    let chain = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    for words in ["control `a`", "control `b`", "it has control `c`"] {
+        assert!(chain.contains(words), "{words}: {chain}");
+    }
+    assert_eq!(error.class(), ExitClass::Usage);
+    for (more, words) in [
+        ("inspec: {json: a}\nfalco: {rules: [b]}\n", "exactly one of"),
+        ("", "exactly one of"),
+        ("inspec: {json: a}\nrules: [b]\n", "exactly one of"),
+        ("falco: {rules: [b], disabled: [c]}\n", "disabled"),
+    ] {
+        write("profile.yaml", &format!("{head}{more}"));
+        let error = read().expect_err(words).to_string();
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    write("profile.yaml", &format!("{head}falco: {{rules: [b]}}\n").replace("engine: cinc", "engine: builtin"));
+    assert!(read().expect_err("no rules").to_string().contains("its engine must be a scanner"));
+}

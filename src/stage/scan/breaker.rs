@@ -145,6 +145,7 @@ pub(crate) fn signs(approach: Approach, outcome: Result<(), Reason>) -> Signs {
         | Reason::RegistryUnreachable
         | Reason::ImageUnreadable
         | Reason::DatabaseStale
+        | Reason::InputMissing
         | Reason::PolicyNotEnforced
         | Reason::BundleUnverified
         | Reason::BreakerOpen

@@ -26,7 +26,7 @@ use crate::model::target::TargetKind;
 use crate::native::profile::{self as rules, RuleProfile};
 use crate::registry::{Client, Prefix};
 use crate::stage::load;
-use crate::stage::plan::{BundleSource, Policy};
+use crate::stage::plan::{BundleSource, InputEntry, Policy};
 use crate::stage::registries::Registries;
 use crate::trust::remembered::Remembered;
 use crate::trust::root::TrustRoot;
@@ -57,6 +57,8 @@ pub(crate) struct External {
     /// The profile's folder as an image, as the nodes pull it.
     pub(crate) profile_image: String,
     pub(crate) mounts: Vec<Mounted>,
+    /// Files that the plan has for the profile.
+    pub(crate) inputs: Vec<InputEntry>,
 }
 
 /// A dependency that is mounted into the scanner's pod.
@@ -68,8 +70,8 @@ pub(crate) struct Mounted {
     pub(crate) on_old: OnOld,
 }
 
-/// A bundle's content is mounted as files; a profile's folder is small.
-const PROFILE_BYTES: u64 = 64 << 20;
+/// Bytes of the layer of a profile's folder, which has at most 64 MiB in 10,000 files; with their headers and `controls.json`.
+const PROFILE_BYTES: u64 = 128 << 20;
 
 impl Content {
     /// The content without a bundle.
@@ -125,6 +127,25 @@ impl Content {
             }
         }
         Ok(content)
+    }
+
+    /// Hands these files to the profiles that they are for.
+    ///
+    /// # Errors
+    /// When there is no such profile, or none that a scanner evaluates: what it is to be told would be told to nobody.
+    pub(crate) fn with_inputs(mut self, inputs: &BTreeMap<String, Vec<InputEntry>>) -> Result<Self, ScanError> {
+        for (profile, entries) in inputs {
+            let external = self.external.iter_mut().find(|external| external.profile.name == *profile);
+            let Some(external) = external.and_then(Arc::get_mut) else {
+                let known = self.external.iter().map(|external| external.profile.name.as_str()).collect::<Vec<_>>();
+                return Err(ScanError::Request(format!(
+                    "give inputs to profile `{profile}`: no scanner of the bundle evaluates one of this name; they evaluate {}",
+                    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+                )));
+            };
+            external.inputs.clone_from(entries);
+        }
+        Ok(self)
     }
 }
 
@@ -234,6 +255,7 @@ impl Shelf<'_> {
             own_image: self.reference(image(GAPSCAN_IMAGE)?)?,
             profile_image: self.reference(item)?,
             mounts,
+            inputs: Vec::new(),
         })
     }
 }
@@ -358,6 +380,7 @@ mod tests {
             own_image: String::new(),
             profile_image: String::new(),
             mounts: mounts.iter().enumerate().map(mounted).collect(),
+            inputs: Vec::new(),
         }
     }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use super::content::External;
 use super::image::{self, Platformed};
+use super::inputs::{self, Inputs};
 use super::network::Allowance;
 use super::node;
 use super::session::Session;
@@ -111,10 +112,13 @@ async fn by_mount(
         JobTarget::Api(_) => (None, None),
     };
     let parameters = parameters(external, &reached.target);
-    let scanning = scanning(external, approach, parameters, (image, node), (session, context)).await?;
+    let inputs = inputs::gather(external, approach, &session.cluster).await?;
+    let mut scanning = scanning(external, approach, parameters, (image, node), (session, context)).await?;
+    scanning.inputs = inputs.as_ref().map(|inputs| inputs.files.clone());
     let request = JobRequest { scanning, target, uploads: context.uploads.clone() };
     let report = job::run_job(&session.cluster, home, &request).await;
-    let output = take(reached, report)?;
+    let output = take(reached, report);
+    let output = without_secrets(reached, output, inputs.as_ref(), context)?;
     let seen = Seen::Looked(output.unreadable.clone());
     judge(reached, tasks, external, context, Left { output, allowance: Allowance::NOBODY, seen })
 }
@@ -142,6 +146,7 @@ async fn scanning<'e>(
         agent_image: external.own_image.clone(),
         mounts,
         pull,
+        inputs: None,
         parameters,
         result_limit: context.limits.result_bytes,
         spool: context.spool.clone(),
@@ -156,6 +161,20 @@ fn parameters(external: &External, target: &Target) -> BTreeMap<String, String> 
         parameters.extend(names.map(|(name, value)| (name.to_owned(), value.clone())));
     }
     parameters
+}
+
+/// What a Job left, or why nothing, without secret values of the profile's inputs.
+fn without_secrets(
+    reached: &mut Reached,
+    output: Result<job::JobOutput, NotDone>,
+    inputs: Option<&Inputs>,
+    context: &Context,
+) -> Result<job::JobOutput, NotDone> {
+    match (output, inputs) {
+        (Ok(output), Some(inputs)) => inputs.redact(reached, output, context),
+        (Err(why), Some(inputs)) => Err(inputs.hide(why)),
+        (outcome, None) => outcome,
+    }
 }
 
 /// What a Job left, with what is to be recorded of it however it ended.

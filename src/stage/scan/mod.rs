@@ -10,6 +10,7 @@
 //! * `unit`: one target by one engine; beside it one file for each way to reach a target.
 //! * `reached`: what came of that, and the records of it.
 //! * `known`: the images whose facts the ledger has already.
+//! * `inputs`: what a profile is told, and how secret values are kept out of the record.
 //! * `pull`: what the cluster's nodes pull the images with.
 //! * `resume`: a run of which the runner died, taken up again.
 //! * `upload`: where results come in, if they are not fetched.
@@ -26,6 +27,7 @@ mod expected;
 mod external;
 mod host;
 mod image;
+mod inputs;
 mod isolation;
 mod known;
 mod network;

@@ -281,9 +281,9 @@ pub(super) async fn content_for(
                 };
                 tokio::task::block_in_place(|| ledger.event(&event))?;
             }
-            content
+            content?.with_inputs(&access.inputs)
         }
-        None => Ok(Content::shipped()),
+        None => Content::shipped().with_inputs(&access.inputs),
     }
 }
 

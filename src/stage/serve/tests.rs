@@ -18,6 +18,7 @@ fn served(folder: &std::path::Path, text: &str) -> (Plan, Access, Ledger) {
         cluster: plan.cluster.clone(),
         bundle: None,
         registries: plan.registries.clone(),
+        inputs: plan.inputs.clone(),
     };
     let ledger = Ledger::open(&access.ledger, Timestamp::now()).expect("a ledger");
     (plan, access, ledger)

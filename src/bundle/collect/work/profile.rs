@@ -1,15 +1,16 @@
 //! Collecting profiles: a folder's rules, or those of a benchmark in an image, resolved to their controls.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::{Work, locked_made};
 use crate::base::exit::ExitClass;
 use crate::base::text::{brief, printable};
-use crate::bundle::definition::{ProfileEntry, RemoteContent};
+use crate::bundle::definition::{From, ProfileEntry, RemoteContent};
 use crate::bundle::image_file;
 use crate::bundle::lock::LockedItem;
 use crate::bundle::made::{self, Run};
-use crate::bundle::profile::ProfileFolder;
+use crate::bundle::profile::{Elsewhere, ProfileFolder};
 use crate::bundle::source::SourceError;
 use crate::bundle::writer::BuildError;
 use crate::model::catalog::CatalogProfile;
@@ -19,7 +20,15 @@ const BENCHMARK_BYTES: u64 = 512 << 20;
 
 impl Work<'_> {
     pub(in super::super) async fn profile(&mut self, entry: &ProfileEntry) -> Result<CatalogProfile, BuildError> {
-        let folder = ProfileFolder::read(&self.definition.path(&entry.path), self.helpers.limits)?;
+        let places = entry.content.iter().map(|content| match &content.from {
+            From::File(path) | From::Folder(path) | From::Layout(path, _) => self.definition.path(path),
+            From::Registry(name) => name.into(),
+        });
+        let places: Vec<PathBuf> = places.collect();
+        let elsewhere: Vec<Elsewhere<'_>> = (entry.content.iter().zip(&places))
+            .map(|(content, path)| Elsewhere { from: &content.from, path, at: &content.at })
+            .collect();
+        let folder = ProfileFolder::read_with(&self.definition.path(&entry.path), &elsewhere, self.helpers.limits)?;
         let name = folder.document.name.clone();
         let benchmark = match &folder.document.xccdf {
             Some(xccdf) => {

@@ -22,6 +22,18 @@ pub(crate) fn offers(external: &External, facts: &ContainerFacts, policy: &Polic
         let refused: Vec<Chosen> = choice.ways.extract_if(.., without).collect();
         choice.refused.extend(refused.into_iter().map(|chosen| Chosen { why: why.clone(), ..chosen }));
     }
+    if !external.inputs.is_empty() {
+        for (way, why) in [
+            (Way::Debug, "the plan has inputs for the profile, and an ephemeral container can mount nothing"),
+            (
+                Way::Sidecar,
+                "the plan has inputs for the profile, and the copied program could read them: it runs as the scanner's user",
+            ),
+        ] {
+            let refused: Vec<Chosen> = choice.ways.extract_if(.., |chosen| chosen.way == way).collect();
+            choice.refused.extend(refused.into_iter().map(|chosen| Chosen { why: why.to_owned(), ..chosen }));
+        }
+    }
     for chosen in &mut choice.ways {
         let how = match chosen.way {
             Way::Exec => {

@@ -1,6 +1,6 @@
 //! By a scanner that talks to the API server: to run commands in one container, or to list what its definition names.
 
-use super::{Left, Seen, judge, needed, parameters, scanning, take};
+use super::{Left, Seen, judge, needed, parameters, scanning, take, without_secrets};
 use crate::cluster::access::exec::Place;
 use crate::cluster::access::transport::{self, KUBECONFIG, Transport};
 use crate::cluster::agent::protocol::Unreadable;
@@ -11,6 +11,7 @@ use crate::model::scanner::{self as placeholder, Offered};
 use crate::model::target::Target;
 use crate::stage::scan::container::session;
 use crate::stage::scan::content::External;
+use crate::stage::scan::inputs;
 use crate::stage::scan::network::Allowance;
 use crate::stage::scan::unit::{Context, NotDone, Reached, Task};
 
@@ -67,7 +68,9 @@ async fn run<'e>(
     let (cluster, home) = (&session.cluster, &session.home);
     let mut parameters = parameters(external, &reached.target);
     parameters.insert(placeholder::KUBECONFIG.to_owned(), KUBECONFIG.to_owned());
-    let scanning = scanning(external, approach, parameters, (None, None), (session, context)).await?;
+    let inputs = inputs::gather(external, approach, cluster).await?;
+    let mut scanning = scanning(external, approach, parameters, (None, None), (session, context)).await?;
+    scanning.inputs = inputs.as_ref().map(|inputs| inputs.files.clone());
     let mut transport = Transport::open(cluster, home, scanning.scan, reach).await.map_err(failed)?;
     let outcome = async {
         let identity = transport.identity().ok_or_else(|| NotDone::new(Reason::InternalError, "it has no identity"))?;
@@ -95,6 +98,7 @@ async fn run<'e>(
             };
             let report = job::run_job_then(cluster, home, &request, ended).await;
             let output = take(reached, report);
+            let output = without_secrets(reached, output, inputs.as_ref(), context);
             same.map_err(failed).and(output).map(|output| (output, servers, unlisted))
         }
         Err(why) => {

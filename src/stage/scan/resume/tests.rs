@@ -91,8 +91,13 @@ fn begun(ledger: &mut Ledger, targets: Vec<Target>) -> RunStart {
 }
 
 fn request(path: &std::path::Path) -> ResumeRequest {
-    let access =
-        Access { ledger: path.to_owned(), cluster: Default::default(), bundle: None, registries: Default::default() };
+    let access = Access {
+        ledger: path.to_owned(),
+        cluster: Default::default(),
+        bundle: None,
+        registries: Default::default(),
+        inputs: Default::default(),
+    };
     ResumeRequest { access, policy: Policy::default(), on_loss: OnLoss::Refuse }
 }
 

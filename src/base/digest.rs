@@ -100,6 +100,13 @@ impl Serialize for Digest {
     }
 }
 
+crate::base::schema::text_schema!(
+    Digest,
+    "Digest",
+    "A SHA-256 digest: sha256: and 64 lower-case hexadecimal digits.",
+    "^sha256:[0-9a-f]{64}$"
+);
+
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)

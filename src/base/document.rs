@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::exit::{Classify, ExitClass};
 use super::file::{self, FileError};
 use super::limits::Limits;
+use super::schema;
+use super::tree::{Node, Place};
 
 /// A document type. Its struct carries `#[serde(deny_unknown_fields, rename_all = "camelCase")]` and the fields
 /// `api_version:` [`ApiVersion`] and `kind: String`.
@@ -16,7 +19,7 @@ pub trait Document: DeserializeOwned {
 }
 
 /// The one `apiVersion` there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ApiVersion {
     /// `gapscan/v1`
     #[serde(rename = "gapscan/v1")]
@@ -47,6 +50,14 @@ pub enum DocumentError {
         /// Line, column and reason.
         message: String,
     },
+    /// The document is not what the kind asks for, in more than its begin.
+    #[error("use `{}`: {}", .path.display(), .problems.join("; "))]
+    Problems {
+        /// The file.
+        path: PathBuf,
+        /// All that is wrong, each with line, column and field.
+        problems: Vec<String>,
+    },
     /// The document names another kind.
     #[error("read `{}` as {kind}: its kind is `{found}`", .path.display())]
     Kind {
@@ -63,7 +74,9 @@ impl Classify for DocumentError {
     fn class(&self) -> ExitClass {
         match self {
             Self::File(error) => error.class(),
-            Self::Encoding { .. } | Self::Content { .. } | Self::Kind { .. } => ExitClass::Usage,
+            Self::Encoding { .. } | Self::Content { .. } | Self::Problems { .. } | Self::Kind { .. } => {
+                ExitClass::Usage
+            }
         }
     }
 }
@@ -108,6 +121,49 @@ pub fn parse<T: Document>(path: &Path, text: &str) -> Result<T, DocumentError> {
         return Err(DocumentError::Kind { path: path.to_owned(), kind: T::KIND, found: super::text::brief(&kind) });
     }
     from_yaml(path, T::KIND, text)
+}
+
+/// Reads a document from text, and says all that is wrong with it at once, each with its place; `path` is only for messages.
+/// `problems` finds what is wrong with a document that has all its fields; each text begins with the field, as
+/// `approaches.image.command[1]: …`.
+///
+/// # Errors
+/// As [`parse`], with [`DocumentError::Problems`] for everything but YAML that is none and another kind.
+pub fn parse_checked<T: Document + JsonSchema>(
+    path: &Path,
+    text: &str,
+    problems: impl Fn(&T) -> Vec<String>,
+) -> Result<T, DocumentError> {
+    let tree: Node = from_yaml(path, T::KIND, text)?;
+    if let Some(kind) = tree.text_of("kind").filter(|kind| *kind != T::KIND) {
+        return Err(DocumentError::Kind { path: path.to_owned(), kind: T::KIND, found: super::text::brief(kind) });
+    }
+    let differs = schema::problems(&schema::of::<T>(), &tree);
+    let document = from_yaml::<T>(path, T::KIND, text);
+    // Without the fields that nobody knows the rest can be looked at.
+    let rest = match &document {
+        Err(_) if differs.iter().all(|problem| problem.unknown) => {
+            let unknown: Vec<_> = differs.iter().map(|problem| problem.place).collect();
+            serde_json::from_value(tree.without(&unknown)).ok()
+        }
+        _ => None,
+    };
+    let mut found: Vec<(Place, String)> =
+        differs.into_iter().map(|problem| (problem.place, format!("{}: {}", problem.field, problem.message))).collect();
+    let meant = document.as_ref().ok().or(rest.as_ref());
+    for problem in meant.map(problems).unwrap_or_default() {
+        let field = problem.split_once(": ").map_or("", |(field, _)| field);
+        found.push((tree.place_of(field), problem));
+    }
+    match document {
+        Ok(document) if found.is_empty() => Ok(document),
+        Err(error) if found.is_empty() => Err(error),
+        _ => {
+            found.sort();
+            let shown = |(place, problem): (Place, String)| format!("{place}: {}", problem.trim_start_matches(": "));
+            Err(DocumentError::Problems { path: path.to_owned(), problems: found.into_iter().map(shown).collect() })
+        }
+    }
 }
 
 /// Reads any YAML with line and column in its errors, for documents of others (a Kubernetes policy, say).

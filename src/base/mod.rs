@@ -12,6 +12,8 @@ pub(crate) mod listener;
 pub mod progress;
 pub mod quantity;
 pub mod redaction;
+pub mod schema;
 pub mod spool;
 pub mod text;
 pub(crate) mod tls;
+pub mod tree;

@@ -73,6 +73,13 @@ impl fmt::Display for Span {
     }
 }
 
+crate::base::schema::text_schema!(
+    Span,
+    "Span",
+    "A length of time: a whole number and one of s, m, h, d, w, as 90d.",
+    "^[0-9]+[smhdw]$"
+);
+
 impl Serialize for Span {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

@@ -23,7 +23,6 @@ use crate::base::document::{self, ApiVersion};
 use crate::base::limits::Limits;
 use crate::base::progress::Progress;
 use crate::model::catalog::Catalog;
-use crate::model::scanner::ScannerDocument;
 use work::Work;
 
 /// A registry's answer to a reference.
@@ -127,13 +126,7 @@ pub async fn collect(
     for path in &document.scanners {
         let text = document::text(&definition.path(path), helpers.limits).map_err(wrong)?;
         scanners.push(LockedFile { path: path.clone(), digest: Digest::of(&text) });
-        let scanner: ScannerDocument = document::parse(&definition.path(path), &text).map_err(wrong)?;
-        let problems = scanner::problems(&scanner);
-        if !problems.is_empty() {
-            let path = definition.path(path);
-            return Err(BuildError::Definition(format!("use scanner `{}`: {}", path.display(), problems.join("; "))));
-        }
-        catalog.scanners.push(scanner);
+        catalog.scanners.push(scanner::read(&definition.path(path), &text).map_err(wrong)?);
     }
     for profile in &document.profiles {
         catalog.profiles.push(work.profile(profile).await?);

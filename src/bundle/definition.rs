@@ -8,6 +8,7 @@ mod problems;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::writer::BuildError;
@@ -27,7 +28,7 @@ pub use self::platforms::{PlatformName, Platforms};
 pub(super) use self::problems::is_licence;
 
 /// A `kind: Bundle` document. Paths in it are relative to its folder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct BundleDocument {
     /// `gapscan/v1`
@@ -112,7 +113,7 @@ fn default_validity() -> Span {
 }
 
 /// How a registry is reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RegistryAccess {
     /// CAs (PEM) to trust for it, and no others.

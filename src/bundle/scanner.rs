@@ -1,11 +1,22 @@
 //! What a `kind: Scanner` document must hold besides its fields: what it names has a place in a pod, and leads nowhere else.
 
+use std::path::Path;
+
 use super::name::is_name;
+use crate::base::document::{self, DocumentError};
 use crate::base::text::brief;
-use crate::model::scanner::{BUILTIN, Offered, ScannerDocument};
+use crate::model::scanner::{BUILTIN, ExitMeaning, Offered, ScannerDocument, VersionQuestion};
 
 /// Folders of a scanner's pod that are gapscan's own, with what is below them.
-const TAKEN: [&str; 4] = ["/access", "/agent", "/results", "/tmp"];
+const TAKEN: [&str; 6] = ["/access", "/agent", "/inputs", "/results", "/tmp", "/upload"];
+
+/// Reads a scanner's definition; `path` is only for messages.
+///
+/// # Errors
+/// With all that is wrong with it, each with its place.
+pub fn read(path: &Path, text: &str) -> Result<ScannerDocument, DocumentError> {
+    document::parse_checked(path, text, problems)
+}
 
 /// Everything that is wrong with a scanner's definition, each with the field that it is about.
 pub fn problems(scanner: &ScannerDocument) -> Vec<String> {
@@ -28,6 +39,27 @@ pub fn problems(scanner: &ScannerDocument) -> Vec<String> {
     }
     if scanner.exit_codes.is_empty() {
         problems.push("exitCodes: none is there, so that no scan could ever be whole".to_owned());
+    } else if scanner.exit_codes.values().all(|meaning| *meaning == ExitMeaning::Failed) {
+        problems.push("exitCodes: each means failure, so that no scan could ever be whole".to_owned());
+    }
+    problems.extend(scanner.version.iter().flat_map(VersionQuestion::problems));
+    if scanner.user.is_some_and(|user| user.uid == 0) {
+        problems.push(
+            "user.uid: 0 is root, which the restricted Pod Security Standard refuses; on a node it is root anyway, and may \
+             only read"
+                .to_owned(),
+        );
+    }
+    for (at, spot) in scanner.blind_spots.iter().enumerate() {
+        if spot.controls.is_empty() {
+            problems.push(format!("blindSpots[{at}].controls: none is there, so that nothing is blind"));
+        }
+    }
+    for (at, folder) in scanner.writable.iter().enumerate() {
+        if !is_quantity(&folder.size) {
+            let size = brief(&folder.size);
+            problems.push(format!("writable[{at}].size: `{size}` is no Kubernetes quantity, as 512Mi or 1"));
+        }
     }
     if scanner.deadline.duration().is_zero() {
         problems.push("deadline: it must be longer than nothing".to_owned());
@@ -46,6 +78,7 @@ pub fn problems(scanner: &ScannerDocument) -> Vec<String> {
     if scanner.approaches.cluster.as_ref().is_some_and(|cluster| cluster.resources.is_empty()) {
         problems.push("approaches.cluster.resources: none is there, so that it could list nothing".to_owned());
     }
+    // What every approach with volumes mounts.
     let mut dependencies: Vec<(String, &str)> = Vec::new();
     for dependency in &scanner.dependencies {
         if !is_name(&dependency.name) {
@@ -54,6 +87,9 @@ pub fn problems(scanner: &ScannerDocument) -> Vec<String> {
         }
         dependencies.push((format!("dependencies.{}.mount", brief(&dependency.name)), &dependency.mount));
     }
+    dependencies.extend(scanner.profile_mount.iter().map(|mount| ("profileMount".to_owned(), mount.as_str())));
+    let writable = scanner.writable.iter().enumerate();
+    dependencies.extend(writable.map(|(at, folder)| (format!("writable[{at}].path"), folder.path.as_str())));
     let mut found = mount_problems(&dependencies);
     for Offered { field, mount, .. } in approaches {
         let own = mount.map(|mount| (format!("approaches.{field}.mount"), mount));
@@ -106,10 +142,7 @@ fn is_quantity(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::base::document;
 
     fn shipped() -> String {
         include_str!("../../bundle/scanners/grype.yaml").to_owned()
@@ -119,10 +152,59 @@ mod tests {
         problems(&document::parse(Path::new("scanner.yaml"), text).expect("it parses"))
     }
 
+    fn told(text: &str) -> Vec<String> {
+        match read(Path::new("scanner.yaml"), text) {
+            Ok(_) => Vec::new(),
+            Err(DocumentError::Problems { problems, .. }) => problems,
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once_with_its_place() {
+        let text = shipped()
+            .replace("title: Grype", "titel: Grype")
+            .replace("- dir:/target", "- dir:${target.root}")
+            .replace("format: grype", "format: gripe")
+            .replace("deadline: 15m", "deadline: soon");
+        let found = told(&text);
+        let line = |wanted: &str| text.lines().position(|line| line.contains(wanted)).expect("it is there") + 1;
+        let begin = |wanted: &str, column: usize| format!("line {}, column {column}: ", line(wanted));
+        for (at, what) in [
+            (begin("titel:", 1), "titel: there is no such field"),
+            (begin("apiVersion:", 1), "title: it is missing"),
+            (begin("format: gripe", 11), "result.format: `gripe` is none of arf, "),
+            (begin("deadline:", 11), "deadline: `soon` does not have the form"),
+        ] {
+            assert!(found.iter().any(|one| one.starts_with(&format!("{at}{what}"))), "{at}{what}: {found:#?}");
+        }
+        assert_eq!(found.len(), 4, "{found:#?}");
+        // A field that nobody knows does not hide what is wrong beside it.
+        let text = shipped().replace("cpu:", "cpus: 2\ncpu:").replace("- dir:/target", "- dir:${target.root}");
+        let found = told(&text);
+        assert!(found[0].contains("approaches.image.command[1]: `${target.root}` means nothing"), "{found:#?}");
+        assert!(found[1].contains("cpus: there is no such field; there are "), "{found:#?}");
+        assert_eq!(found.len(), 2);
+    }
+
     #[test]
     fn what_ships_has_no_problem() {
-        assert_eq!(problems_of(&shipped()), Vec::<String>::new());
-        assert_eq!(problems_of(include_str!("../../bundle/scanners/openscap.yaml")), Vec::<String>::new());
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundle/scanners");
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder).expect("definitions ship") {
+            let path = entry.expect("an entry").path();
+            let text = std::fs::read_to_string(&path).expect("it is read");
+            let scanner = read(&path, &text).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(path.file_stem().and_then(|name| name.to_str()), Some(scanner.name.as_str()));
+            // A result's place is named once more in the command, in whichever words the scanner has for it.
+            for offered in scanner.approaches.offered().iter().filter(|_| scanner.result.path != "stdout") {
+                assert!(offered.command.iter().any(|word| word.contains(&scanner.result.path)), "{}", path.display());
+            }
+            names.push(scanner.name);
+        }
+        names.sort();
+        let wanted = ["cinc-auditor", "falco", "generic", "grype", "kube-bench", "openscap", "syft", "trivy"];
+        assert_eq!(names, wanted);
     }
 
     #[test]
@@ -197,6 +279,41 @@ mod tests {
         let text = "apiVersion: gapscan/v1\nkind: Scanner\nname: A\ntitle: t\nimage: a\napproaches: {}\n\
                     result: {path: '..', format: arf}\nexitCodes: {}\ndeadline: 1m\nmemory: 1Gi\ncpu: '1'\n";
         assert_eq!(problems_of(text).len(), 4, "{:?}", problems_of(text));
+    }
+
+    #[test]
+    fn what_a_pod_can_not_be_given_is_a_problem_with_its_place() {
+        let with = |lines: &str| problems_of(&shipped().replace("deadline:", &format!("{lines}\ndeadline:")));
+        for (lines, field) in [
+            ("user: {uid: 0, gid: 0}", "user.uid: "),
+            ("profileMount: profile", "profileMount: "),
+            ("profileMount: /inputs/x", "profileMount: "),
+            ("profileMount: /grype-db/p", "profileMount: "),
+            ("profileMount: /target", "profileMount: "),
+            ("writable: [{path: /var/lib/x, size: 0}]", "writable[0].size: "),
+            ("writable: [{path: /a, size: 1Mi}, {path: /a/b, size: 1Mi}]", "writable[1].path: "),
+            ("writable: [{path: /tmp/x, size: 1Mi}]", "writable[0].path: "),
+            ("version: {command: []}", "version.command: "),
+            ("version: {command: [a], pattern: '('}", "version.pattern: "),
+            ("blindSpots: [{controls: [], why: x}]", "blindSpots[0].controls: "),
+        ] {
+            let found = with(lines);
+            assert!(found.iter().all(|one| one.contains(field.trim_end_matches(": "))), "{lines}: {found:?}");
+            assert_eq!(found.len(), 1, "{lines}: {found:?}");
+        }
+        let fine = "user: {uid: 1000, gid: 0}\nprofileMount: /profile\nwritable: [{path: /var/lib/x, size: 64Mi}]\n\
+                    version: {command: [grype, version], pattern: 'Version: +(\\S+)'}";
+        assert_eq!(with(fine), [""; 0]);
+        let failing = shipped().replace("0: complete", "0: failed");
+        assert!(problems_of(&failing)[0].starts_with("exitCodes: each means failure"));
+        let capable = shipped().replace("mount: /target", "mount: /target\n    capabilities: [SYS_PTRACE]");
+        assert!(
+            problems_of(&capable)[0].starts_with("approaches.image.capabilities: its pod is in a namespace of the")
+        );
+        let node = capable.replace("  image:\n", "  node:\n");
+        assert_eq!(problems_of(&node), [""; 0], "a pod on a node can have some");
+        let other = node.replace("SYS_PTRACE", "SYS_ADMIN");
+        assert!(document::parse::<ScannerDocument>(Path::new("s.yaml"), &other).is_err(), "but not any");
     }
 
     #[test]

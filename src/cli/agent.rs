@@ -63,6 +63,9 @@ enum Command {
         /// Seconds for which the pod is held after the scanner's end
         #[arg(long)]
         hold: u64,
+        /// A word of the command by which the scanner is asked for its version first
+        #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+        version_word: Vec<OsString>,
         /// The scanner's program and its arguments
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
@@ -235,6 +238,7 @@ impl Args {
                 beside,
                 deadline,
                 hold,
+                version_word,
                 command,
             } => {
                 let request = RunRequest {
@@ -249,6 +253,7 @@ impl Args {
                     hold: Duration::from_secs(hold),
                     limit: kept.limit,
                     command,
+                    version: version_word,
                 };
                 run::run(&request).await?;
             }

@@ -17,6 +17,8 @@ mod read;
 mod registry;
 mod results;
 mod scan;
+mod scanner;
+mod schema;
 mod serve;
 mod signal;
 mod source;
@@ -68,6 +70,8 @@ enum Command {
     Waive(waive::Args),
     Read(read::Args),
     Import(import::Args),
+    Scanner(scanner::Args),
+    Schema(schema::Args),
     Export(export::Export),
     Ledger(ledger::Args),
     Inject(inject::Args),
@@ -150,6 +154,8 @@ async fn run(command: Command) -> Outcome {
         Command::Waive(args) => args.run(jiff::Timestamp::now()),
         Command::Read(args) => args.run(),
         Command::Import(args) => args.run(jiff::Timestamp::now()),
+        Command::Scanner(args) => args.run().await,
+        Command::Schema(args) => args.run(),
         Command::Ledger(args) => args.run(),
         Command::Inject(args) => args.run().await,
         Command::Install(args) => args.run().await,

@@ -9,6 +9,7 @@
 mod fetch;
 mod manifest;
 mod parameters;
+mod preview;
 mod scanning;
 mod upload;
 
@@ -20,7 +21,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::access::node::{self, NodePlace};
 use super::access::transport::ApiAccess;
-use super::agent::protocol::{ExitStatus, Unreadable};
+use super::agent::protocol::{Asked, ExitStatus, Unreadable};
 use super::agent::sockets::Sockets;
 use super::agent::upload::Uploads;
 use super::client::{Cluster, poll_until};
@@ -36,8 +37,9 @@ use crate::model::provenance::Cleanup;
 use crate::model::scanner::ExitMeaning;
 
 pub(crate) use fetch::{Again, Fetching, fetch, renewed};
-pub(crate) use manifest::{AGENT, CONTAINER, RESULTS, container, furnish};
+pub(crate) use manifest::{AGENT, CONTAINER, Furniture, RESULTS, container, furnish};
 pub use parameters::substitute;
+pub use preview::{Preview, preview};
 pub(crate) use scanning::Run;
 pub use scanning::{ImageMount, Program, Scanning, Unread};
 pub(crate) use upload::SENDER;
@@ -88,9 +90,19 @@ pub struct JobOutput {
     pub unreadable: Unreadable,
     /// To whom it talked.
     pub sockets: Sockets,
+    /// What it said of its version, where it was asked.
+    pub version: Option<Asked>,
 }
 
 impl JobOutput {
+    /// What its exit code means; `None` where it has none, or one that its definition does not know.
+    pub fn meaning(&self, exit_codes: &BTreeMap<u8, ExitMeaning>) -> Option<(u8, ExitMeaning)> {
+        match self.exit {
+            ExitStatus::Exited { code } => exit_codes.get(&code).map(|meaning| (code, *meaning)),
+            ExitStatus::Signalled { .. } | ExitStatus::TimedOut | ExitStatus::NotStarted { .. } => None,
+        }
+    }
+
     /// The result, if the scanner says by its exit code that the scan is whole.
     ///
     /// # Errors
@@ -103,7 +115,9 @@ impl JobOutput {
         let failed = |how: String| Err(ClusterError::ScannerFailed { message: format!("{how}: {}", brief(&said)) });
         match self.exit {
             ExitStatus::Exited { code } => match exit_codes.get(&code) {
-                Some(ExitMeaning::Complete) => self.result,
+                Some(ExitMeaning::Complete | ExitMeaning::Findings | ExitMeaning::Clean | ExitMeaning::Skipped) => {
+                    self.result
+                }
                 Some(ExitMeaning::Failed) => failed(format!("it ended with exit code {code}, which means failure")),
                 None => failed(format!("it ended with exit code {code}, which its definition does not know")),
             },

@@ -30,6 +30,14 @@ pub(crate) fn specification(containers: Value) -> Value {
     })
 }
 
+/// Makes this the user of a pod's containers, and the group of its empty volumes.
+pub(crate) fn run_as(specification: &mut Value, uid: u32, gid: u32) {
+    let context = &mut specification["securityContext"];
+    context["runAsUser"] = json!(uid);
+    context["runAsGroup"] = json!(gid);
+    context["fsGroup"] = json!(gid);
+}
+
 /// A container's security context by the restricted Pod Security Standard, and with a read-only root.
 pub(crate) fn security() -> Value {
     json!({

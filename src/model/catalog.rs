@@ -1,6 +1,7 @@
 //! The catalog: what is in a bundle, as the enclave sees it.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::notice::Notices;
@@ -50,7 +51,7 @@ pub struct Catalog {
 }
 
 /// Which programs may use a bundle.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Requires {
     /// Versions of gapscan, as `>=0.1.0, <0.3.0` (the form of Cargo's version requirements).
@@ -143,7 +144,7 @@ pub struct CatalogDependency {
 }
 
 /// What happens to a scan whose database is older than it may be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnOld {
     /// Nothing that it says counts: the controls are not evaluated.

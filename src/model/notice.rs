@@ -1,6 +1,7 @@
 //! What a bundle says about other bundles: that something may not be used any more, or may be used although it is older.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::base::digest::Digest;
@@ -19,7 +20,7 @@ pub struct Notices {
 }
 
 /// Something that may not be used any more: a bundle by its version or its content, or anything in a bundle by its digest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Revocation {
     /// The bundle's name; with `version` or `content`.
@@ -39,7 +40,7 @@ pub struct Revocation {
 }
 
 /// An older version that may be loaded once, and used until a date.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Permit {
     /// The bundle's name.
@@ -49,6 +50,7 @@ pub struct Permit {
     /// Its content digest.
     pub content: Digest,
     /// Until when it may be loaded and used.
+    #[schemars(with = "String")]
     pub until: Timestamp,
     /// Why, for the record.
     pub reason: String,

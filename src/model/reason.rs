@@ -71,6 +71,8 @@ reasons! {
     ScannerNotStarted = "scanner-not-started",
     /// The scanner ended with an exit code that means failure, or that its definition does not know.
     ScannerFailed = "scanner-failed",
+    /// The scanner's exit code and its result contradict each other.
+    ExitContradicted = "exit-contradicted",
     /// The scanner was killed because it used too much memory.
     ScannerOutOfMemory = "scanner-out-of-memory",
     /// The scanner's pod was evicted or lost with its node.

@@ -1,11 +1,16 @@
 //! Scanner definitions: scanners are data.
 
 mod approach;
+mod exit;
+mod needs;
+mod version;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::catalog::OnOld;
 use crate::base::document::{ApiVersion, Document};
 use crate::base::quantity::Span;
 
@@ -13,6 +18,9 @@ pub use approach::{
     Approaches, CONTAINER, ClusterApproach, CommandApproach, INPUTS, KUBECONFIG, ListedResource, ListedResourceError,
     MountApproach, NAMESPACE, Offered, POD, RESULTS, ROOT, TARGET,
 };
+pub use exit::ExitMeaning;
+pub use needs::{Capability, ScannerUser, WritableFolder};
+pub use version::VersionQuestion;
 
 /// The name of the engine that is built in and needs no image.
 pub const BUILTIN: &str = "builtin";
@@ -32,7 +40,7 @@ pub fn is_own_control(id: &str) -> bool {
 
 /// A `kind: Scanner` document: how one scanner image is run and how its result is read. Adding a scanner adds no code
 /// unless its result format is new.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ScannerDocument {
     /// `gapscan/v1`
@@ -45,6 +53,9 @@ pub struct ScannerDocument {
     pub title: String,
     /// The name, in the same bundle, of the image that it runs in.
     pub image: String,
+    /// How it is asked for its version, where its result does not say it or may be wrong about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionQuestion>,
     /// How it scans each kind of target that it supports.
     pub approaches: Approaches,
     /// Where its result is and in which format.
@@ -57,6 +68,17 @@ pub struct ScannerDocument {
     /// Dependencies of the bundle that it needs, mounted read-only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<DependencyMount>,
+    /// Where the profile's own folder is mounted, read-only, as `/profile`: what lies beside its `profile.yaml` is there. Not
+    /// mounted where this is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile_mount: Option<String>,
+    /// Folders that it may write to, besides `/tmp` and the one for results.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writable: Vec<WritableFolder>,
+    /// As whom it runs in a pod of its own (`image`, `exec`, `cluster`); 65532 of group 65532 where this is absent. On a node it
+    /// is root who may read and not write, and beside a container it is the container's user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<ScannerUser>,
     /// How long one scan may take.
     pub deadline: Span,
     /// Memory limit of the scanner's container as a Kubernetes quantity, as `512Mi`.
@@ -69,8 +91,18 @@ impl Document for ScannerDocument {
     const KIND: &'static str = "Scanner";
 }
 
+impl ScannerDocument {
+    /// What it needs that only a volume can give; `None` where it needs nothing of the kind.
+    pub fn needs_volume(&self) -> Option<String> {
+        let dependency = self.dependencies.first().map(|dependency| format!("`{}`", dependency.name));
+        let profile = || self.profile_mount.as_ref().map(|_| "the profile's folder".to_owned());
+        let writable = || self.writable.first().map(|folder| format!("`{}` to write to", folder.path));
+        dependency.or_else(profile).or_else(writable)
+    }
+}
+
 /// Where a scanner leaves its result.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ResultFile {
     /// The path of the result below `/results` (with `debug` and `sidecar` below what [`RESULTS`] stands for), the only
@@ -91,7 +123,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// What the controls of a result are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ControlsOf {
     /// What the scanner calls a control, a rule or a check.
@@ -103,7 +135,7 @@ pub enum ControlsOf {
 }
 
 /// What becomes of a control of the profile that a whole result does not mention.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unmentioned {
     /// It was not evaluated.
@@ -139,7 +171,7 @@ impl From<ResultFormat> for Reading {
 }
 
 /// Result formats that gapscan reads; docs/formats.md says how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResultFormat {
     /// XCCDF 1.1 or 1.2 test results, alone, in a benchmark, or in the Asset Reporting Format (NIST IR 7694), as `oscap
@@ -224,7 +256,7 @@ impl ResultFormat {
 
 /// Controls that a scanner says to be met without having seen the target for it: what passes is not evaluated. What fails
 /// stays failed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct BlindSpot {
     /// Their ids; `*` stands for any characters.
@@ -254,24 +286,22 @@ pub(super) fn fits(pattern: &str, text: &str) -> bool {
     text.ends_with(end)
 }
 
-/// What an exit code means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ExitMeaning {
-    /// The scan is whole; what it found is in the result.
-    Complete,
-    /// The scan failed; whatever result there is does not count.
-    Failed,
-}
-
 /// A dependency that a scanner needs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct DependencyMount {
     /// Its name in the bundle.
     pub name: String,
     /// Where it is mounted, read-only.
     pub mount: String,
+    /// How old it may be at most when it is used, whatever the bundle says; the bundle may say less. Where neither says
+    /// anything, `policy.databaseMaxAge` does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Span>,
+    /// `refuse`: when it is older, nothing that the scanner says counts, whatever the bundle says. Otherwise the bundle
+    /// decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_old: Option<OnOld>,
 }
 
 #[cfg(test)]

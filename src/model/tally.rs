@@ -60,6 +60,14 @@ impl Tally {
     }
 }
 
+impl FromIterator<Status> for Tally {
+    fn from_iter<I: IntoIterator<Item = Status>>(statuses: I) -> Self {
+        let mut tally = Self::default();
+        statuses.into_iter().for_each(|status| tally.add(status));
+        tally
+    }
+}
+
 impl Serialize for Tally {
     /// `total` and the five counts.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -55,4 +55,8 @@ impl Sink for BySeverity<'_> {
             other => self.0.take(other),
         }
     }
+
+    fn held(&self) -> usize {
+        self.0.held()
+    }
 }

@@ -10,6 +10,7 @@ use crate::model::outcome::{Outcome, Status};
 use crate::model::profile::Profile;
 use crate::model::reason::Reason;
 use crate::model::scanner::{Unmentioned, is_own_control};
+use crate::model::tally::Tally;
 
 /// How many names of controls, or of other things, notes list.
 const NAMED: usize = 20;
@@ -22,8 +23,10 @@ const NAMED: usize = 20;
 /// * when all is not applicable, the content was for something else, and all is [`Reason::WrongTarget`]: a profile none of
 ///   which has a bearing on a target was not evaluated on it.
 pub(crate) fn reduce(mut collected: Collector, profile: &Profile, unmentioned: Unmentioned) -> Parsed {
-    let accounts = collected.accounts().into_iter();
-    let mut by_control: HashMap<String, Account> = accounts.map(|account| (account.id.clone(), account)).collect();
+    let accounts = collected.accounts();
+    let mut reported: Tally = accounts.iter().map(|account| account.finding.outcome.status()).collect();
+    let mut by_control: HashMap<String, Account> =
+        accounts.into_iter().map(|account| (account.id.clone(), account)).collect();
     let mut notes = collected.notes();
     for gap in collected.gaps.iter().take(NAMED) {
         notes.push(format!("not evaluated: {}: {} ({})", brief(&gap.subject), gap.detail, gap.reason));
@@ -39,6 +42,8 @@ pub(crate) fn reduce(mut collected: Collector, profile: &Profile, unmentioned: U
             Some(account) => account.finding,
             None if unmentioned == Unmentioned::Passed && collected.gaps.is_empty() && !is_own_control(&control.id) => {
                 silent += 1;
+                // The definition says it in the scanner's place.
+                reported.add(Status::Passed);
                 Finding::new(&*control.id, Outcome::Passed)
             }
             None => Finding::new(
@@ -79,7 +84,7 @@ pub(crate) fn reduce(mut collected: Collector, profile: &Profile, unmentioned: U
         ));
     }
     let scanner = collected.scanner;
-    Parsed { findings, notes, scanner_version: scanner.version, database_built: scanner.database_built }
+    Parsed { findings, notes, scanner_version: scanner.version, database_built: scanner.database_built, reported }
 }
 
 #[cfg(test)]

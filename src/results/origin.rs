@@ -259,7 +259,7 @@ fn arf(xml: &mut Xml<impl Read>, origin: &mut Origin) -> Result<(), super::xml::
                 result(xml, version, origin)?;
             }
             Node::End => return Ok(()),
-            Node::Open(_) | Node::Text(_) | Node::Close => {}
+            Node::Open(_) | Node::Text | Node::Close => {}
         }
     }
 }
@@ -276,7 +276,7 @@ fn result(xml: &mut Xml<impl Read>, version: String, origin: &mut Origin) -> Res
                 }
                 xml.skip()?;
             }
-            Node::Text(_) => {}
+            Node::Text => {}
             Node::Close | Node::End => return Ok(()),
         }
     }
@@ -289,7 +289,7 @@ fn junit(xml: &mut Xml<impl Read>, origin: &mut Origin) -> Result<(), super::xml
                 origin.time(&tag.attribute("timestamp")?.unwrap_or_default());
             }
             Node::End => return Ok(()),
-            Node::Open(_) | Node::Text(_) | Node::Close => {}
+            Node::Open(_) | Node::Text | Node::Close => {}
         }
     }
 }

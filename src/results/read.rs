@@ -17,6 +17,7 @@ use crate::base::spool::Content;
 use crate::model::finding::Finding;
 use crate::model::profile::Profile;
 use crate::model::scanner::{ControlsOf, Reading, ResultFormat};
+use crate::model::tally::Tally;
 
 /// What a result file says of what was expected.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +31,8 @@ pub struct Parsed {
     /// When the database that the verdicts depend on was built, as the scanner says. Whether that is too long ago is not
     /// decided here.
     pub database_built: Option<Timestamp>,
+    /// How all controls ended that the result names, whether they were expected or not.
+    pub reported: Tally,
 }
 
 /// Reads a result file and reduces it to one finding for each control of `profile`. It is read as a stream: what takes memory

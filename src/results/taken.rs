@@ -48,6 +48,10 @@ impl Sink for Taking {
         }
         taken.collector.take(event);
     }
+
+    fn held(&self) -> usize {
+        self.0.collector.held()
+    }
 }
 
 impl Taken {
@@ -114,6 +118,7 @@ impl Taken {
             controls.push(whole_control());
             findings.push(finding);
         }
+        let reported = findings.iter().map(|finding| finding.outcome.status()).collect();
         let profile = Profile {
             name: name.to_owned(),
             version: version.to_owned(),
@@ -122,7 +127,7 @@ impl Taken {
             controls,
         };
         let Scanner { version, database_built, .. } = self.collector.scanner;
-        (profile, Parsed { findings, notes, scanner_version: version, database_built })
+        (profile, Parsed { findings, notes, scanner_version: version, database_built, reported })
     }
 
     /// What was not looked at besides the controls.

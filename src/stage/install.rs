@@ -211,6 +211,7 @@ impl Prepared {
             bundle,
             digests: content.images.iter().copied().collect(),
             resources: resources(&content),
+            capabilities: content.external.iter().flat_map(|external| external.capabilities()).collect(),
             inputs: secrets(&document),
             plan,
             root,

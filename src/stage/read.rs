@@ -132,6 +132,20 @@ pub fn read_result(
     Ok(FileSummary { file, summary })
 }
 
+/// Takes a result from a file or from standard input, and keeps what is large in a file without a name in `folder`.
+///
+/// # Errors
+/// When it can't be read, or is larger than a result may be.
+pub(super) fn spool_result(source: &ResultSource, folder: &Path, limits: &Limits) -> Result<Spooled, ReadError> {
+    let file = source.name();
+    let unreadable = |source| ReadError::Unreadable { file: format!("`{file}`"), source };
+    let taken = match source {
+        ResultSource::File(path) => spooled(File::open(path).map_err(unreadable)?, folder, limits),
+        ResultSource::Stdin => spooled(io::stdin().lock(), folder, limits),
+    };
+    taken.map_err(unreadable)?.map_err(|source| ReadError::Unusable { file: format!("`{file}`"), source })
+}
+
 fn of_spooled(
     content: &Spooled,
     format: Option<ResultFormat>,

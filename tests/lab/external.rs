@@ -26,6 +26,8 @@ r() { echo "<rule-result idref=\"$1\"><result>$2</result></rule-result>" >> /tmp
 yes() { n=$1; shift; if "$@" > /tmp/out 2>&1; then r "$n" pass; else r "$n" fail; cat /tmp/out >&2; fi; }
 no() { n=$1; shift; if "$@" > /tmp/out 2>&1; then r "$n" fail; elif grep -q Forbidden /tmp/out; then r "$n" pass; else r "$n" error; cat /tmp/out >&2; fi; }
 k() { kubectl --cache-dir /tmp/cache "$@"; }
+[ "$(id -u):$(id -g)" = 1000:1001 ] && [ -f /profile/profile.yaml ] && ! touch /profile/x && [ -z "$(ls -A /inputs)" ] \
+  && touch /var/own/x && r needs pass || r needs fail
 [ "$(stat -c %a "$KUBECONFIG")" = 600 ] && r private pass || r private fail
 if [ "$KIND" = pod ]; then
   yes sees k exec "$POD" -c "$CONTAINER" -- sh -c 'test -u /usr/local/bin/lab-setuid-id && test -f /etc/nginx/nginx.conf'
@@ -49,7 +51,7 @@ echo '<TestResult xmlns="http://checklists.nist.gov/xccdf/1.2" id="t" end-time="
 "#;
 
 /// The controls of the script.
-const CONTROLS: [&str; 5] = ["private", "sees", "other", "lists", "secrets"];
+const CONTROLS: [&str; 6] = ["needs", "private", "sees", "other", "lists", "secrets"];
 
 /// An image with a shell and kubectl, from what the lab has.
 fn image(lab: &Lab, folder: &Path) -> String {
@@ -102,12 +104,14 @@ fn prepare(lab: &Lab, folder: &Path) {
     let script = serde_json::to_string(SCRIPT).expect("it is text");
     let scanner = format!(
         "apiVersion: gapscan/v1\nkind: Scanner\nname: pryer\ntitle: A scanner with a transport\nimage: pryer\n\
-         approaches:\n  exec:\n    command: [/bin/sh, -c, {script}]\n    env: {{KIND: pod, PATH: /bin, KUBECONFIG: \
+         approaches:\n  exec:\n    command: [/bin/sh, -c, {script}]\n    env: {{KIND: pod, PATH: /bin, INPUTS: '${{target.inputs}}', KUBECONFIG: \
          '${{target.kubeconfig}}', POD: '${{target.pod}}', CONTAINER: '${{target.container}}', RESULTS: \
          '${{target.results}}', ELSEWHERE: '${{elsewhere}}'}}\n  cluster:\n    resources: [pods, apps/deployments]\n    \
-         command: [/bin/sh, -c, {script}]\n    env: {{KIND: cluster, PATH: /bin, KUBECONFIG: '${{target.kubeconfig}}', \
+         command: [/bin/sh, -c, {script}]\n    env: {{KIND: cluster, PATH: /bin, INPUTS: '${{target.inputs}}', KUBECONFIG: '${{target.kubeconfig}}', \
          RESULTS: '${{target.results}}', ELSEWHERE: '${{elsewhere}}'}}\n\
-         result: {{path: r.xml, format: arf}}\nexitCodes: {{0: complete}}\ndeadline: 2m\nmemory: 256Mi\ncpu: '1'\n"
+         version: {{command: [/bin/sh, -c, 'echo pryer 7.8.9']}}\nuser: {{uid: 1000, gid: 1001}}\n\
+         profileMount: /profile\nwritable: [{{path: /var/own, size: 1Mi}}]\n\
+         result: {{path: r.xml, format: arf}}\nexitCodes: {{0: clean}}\ndeadline: 2m\nmemory: 256Mi\ncpu: '1'\n"
     );
     write(folder, "pryer.yaml", &scanner);
     let script = serde_json::to_string(CALLER).expect("it is text");
@@ -116,7 +120,7 @@ fn prepare(lab: &Lab, folder: &Path) {
     );
     let scanner = format!(
         "apiVersion: gapscan/v1\nkind: Scanner\nname: caller\ntitle: A scanner that calls\nimage: pryer\napproaches:\n  \
-         debug:\n{approach}  sidecar:\n{approach}result: {{path: r.xml, format: arf}}\nexitCodes: {{0: complete}}\n\
+         debug:\n{approach}  sidecar:\n{approach}result: {{path: r.xml, format: arf}}\nexitCodes: {{0: findings}}\n\
          deadline: 1m\nmemory: 64Mi\ncpu: 100m\n"
     );
     write(folder, "caller.yaml", &scanner);
@@ -246,6 +250,12 @@ fn scanners_reach_containers_and_the_cluster_and_nothing_else() {
     assert_eq!((whole("pries"), whole("lists")), (&"not-evaluated".into(), &"passed".into()));
     assert_eq!(task(&lines, "pries")["provenance"]["approach"], "exec");
     assert_eq!(task(&lines, "lists")["provenance"]["approach"], "objects");
+
+    // They were asked for their versions, in their pods; one that says it found something, and passes all, is not believed.
+    for (profile, version) in [("pries", "7.8.9"), ("lists", "7.8.9"), ("debian12-beside", "1.3.7")] {
+        assert_eq!(task(&lines, profile)["provenance"]["engine"]["version"], version, "{profile}");
+    }
+    assert_eq!(outcome(&lines, "calls-beside", "x")["reason"], "exit-contradicted");
 
     // Beside its target, OpenSCAP finds what it finds in the image.
     let beside = task(&lines, "debian12-beside");

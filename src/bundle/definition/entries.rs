@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::from::From;
@@ -15,7 +16,7 @@ use crate::base::quantity::Span;
 use crate::model::catalog::OnOld;
 
 /// An image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ImageEntry {
     /// Its name in the bundle.
@@ -37,7 +38,7 @@ pub struct ImageEntry {
 }
 
 /// A Helm chart.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ChartEntry {
     /// Its name in the bundle. Helm takes the last part of a reference for the name of the chart, so it has to be that.
@@ -56,7 +57,7 @@ pub struct ChartEntry {
 }
 
 /// Whether signatures, SBOMs and attestations travel with what they are about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Referrers {
     /// They do.
@@ -67,7 +68,7 @@ pub enum Referrers {
 }
 
 /// The upstream signature that an item must have to be collected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Verify {
     /// The file with the public key (PEM, ECDSA P-256) of a signature by cosign.
@@ -75,7 +76,7 @@ pub struct Verify {
 }
 
 /// A profile.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ProfileEntry {
     /// The folder with its `profile.yaml`.
@@ -92,7 +93,7 @@ pub struct ProfileEntry {
 }
 
 /// Content of a profile that lies elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ProfileContent {
     /// `dir:PATH`, without its `.git`; or `file:PATH`, which is unpacked if it is a `.tar.gz`, `.tgz` or `.tar`.
@@ -102,7 +103,7 @@ pub struct ProfileContent {
 }
 
 /// What to do with a profile whose rules ask for content from the internet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RemoteContent {
     /// It is not bundled.
@@ -113,7 +114,7 @@ pub enum RemoteContent {
 }
 
 /// A dependency.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct DependencyEntry {
     /// Its name in the bundle.
@@ -123,6 +124,7 @@ pub struct DependencyEntry {
     /// When its content was built, where the content does not say it. A date that is more than a day off what the content
     /// says is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub built: Option<Timestamp>,
     /// How old it may be when it is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]

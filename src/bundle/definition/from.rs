@@ -63,6 +63,13 @@ impl std::fmt::Display for From {
     }
 }
 
+crate::base::schema::text_schema!(
+    From,
+    "From",
+    "Where something comes from: a reference to a registry with its host, oci:FOLDER[:TAG], file:PATH or dir:PATH.",
+    "."
+);
+
 impl Serialize for From {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

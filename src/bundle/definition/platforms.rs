@@ -84,6 +84,17 @@ impl Default for Platforms {
     }
 }
 
+impl schemars::JsonSchema for Platforms {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Platforms".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let description = "Platforms as OS/ARCHITECTURE[/VARIANT], or all by itself.";
+        schemars::json_schema!({ "type": "array", "description": description, "items": { "type": "string" } })
+    }
+}
+
 impl Serialize for Platforms {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

@@ -6,7 +6,7 @@ mod inspect;
 mod lock;
 mod mapping;
 mod new;
-mod read;
+pub(super) mod read;
 mod receipt;
 mod sign;
 mod verify;

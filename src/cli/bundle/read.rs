@@ -77,7 +77,7 @@ impl ReadArgs {
 }
 
 /// Verifies a whole bundle and gathers what is in it.
-pub(super) async fn survey(source: &Source, root: &Path, now: Timestamp) -> Result<Survey, Failure> {
+pub(in crate::cli) async fn survey(source: &Source, root: &Path, now: Timestamp) -> Result<Survey, Failure> {
     let root = TrustRoot::read(root)?;
     let remembered = Remembered::nothing();
     let Opened { input, parts } = Opened::at(source, &root, &remembered, now).await?;

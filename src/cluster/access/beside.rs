@@ -118,7 +118,7 @@ fn run(agent: &str) -> Run<'_> {
 }
 
 /// The scanner's ephemeral container.
-fn container(scanning: &Scanning<'_>, agent: &str) -> Result<Value, ClusterError> {
+pub(crate) fn container(scanning: &Scanning<'_>, agent: &str) -> Result<Value, ClusterError> {
     let word = scanning.word();
     let told = ["--shared-network", "--word", &word, "--target-mount", ROOT];
     let (command, env) = scanning.command(run(agent), &told)?;

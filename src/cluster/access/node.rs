@@ -15,6 +15,8 @@
 
 mod toleration;
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use serde_json::{Value, json};
 
@@ -24,6 +26,7 @@ use crate::base::text::brief;
 use crate::cluster::pod;
 use crate::cluster::targets::statuses;
 use crate::model::reason::Reason;
+use crate::model::scanner::Capability;
 
 /// Where the node's files are in the scanner's container, for gapscan's own collector.
 pub const ROOT: &str = "/host";
@@ -141,13 +144,15 @@ pub(crate) fn mounts(path: &str) -> [Value; 2] {
 const FILES: &str = "target";
 const NOTHING: &str = "nothing";
 
-/// The scanner's security context: root who may read everything and change nothing.
-pub(crate) fn security() -> Value {
+/// The scanner's security context: root who may read everything and change nothing, and see what its definition asks to see.
+pub(crate) fn security(capabilities: &[Capability]) -> Value {
     let mut context = pod::security();
     context["runAsUser"] = json!(0);
     context["runAsGroup"] = json!(0);
     context["runAsNonRoot"] = json!(false);
-    context["capabilities"]["add"] = json!([READ_ALL]);
+    let asked: BTreeSet<&str> = capabilities.iter().map(|capability| capability.name()).collect();
+    let added: Vec<&str> = [READ_ALL].into_iter().chain(asked).collect();
+    context["capabilities"]["add"] = json!(added);
     context
 }
 

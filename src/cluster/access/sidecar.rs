@@ -35,6 +35,7 @@ pub use copy::{Copy, Likeness, written_out};
 pub use injected::Injected;
 pub use look::{Looked, look_at_copy, look_at_injected};
 pub use running::CopyReport;
+pub(crate) use scan::beside_copy;
 pub use scan::{Scanned, scan_copy};
 
 /// The name of the agent's container.

@@ -92,6 +92,25 @@ pub struct Unreadable {
     pub incomplete: bool,
 }
 
+/// What the scanner said when it was asked for its version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum Asked {
+    /// It answered, whatever its exit code was.
+    Answered {
+        /// The begin of what it printed: standard output before standard error, as text.
+        printed: String,
+    },
+    /// It could not be asked.
+    Unanswered {
+        /// Why.
+        detail: String,
+    },
+}
+
+/// Bytes that are kept of an answer.
+pub const ANSWER_BYTES: usize = 4 << 10;
+
 /// The header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -106,4 +125,7 @@ pub struct Header {
     pub unreadable: Unreadable,
     /// To whom anything in the scanner's pod talked, or tried to, while it ran.
     pub sockets: Sockets,
+    /// What it said of its version, where it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Asked>,
 }

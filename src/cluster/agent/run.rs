@@ -18,7 +18,8 @@ use super::beside::{self, Neighbour};
 use super::error::AgentError;
 use super::kubeconfig::{self, ApiServer};
 use super::protocol::{
-    ExitStatus, Header, ResultState, STATUS_FILE, STDERR_TAIL, STDOUT_FILE, STDOUT_TAIL, TAIL_BYTES, Unreadable,
+    ANSWER_BYTES, Asked, ExitStatus, Header, ResultState, STATUS_FILE, STDERR_TAIL, STDOUT_FILE, STDOUT_TAIL,
+    TAIL_BYTES, Unreadable,
 };
 use super::relay::Relay;
 use super::sockets::{self, Network, Sockets, Watch};
@@ -63,6 +64,8 @@ pub struct RunRequest {
     pub limit: u64,
     /// The program and its arguments.
     pub command: Vec<OsString>,
+    /// The command by which it is asked for its version before it runs; empty where it is not asked.
+    pub version: Vec<OsString>,
 }
 
 /// Runs the scanner, leaves its status in the spool, and waits until SIGTERM or the end of the hold.
@@ -155,6 +158,7 @@ fn unfound(error: &AgentError) -> Header {
         result: ResultState::Missing { detail },
         unreadable: Unreadable { incomplete: true, ..Unreadable::default() },
         sockets: Sockets { unseen: Some("it was not run".to_owned()), ..Sockets::default() },
+        version: None,
     }
 }
 
@@ -166,9 +170,16 @@ async fn attempt(request: &RunRequest, env: &[(String, String)]) -> Result<Heade
         None => Ok(None),
     };
     let kills = oom_kills();
+    let mut version = None;
     let (ended, sockets) = match ready {
         Err(message) => (not_started(message), Sockets::default()),
-        Ok(relay) => watched(execute(request, env), relay, request.network).await,
+        Ok(relay) => {
+            let work = async {
+                version = ask(&request.version).await;
+                execute(request, env).await
+            };
+            watched(work, relay, request.network).await
+        }
     };
     let (exit, stdout, stderr, cut) = ended?;
     let tail = |name: &str, bytes: &[u8]| {
@@ -191,7 +202,59 @@ async fn attempt(request: &RunRequest, env: &[(String, String)]) -> Result<Heade
         ResultAt::Stdout => inspect(&request.spool.join(STDOUT_FILE)),
         ResultAt::File(path) => inspect(path),
     };
-    Ok(Header { exit, oom_killed: oom_kills() > kills, result, unreadable, sockets })
+    Ok(Header { exit, oom_killed: oom_kills() > kills, result, unreadable, sockets, version })
+}
+
+/// How long a scanner may take to say its version.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Asks the scanner for its version, if it is to be asked. That it does not answer is no failure of the scan.
+async fn ask(command: &[OsString]) -> Option<Asked> {
+    let (program, arguments) = command.split_first()?;
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn();
+    let unanswered = |detail: String| Some(Asked::Unanswered { detail });
+    let mut child = match output {
+        Ok(child) => child,
+        Err(error) => return unanswered(format!("`{}`: {error}", program.to_string_lossy())),
+    };
+    let stdout = child.stdout.take().expect("it was asked to be piped");
+    let stderr = child.stderr.take().expect("it was asked to be piped");
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let answered = async {
+        // Both are read to their ends, or the one that nobody reads would hold it.
+        let (first, second) = tokio::join!(begin(stdout, &mut out), begin(stderr, &mut err));
+        first.and(second)?;
+        child.wait().await
+    };
+    match tokio::time::timeout(ANSWER, answered).await {
+        Ok(Ok(_)) => {
+            out.extend_from_slice(&err);
+            out.truncate(ANSWER_BYTES);
+            Some(Asked::Answered { printed: String::from_utf8_lossy(&out).into_owned() })
+        }
+        Ok(Err(error)) => unanswered(error.to_string()),
+        Err(_) => unanswered(format!("it did not answer within {} s", ANSWER.as_secs())),
+    }
+}
+
+/// Reads a stream to its end, and keeps its begin.
+async fn begin(mut stream: impl AsyncRead + Unpin, kept: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut buffer = vec![0; 4096];
+    loop {
+        match stream.read(&mut buffer).await? {
+            0 => return Ok(()),
+            read => {
+                let room = ANSWER_BYTES - kept.len();
+                kept.extend_from_slice(&buffer[..read.min(room)]);
+            }
+        }
+    }
 }
 
 /// Does it, and looks meanwhile to whom anything in this network namespace talks, or, where that is the target's too, anything of

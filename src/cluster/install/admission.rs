@@ -6,6 +6,8 @@
 //! * the runner makes and removes only what carries the label of a run, asks for tokens and makes pods only in namespaces
 //!   of runs, and never itself uses what it holds only to hand it on.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::runner::RUNNER;
@@ -13,6 +15,7 @@ use super::{Manifest, Settings};
 use crate::cluster::access::sidecar::TARGET;
 use crate::cluster::namespace::COPIES;
 use crate::cluster::object::{Kind, MANAGED_BY, MANAGED_BY_VALUE, ObjectRef, RUN};
+use crate::model::scanner::Capability;
 
 /// The label by which Pod Security admission enforces a standard.
 const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
@@ -44,7 +47,7 @@ pub(super) fn policies(settings: &Settings) -> Vec<Manifest> {
         binding("images", json!({ "matchResources": of_runs("DoesNotExist", None) })),
         policy("restricted", Rules::restricted(Copies::None)),
         binding("restricted", json!({ "matchResources": of_runs("DoesNotExist", Some(("NotIn", "privileged"))) })),
-        policy("nodes", Rules::on_nodes()),
+        policy("nodes", Rules::on_nodes(&settings.capabilities)),
         binding("nodes", json!({ "matchResources": of_runs("DoesNotExist", Some(("In", "privileged"))) })),
         policy("copied-images", images(settings, Copies::Some)),
         binding("copied-images", json!({ "matchResources": of_runs("Exists", None) })),
@@ -176,8 +179,10 @@ impl Rules {
     }
 
     /// For pods that look at a node: they see its files, can change none of them, and get nothing else of it.
-    fn on_nodes() -> Value {
-        let mut rules = Self::for_all("['DAC_READ_SEARCH']", Copies::None);
+    fn on_nodes(capabilities: &BTreeSet<Capability>) -> Value {
+        let added = ["DAC_READ_SEARCH"].into_iter().chain(capabilities.iter().map(|capability| capability.name()));
+        let added: Vec<String> = added.map(|name| format!("'{name}'")).collect();
+        let mut rules = Self::for_all(&format!("[{}]", added.join(", ")), Copies::None);
         let node = "variables.volumes.exists(v, v.name == m.name && has(v.hostPath))";
         let expression =
             each(&format!("!has(c.volumeMounts) || c.volumeMounts.all(m, !{node} || (has(m.readOnly) && m.readOnly))"));

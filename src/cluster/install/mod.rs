@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use super::object::{MANAGED_BY, MANAGED_BY_VALUE, ObjectRef, named};
 use super::objects::ResourceKey;
 use crate::base::digest::Digest;
+use crate::model::scanner::Capability;
 
 pub use super::canary::api_servers;
 pub use apply::{Applied, Change, apply, ready};
@@ -43,6 +44,8 @@ pub struct Settings {
     pub digests: BTreeSet<Digest>,
     /// What the profiles read of the cluster.
     pub resources: BTreeSet<ResourceKey>,
+    /// What scanners of the bundle may do on nodes besides reading everything.
+    pub capabilities: BTreeSet<Capability>,
     /// Secrets that the plan takes inputs from, by namespace and name: the runner may get these, each by its name.
     pub inputs: BTreeSet<(String, String)>,
     /// The plan, with paths as they are in the runner's container.

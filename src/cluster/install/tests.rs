@@ -17,6 +17,7 @@ fn settings() -> Settings {
         bundle: "enclave 7".to_owned(),
         digests: BTreeSet::from([Digest::of("gapscan"), Digest::of("grype")]),
         resources: BTreeSet::from(["apps/v1/deployments".parse().expect("a resource")]),
+        capabilities: BTreeSet::new(),
         inputs: BTreeSet::new(),
         plan: "kind: Plan\n".to_owned(),
         root: "{}".to_owned(),
@@ -39,6 +40,18 @@ fn settings() -> Settings {
 fn read<T: DeserializeOwned + Serialize>(body: &Value) -> Value {
     let read: T = serde_json::from_value(body.clone()).expect("Kubernetes reads it");
     serde_json::to_value(read).expect("JSON")
+}
+
+#[test]
+fn on_nodes_only_those_capabilities_are_admitted_that_a_scanner_of_the_bundle_has() {
+    let admitted = |capabilities: &[Capability]| {
+        let settings = Settings { capabilities: capabilities.iter().copied().collect(), ..settings() };
+        let policies = super::admission::policies(&settings);
+        let nodes = policies.iter().find(|policy| policy.body().to_string().contains("DAC_READ_SEARCH"));
+        nodes.expect("one is for nodes").body().to_string()
+    };
+    assert!(admitted(&[]).contains("['DAC_READ_SEARCH']"));
+    assert!(admitted(&[Capability::SysPtrace, Capability::Bpf]).contains("['DAC_READ_SEARCH', 'SYS_PTRACE', 'BPF']"));
 }
 
 #[test]

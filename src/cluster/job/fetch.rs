@@ -274,7 +274,7 @@ impl<'a> HandOver<'a> {
             }
             ExitStatus::Signalled { .. } | ExitStatus::Exited { .. } | ExitStatus::NotStarted { .. } => {}
         }
-        let Header { exit, unreadable, sockets, .. } = header;
-        Ok(JobOutput { exit, result, stdout_tail, stderr_tail, unreadable, sockets })
+        let Header { exit, unreadable, sockets, version, .. } = header;
+        Ok(JobOutput { exit, result, stdout_tail, stderr_tail, unreadable, sockets, version })
     }
 }

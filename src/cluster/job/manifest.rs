@@ -65,7 +65,10 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
             vec![json!({ "name": "target", "mountPath": mount, "readOnly": true })],
             pod::security(),
         ),
-        JobTarget::Node(_) => (node::volumes().into(), node::mounts(mount).into(), node::security()),
+        JobTarget::Node(_) => {
+            let security = node::security(program.approach.capabilities);
+            (node::volumes().into(), node::mounts(mount).into(), security)
+        }
         // The pod is started and its images are pulled with the token mounted already.
         JobTarget::Api(access) => (access.volumes(START + deadline).into(), access.mounts().into(), pod::security()),
     };
@@ -73,8 +76,12 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
     let mut furniture = furnish(&request.scanning, "", json!({ "requests": installing, "limits": installing }));
     furniture.volumes.extend(target);
     furniture.mounts.extend(target_mounts);
-    if inputs.is_some() {
-        furniture.volumes.push(InputFiles::volume("inputs", &inputs_name(*scan)));
+    if inputs.is_some() || program.approach.wants_inputs() {
+        furniture.volumes.push(match inputs {
+            Some(_) => InputFiles::volume("inputs", &inputs_name(*scan)),
+            // What the scanner is told to look at is there, even where the plan has nothing for it.
+            None => json!({ "name": "inputs", "emptyDir": { "sizeLimit": "1Mi" } }),
+        });
         furniture.mounts.push(json!({ "name": "inputs", "mountPath": INPUTS, "readOnly": true }));
     }
     let container = container(&request.scanning, command, security, furniture.mounts);
@@ -85,6 +92,10 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
         JobTarget::Node(place) => place.bind(&mut specification),
         JobTarget::Api(access) => specification["serviceAccountName"] = json!(access.account),
         JobTarget::Image(_) => {}
+    }
+    // On a node it is root in a container of its own.
+    if let (Some(user), JobTarget::Image(_) | JobTarget::Api(_)) = (program.user, &request.target) {
+        pod::run_as(&mut specification, user.uid, user.gid);
     }
     if pull.is_some() {
         specification["imagePullSecrets"] = PullSecret::reference(&pull_name(*scan));
@@ -106,7 +117,7 @@ pub(crate) struct Furniture {
     pub(crate) installer: Value,
 }
 
-/// The agent, a place for results, `/tmp`, and the content. The volumes' names begin with `prefix`.
+/// The agent, a place for results, `/tmp`, the content, and what else the scanner's definition asks for. The volumes' names begin with `prefix`.
 pub(crate) fn furnish(scanning: &Scanning<'_>, prefix: &str, resources: Value) -> Furniture {
     let name = |name: &str| format!("{prefix}{name}");
     let mut volumes = vec![
@@ -123,6 +134,11 @@ pub(crate) fn furnish(scanning: &Scanning<'_>, prefix: &str, resources: Value) -
         let name = name(&format!("content-{index}"));
         volumes.push(image_volume(&name, &image.reference));
         mounts.push(json!({ "name": name, "mountPath": image.path, "readOnly": true }));
+    }
+    for (index, folder) in scanning.program.writable.iter().enumerate() {
+        let name = name(&format!("writable-{index}"));
+        volumes.push(json!({ "name": name, "emptyDir": { "sizeLimit": folder.size } }));
+        mounts.push(json!({ "name": name, "mountPath": folder.path }));
     }
     let installer = json!({
         "name": "agent",

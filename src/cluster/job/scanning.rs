@@ -13,7 +13,7 @@ use crate::cluster::error::ClusterError;
 use crate::cluster::inputs::InputFiles;
 use crate::cluster::pull::PullSecret;
 use crate::model::record::RunId;
-use crate::model::scanner::{self as placeholder, Offered, ScannerDocument};
+use crate::model::scanner::{self as placeholder, Offered, ScannerDocument, ScannerUser, WritableFolder};
 
 /// An image that is mounted read-only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,13 @@ pub struct Program<'a> {
     pub cpu: Cow<'a, str>,
     /// What becomes of files that it may not read.
     pub unread: Unread,
+    /// The command by which it is asked for its version; empty where it is not asked.
+    pub version: &'a [String],
+    /// As whom it runs, where that is neither root on a node nor the user of what it is beside; gapscan's own user where this is
+    /// absent.
+    pub user: Option<ScannerUser>,
+    /// Folders that it may write to.
+    pub writable: &'a [WritableFolder],
 }
 
 impl<'a> Program<'a> {
@@ -60,6 +67,9 @@ impl<'a> Program<'a> {
             memory: &scanner.memory,
             cpu: Cow::Borrowed(&scanner.cpu),
             unread: Unread::Silent,
+            version: scanner.version.as_ref().map_or(&[], |question| &question.command),
+            user: scanner.user,
+            writable: &scanner.writable,
         }
     }
 }
@@ -125,6 +135,7 @@ impl Scanning<'_> {
         command.extend(self.kept(run.results));
         command.extend(told.iter().map(|word| (*word).to_owned()));
         let (deadline, hold) = (self.program.deadline.as_secs().to_string(), run.hold.as_secs().to_string());
+        command.extend(self.program.version.iter().map(|word| format!("--version-word={word}")));
         command.extend(["--deadline", &deadline, "--hold", &hold, "--"].map(str::to_owned));
         for argument in self.program.approach.command {
             command.push(substitute(argument, &values)?);

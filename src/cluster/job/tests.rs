@@ -128,6 +128,53 @@ fn a_job_on_a_node_reads_all_of_it_and_gets_nothing_else() {
 }
 
 #[test]
+fn what_a_definition_asks_for_is_in_its_pod() {
+    let text = SCANNER.replace(
+        "deadline: 5m",
+        "deadline: 5m\nversion: {command: [oscap, --version]}\nuser: {uid: 1000, gid: 0}\nwritable: [{path: /var/cache/x, \
+         size: 64Mi}]",
+    );
+    let text = text.replace("$HOME]", "'${target.inputs}/inputs.yaml']");
+    let scanner: ScannerDocument = document::parse(std::path::Path::new("s.yaml"), &text).expect("a scanner");
+    let request = request(&scanner);
+    let manifest = manifest::job(&request, Duration::from_secs(60)).expect("a manifest");
+    let read: Job = serde_json::from_value(manifest.clone()).expect("a Job");
+    assert_eq!(serde_json::to_value(&read).expect("the same")["spec"], manifest["spec"]);
+    let pod = &manifest["spec"]["template"]["spec"];
+    let user = |key: &str| pod["securityContext"][key].as_u64();
+    assert_eq!((user("runAsUser"), user("runAsGroup"), user("fsGroup")), (Some(1000), Some(0), Some(0)));
+    let container = &pod["containers"][0];
+    let of = |list: &Value, name: &str| {
+        list.as_array().expect("a list").iter().find(|one| one["name"] == name).cloned().unwrap_or_default()
+    };
+    let (volumes, mounts) = (&pod["volumes"], &container["volumeMounts"]);
+    assert_eq!(of(volumes, "writable-0")["emptyDir"], json!({ "sizeLimit": "64Mi" }));
+    assert_eq!(of(mounts, "writable-0"), json!({ "name": "writable-0", "mountPath": "/var/cache/x" }));
+    assert_eq!(of(mounts, "inputs"), json!({ "name": "inputs", "mountPath": "/inputs", "readOnly": true }));
+    let command: Vec<&str> = container["command"].as_array().expect("words").iter().filter_map(Value::as_str).collect();
+    let own = command.iter().position(|word| *word == "--").expect("the scanner's own");
+    assert_eq!(command[own + 1..].last(), Some(&"/inputs/inputs.yaml"));
+    let asked: Vec<&&str> = command[..own].iter().filter(|word| word.starts_with("--version-word=")).collect();
+    assert_eq!(asked, [&"--version-word=oscap", &"--version-word=--version"]);
+
+    // On a node it is root, with what it asks to see.
+    let text = text.replace("  image:\n", "  node:\n    capabilities: [SYS_PTRACE, SYS_PTRACE]\n");
+    let scanner: ScannerDocument = document::parse(std::path::Path::new("s.yaml"), &text).expect("a scanner");
+    let place = NodePlace { node: "lab".to_owned(), tolerated: Vec::new() };
+    let with_image = self::scanner();
+    let other = self::request(&with_image);
+    let program = Program::of(&scanner, scanner.approaches.node.as_ref().expect("it has one"));
+    let scanning = Scanning { program, ..other.scanning };
+    let request = JobRequest { scanning, target: JobTarget::Node(place), uploads: None };
+    let manifest = manifest::job(&request, Duration::from_secs(60)).expect("a manifest");
+    let pod = &manifest["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsUser"], 65532);
+    let security = &pod["containers"][0]["securityContext"];
+    assert_eq!(security["runAsUser"], 0);
+    assert_eq!(security["capabilities"], json!({ "drop": ["ALL"], "add": ["DAC_READ_SEARCH", "SYS_PTRACE"] }));
+}
+
+#[test]
 fn only_a_scanner_with_a_transport_gets_a_token_and_only_its_own_container() {
     let text = SCANNER
         .replace("  image:\n    mount: /target", "  exec:")
@@ -195,6 +242,7 @@ fn header(change: impl FnOnce(&mut Header)) -> Header {
         result: present(6),
         unreadable: Unreadable::default(),
         sockets: Sockets::default(),
+        version: None,
     };
     change(&mut header);
     header

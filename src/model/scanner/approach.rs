@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::needs::Capability;
 use crate::base::text::brief;
 use crate::model::access::Way;
 
@@ -28,7 +30,7 @@ pub const POD: &str = "target.pod";
 pub const CONTAINER: &str = "target.container";
 
 /// The approaches that a scanner supports; at least one.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Approaches {
     /// A scanner pod with the target image mounted read-only as an image volume: for images, and for containers by the image
@@ -56,7 +58,7 @@ pub struct Approaches {
 }
 
 /// How a scanner is run on a target whose files are mounted read-only.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct MountApproach {
     /// Where the target's files are mounted, as `/target`.
@@ -66,10 +68,13 @@ pub struct MountApproach {
     /// Environment variables; `${parameter}` as in the command.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// What it may do besides, which only a pod on a node can be given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<Capability>,
 }
 
 /// How a scanner is run that finds the target by itself, from what its placeholders stand for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CommandApproach {
     /// The command with its arguments; no shell is involved. `${parameter}` stands for a parameter of the profile, and
@@ -81,7 +86,7 @@ pub struct CommandApproach {
 }
 
 /// How a scanner is run that lists API objects.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ClusterApproach {
     /// What it lists, in all namespaces; at least one.
@@ -95,7 +100,7 @@ pub struct ClusterApproach {
 
 /// A resource of the API as RBAC names it: `pods`, or `apps/deployments` with its group. Never `secrets`, whose list is their
 /// contents; no wildcards and no subresources.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct ListedResource {
     /// The API group; empty for the core group.
@@ -180,30 +185,40 @@ pub struct Offered<'a> {
     pub command: &'a [String],
     /// Environment variables.
     pub env: &'a BTreeMap<String, String>,
+    /// What it may do besides reading everything on a node.
+    pub capabilities: &'a [Capability],
     /// The placeholders that it knows besides parameters.
     pub placeholders: &'static [&'static str],
 }
 
 impl<'a> From<&'a MountApproach> for Offered<'a> {
     fn from(from: &'a MountApproach) -> Self {
-        Self { field: "", mount: Some(&from.mount), command: &from.command, env: &from.env, placeholders: &[] }
+        Self {
+            field: "",
+            mount: Some(&from.mount),
+            command: &from.command,
+            env: &from.env,
+            capabilities: &from.capabilities,
+            placeholders: &[],
+        }
     }
 }
 
 impl<'a> From<&'a CommandApproach> for Offered<'a> {
     fn from(from: &'a CommandApproach) -> Self {
-        Self { field: "", mount: None, command: &from.command, env: &from.env, placeholders: &[] }
+        Self { field: "", mount: None, command: &from.command, env: &from.env, capabilities: &[], placeholders: &[] }
     }
 }
 
 impl<'a> From<&'a ClusterApproach> for Offered<'a> {
     fn from(from: &'a ClusterApproach) -> Self {
-        Self { field: "", mount: None, command: &from.command, env: &from.env, placeholders: &[] }
+        Self { field: "", mount: None, command: &from.command, env: &from.env, capabilities: &[], placeholders: &[] }
     }
 }
 
 const MOUNTED: &[&str] = &[RESULTS, INPUTS];
 const TRANSPORTED: &[&str] = &[RESULTS, INPUTS, KUBECONFIG, NAMESPACE, POD, CONTAINER];
+/// No inputs: an ephemeral container can have no volume, and a copy runs as the scanner's user, which could read them.
 const BESIDE: &[&str] = &[RESULTS, ROOT, NAMESPACE, POD, CONTAINER];
 const LISTED: &[&str] = &[RESULTS, INPUTS, KUBECONFIG];
 
@@ -238,12 +253,30 @@ impl Approaches {
 }
 
 impl Offered<'_> {
+    /// The names of all placeholders in its command and its environment.
+    pub fn names(&self) -> Vec<&str> {
+        let texts = self.command.iter().chain(self.env.values());
+        texts.filter_map(|text| placeholders(text).ok()).flatten().collect()
+    }
+
+    /// Whether its command or its environment names the folder with inputs.
+    pub fn wants_inputs(&self) -> bool {
+        let named = format!("${{{INPUTS}}}");
+        self.command.iter().chain(self.env.values()).any(|text| text.contains(&named))
+    }
+
     /// What is wrong with the command and the environment, each with its place below `approaches`.
     pub fn problems(&self) -> Vec<String> {
         let field = self.field;
         let mut problems = Vec::new();
         if self.command.is_empty() {
             problems.push(format!("approaches.{field}.command: it is empty"));
+        }
+        if field != "node" && !self.capabilities.is_empty() {
+            problems.push(format!(
+                "approaches.{field}.capabilities: its pod is in a namespace of the restricted Pod Security Standard, which \
+                 refuses any; only one on a node can have some"
+            ));
         }
         let commands = self.command.iter().enumerate().map(|(at, text)| (format!("command[{at}]"), text));
         let env = self.env.iter().map(|(name, text)| (format!("env.{}", brief(name)), text));

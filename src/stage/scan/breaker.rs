@@ -135,6 +135,7 @@ pub(crate) fn signs(approach: Approach, outcome: Result<(), Reason>) -> Signs {
         | Reason::RuleError
         | Reason::RuleBudget
         | Reason::ControlMissing
+        | Reason::ExitContradicted
         | Reason::ControlAmbiguous
         | Reason::ScannerSkipped
         | Reason::StatusUnknown

@@ -14,12 +14,15 @@ use crate::base::digest::Digest;
 use crate::base::document;
 use crate::base::exit::{Classify, ExitClass};
 use crate::base::limits::Limits;
+use crate::base::quantity::Span;
+use crate::cluster::job::ImageMount;
 use crate::model::catalog::{Catalog, CatalogItem, CatalogProfile, GAPSCAN_IMAGE, OnOld};
 use crate::model::profile::Profile;
 use crate::model::profile_document::ProfileDocument;
 use crate::model::provenance::{BundleRef, ContentRef};
 use crate::model::reason::Reason;
-use crate::model::scanner::{BUILTIN, ScannerDocument};
+use crate::model::scanner::{BUILTIN, Capability, ScannerDocument};
+use crate::model::target::TargetKind;
 use crate::native::profile::{self as rules, RuleProfile};
 use crate::registry::{Client, Prefix};
 use crate::stage::load;
@@ -51,6 +54,8 @@ pub(crate) struct External {
     pub(crate) image_digest: Digest,
     /// gapscan's own image.
     pub(crate) own_image: String,
+    /// The profile's folder as an image, as the nodes pull it.
+    pub(crate) profile_image: String,
     pub(crate) mounts: Vec<Mounted>,
     /// Files that the plan has for the profile.
     pub(crate) inputs: Vec<InputEntry>,
@@ -234,8 +239,11 @@ impl Shelf<'_> {
                 path: mount.mount.clone(),
                 image: self.reference(&found.item)?,
                 content: ContentRef { name: mount.name.clone(), digest: found.item.digest, built: found.built },
-                max_age: found.max_age.map(|span| span.duration()),
-                on_old: found.on_old,
+                max_age: stricter(mount.max_age, found.max_age),
+                on_old: match mount.on_old {
+                    Some(OnOld::Refuse) => OnOld::Refuse,
+                    Some(OnOld::Warn) | None => found.on_old,
+                },
             });
         }
         Ok(External {
@@ -245,10 +253,16 @@ impl Shelf<'_> {
             image: self.reference(image(&scanner.image)?)?,
             image_digest: image(&scanner.image)?.digest,
             own_image: self.reference(image(GAPSCAN_IMAGE)?)?,
+            profile_image: self.reference(item)?,
             mounts,
             inputs: Vec::new(),
         })
     }
+}
+
+/// The shorter of what a scanner's definition and the bundle say of how old a dependency may be.
+fn stricter(one: Option<Span>, other: Option<Span>) -> Option<std::time::Duration> {
+    one.into_iter().chain(other).min().map(Span::duration)
 }
 
 /// The files of a tar. Its bytes were signed; nothing is written to disk.
@@ -267,6 +281,18 @@ fn unpack(bytes: &[u8]) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
 }
 
 impl External {
+    /// What it may do on a node besides reading everything, where its profile is for nodes.
+    pub(crate) fn capabilities(&self) -> Vec<Capability> {
+        let node = self.scanner.approaches.node.as_ref().filter(|_| self.document.targets.contains(&TargetKind::Node));
+        node.map(|approach| approach.capabilities.clone()).unwrap_or_default()
+    }
+
+    /// The profile's own folder where the scanner's definition wants it.
+    pub(crate) fn profile_mount(&self) -> Option<ImageMount> {
+        let path = self.scanner.profile_mount.clone()?;
+        Some(ImageMount { reference: self.profile_image.clone(), path })
+    }
+
     /// Whether the databases may be used at `now`: each must have a date that is not in the future and not older than the
     /// bundle, or else the policy, allows. `reported` is the date that the scanner's own result names, where it does; it must
     /// be recent enough even where the database came with the scanner. Gives what to note of those that are too old and may
@@ -352,8 +378,22 @@ mod tests {
             image: String::new(),
             image_digest: Digest::of("image"),
             own_image: String::new(),
+            profile_image: String::new(),
             mounts: mounts.iter().enumerate().map(mounted).collect(),
             inputs: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn of_two_ages_the_stricter_holds() {
+        let (day, week) = (Span::days(1), Span::days(7));
+        for (definition, bundle, holds) in [
+            (None, None, None),
+            (Some(day), None, Some(day)),
+            (Some(week), Some(day), Some(day)),
+            (Some(day), Some(week), Some(day)),
+        ] {
+            assert_eq!(stricter(definition, bundle), holds.map(Span::duration));
         }
     }
 

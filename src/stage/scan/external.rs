@@ -132,8 +132,8 @@ async fn scanning<'e>(
     (target_image, node): (Option<&str>, Option<&str>),
     (session, context): (&Session, &Context),
 ) -> Result<Scanning<'e>, NotDone> {
-    let mounts: Vec<ImageMount> =
-        external.mounts.iter().map(|m| ImageMount { reference: m.image.clone(), path: m.path.clone() }).collect();
+    let dependencies = external.mounts.iter().map(|m| ImageMount { reference: m.image.clone(), path: m.path.clone() });
+    let mounts: Vec<ImageMount> = dependencies.chain(external.profile_mount()).collect();
     let images = [external.image.as_str(), &external.own_image].into_iter().chain(target_image);
     let images: Vec<&str> = images.chain(mounts.iter().map(|m| m.reference.as_str())).collect();
     let pull = context.pulling.secret(images, &context.registries, &context.limits).await?;

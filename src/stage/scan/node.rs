@@ -72,7 +72,7 @@ async fn collect(reached: &mut Reached, image: &str, context: &Context) -> Resul
     let session = context.session()?;
     let (home, network) = home(session).await?;
     let command = [AGENT, "agent", "facts", "--root", ROOT].map(str::to_owned).into();
-    let approach = MountApproach { mount: ROOT.to_owned(), command, env: Default::default() };
+    let approach = MountApproach { mount: ROOT.to_owned(), command, env: Default::default(), capabilities: Vec::new() };
     let cpu = context.cpu(CPU, Some(name));
     let program = Program {
         approach: (&approach).into(),
@@ -81,6 +81,9 @@ async fn collect(reached: &mut Reached, image: &str, context: &Context) -> Resul
         memory: MEMORY,
         cpu: cpu.into(),
         unread: Unread::Told,
+        version: &[],
+        user: None,
+        writable: &[],
     };
     let scanning = Scanning {
         run: session.home.run(),
@@ -137,6 +140,7 @@ mod tests {
             stderr_tail: Vec::new(),
             unreadable: Unreadable::default(),
             sockets: Sockets::default(),
+            version: None,
         }
     }
 

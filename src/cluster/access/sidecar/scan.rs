@@ -21,7 +21,9 @@ use crate::cluster::agent::unreadable::LOOK;
 use crate::cluster::client::Cluster;
 use crate::cluster::error::ClusterError;
 use crate::cluster::identity::ScanIdentity;
-use crate::cluster::job::{self, Again, CONTAINER as SCANNER, Fetching, JobOutput, Run, Scanning, container, furnish};
+use crate::cluster::job::{
+    self, Again, CONTAINER as SCANNER, Fetching, Furniture, JobOutput, Run, Scanning, container, furnish,
+};
 use crate::cluster::namespace::ScanNamespace;
 use crate::cluster::pod;
 use crate::model::target::Target;
@@ -97,17 +99,35 @@ impl Again for Held<'_> {
 fn manifest(copied: &Copy, scanning: &Scanning<'_>) -> Result<Value, ClusterError> {
     let mut manifest = copied.manifest.clone();
     let specification = &mut manifest["spec"];
-    let command = scanning.command(RUN, &["--shared-network", "--beside", TOLD])?;
-    let mut furniture = furnish(scanning, copy::OWN, copy::agent_resources());
+    let (mut furniture, beside) = parts(scanning)?;
     let of_target = specification["volumes"].as_array().into_iter().flatten();
     furniture.volumes.extend(of_target.filter(|volume| volume["name"] != super::RESULTS).cloned());
     specification["volumes"] = json!(furniture.volumes);
     // User and group are the pod's, which are the target's.
     specification["initContainers"] = json!([furniture.installer]);
     if let Some(containers) = specification["containers"].as_array_mut() {
-        containers.push(container(scanning, command, pod::security(), furniture.mounts));
+        containers.push(beside);
     }
     Ok(manifest)
+}
+
+/// What a copy gets besides: volumes with the agent's installer, and the scanner's container.
+fn parts(scanning: &Scanning<'_>) -> Result<(Furniture, Value), ClusterError> {
+    let command = scanning.command(RUN, &["--shared-network", "--beside", TOLD])?;
+    let furniture = furnish(scanning, copy::OWN, copy::agent_resources());
+    let beside = container(scanning, command, pod::security(), furniture.mounts.clone());
+    Ok((furniture, beside))
+}
+
+/// What is put beside a copy, as a pod's specification without the copy.
+pub(crate) fn beside_copy(scanning: &Scanning<'_>) -> Result<Value, ClusterError> {
+    let (furniture, beside) = parts(scanning)?;
+    Ok(json!({ "spec": {
+        "initContainers": [furniture.installer],
+        "containers": [beside],
+        "volumes": furniture.volumes,
+        "shareProcessNamespace": true,
+    } }))
 }
 
 #[cfg(test)]

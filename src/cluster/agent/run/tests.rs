@@ -16,6 +16,7 @@ fn request(folder: &Path, result: ResultAt, script: &str) -> RunRequest {
         hold: Duration::ZERO,
         limit: 1000,
         command: vec!["sh".into(), "-c".into(), script.into()],
+        version: Vec::new(),
     }
 }
 
@@ -121,4 +122,26 @@ fn only_the_end_of_a_long_output_is_kept() {
     kept.take(b"end");
     assert_eq!(kept.tail.len(), TAIL_BYTES);
     assert!(kept.tail.ends_with(b"aend"));
+}
+
+#[tokio::test]
+async fn a_scanner_that_is_asked_for_its_version_answers_before_it_scans_and_need_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let asked = |words: &[&str]| RunRequest {
+        version: words.iter().map(Into::into).collect(),
+        ..request(folder.path(), ResultAt::Stdout, "echo result")
+    };
+    let answer = |received: Received| {
+        assert_eq!(received.header.exit, ExitStatus::Exited { code: 0 }, "the scan goes on whatever it says");
+        assert_eq!(received.result.as_deref(), Some(&b"result\n"[..]), "and none of it is in the result");
+        received.header.version
+    };
+    let printed = |text: &str| Some(Asked::Answered { printed: text.to_owned() });
+    let both = ["sh", "-c", "echo x >&2; echo 1.2; exit 3"];
+    assert_eq!(answer(ran(&asked(&both)).await), printed("1.2\nx\n"));
+    let long = answer(ran(&asked(&["sh", "-c", "head -c 300000 /dev/zero"])).await);
+    assert!(matches!(long, Some(Asked::Answered { printed }) if printed.len() == ANSWER_BYTES));
+    let none = answer(ran(&asked(&["/none/such"])).await);
+    assert!(matches!(none, Some(Asked::Unanswered { detail }) if detail.starts_with("`/none/such`: ")));
+    assert_eq!(answer(ran(&asked(&[])).await), None);
 }

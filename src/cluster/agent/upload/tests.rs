@@ -43,6 +43,7 @@ impl Left {
             result: ResultState::Present { length: bytes as u64, stamp: stamp(&meta) },
             unreadable: Unreadable::default(),
             sockets: Sockets::default(),
+            version: None,
         };
         std::fs::write(folder.path().join(STATUS_FILE), serde_json::to_vec(&header).expect("JSON")).expect("written");
         for tail in [STDOUT_TAIL, STDERR_TAIL] {

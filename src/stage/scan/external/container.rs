@@ -16,8 +16,8 @@ pub(crate) fn offers(external: &External, facts: &ContainerFacts, policy: &Polic
     // Whatever gapscan's own sidecar in its pod could tell, a scanner is put beside a copy.
     let facts = &ContainerFacts { injected: None, ..facts.clone() };
     let mut choice = choose(facts, &external.scanner.approaches.ways(), &policy.approaches);
-    if let Some(mounted) = external.mounts.first() {
-        let why = format!("the scanner needs `{}`, and an ephemeral container can mount nothing", mounted.content.name);
+    if let Some(needed) = external.scanner.needs_volume() {
+        let why = format!("the scanner needs {needed}, and an ephemeral container can mount nothing");
         let without = |chosen: &mut Chosen| chosen.way == Way::Debug;
         let refused: Vec<Chosen> = choice.ways.extract_if(.., without).collect();
         choice.refused.extend(refused.into_iter().map(|chosen| Chosen { why: why.clone(), ..chosen }));

@@ -8,8 +8,8 @@ use crate::model::evidence::Evidence;
 use crate::model::finding::{Detail, Finding};
 use crate::model::outcome::Outcome;
 use crate::model::reason::Reason;
-use crate::model::scanner::{BlindSpot, COMPLETE_CONTROL};
-use crate::results;
+use crate::model::scanner::COMPLETE_CONTROL;
+use crate::stage::judge;
 use crate::stage::scan::content::External;
 use crate::stage::scan::network::{self, Allowance};
 use crate::stage::scan::unit::{Context, NotDone, Reached, Task};
@@ -48,35 +48,27 @@ pub(super) fn judge(
     }
     let sockets = output.sockets.clone();
     reached.notes.extend(network::note(&sockets, allowance));
+    let (ended, asked) = (output.meaning(&external.scanner.exit_codes), output.version.clone());
     let result = output.into_result(&external.scanner.exit_codes).map_err(|e| NotDone::because(e.reason(), &e))?;
     let task = tasks.first().ok_or_else(|| NotDone::new(Reason::InternalError, "there is no task"))?;
     // A large result takes seconds, during which other scans wait for their connections.
-    let parse = || results::parse(&external.scanner.result, &result, &task.profile, &context.limits);
-    let mut parsed = tokio::task::block_in_place(parse).map_err(|e| NotDone::because(e.reason(), &e))?;
+    let read = || judge::judge(&external.scanner, ended, &result, &task.profile, &context.limits);
+    let mut parsed = tokio::task::block_in_place(read).map_err(|e| NotDone::because(e.reason(), &e))?;
+    let (version, note) = judge::version(&external.scanner, parsed.scanner_version.take(), asked.as_ref());
+    reached.notes.extend(note);
     if let Some(engine) = &mut reached.engine {
-        engine.version = parsed.scanner_version.unwrap_or_default();
+        engine.version = version;
     }
     // With several, the scanner does not say which of them it means.
     if let (Some(built), [content]) = (parsed.database_built, &mut reached.content[..]) {
         content.built = Some(built);
     }
     reached.notes.extend(external.check_age(parsed.database_built, &context.policy, Timestamp::now())?);
-    parsed.findings.iter_mut().for_each(|finding| withhold(finding, &external.scanner.blind_spots));
     account_for_unread(&mut parsed.findings, &seen, context.limits.finding_details)?;
     network::judge(&mut parsed.findings, &sockets, allowance, context.limits.finding_details);
     reached.notes.extend(parsed.notes);
     reached.verdict = Ok(vec![parsed.findings]);
     Ok(())
-}
-
-/// Takes back what passed where the scanner is blind.
-fn withhold(finding: &mut Finding, spots: &[BlindSpot]) {
-    if finding.outcome == Outcome::Passed
-        && let Some(spot) = spots.iter().find(|spot| spot.covers(&finding.control))
-    {
-        let detail = format!("the scanner says that it passed, and can't tell: {}", spot.why);
-        finding.outcome = Outcome::not_evaluated(Reason::FactMissing, detail);
-    }
 }
 
 /// Judges the control that asks whether the scanner could read all of the target: a scanner passes over what it may not read
@@ -113,23 +105,6 @@ fn account_for_unread(findings: &mut [Finding], seen: &Seen, most: usize) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_passes_in_a_blind_spot_is_no_pass_and_what_fails_there_fails() {
-        let spots = [BlindSpot { controls: vec!["mount_*".to_owned()], why: "it sees its own".to_owned() }];
-        let after = |control: &str, outcome: Outcome| {
-            let mut finding = Finding::new(control, outcome);
-            withhold(&mut finding, &spots);
-            finding.outcome
-        };
-        let taken = after("mount_tmp", Outcome::Passed);
-        assert!(
-            matches!(taken, Outcome::NotEvaluated { ref detail, .. } if detail.contains("it sees its own")),
-            "{taken:?}"
-        );
-        assert_eq!(after("mount_tmp", Outcome::Failed), Outcome::Failed);
-        assert_eq!(after("other", Outcome::Passed), Outcome::Passed);
-    }
 
     #[test]
     fn what_the_scanner_could_not_read_is_never_passed_over() {

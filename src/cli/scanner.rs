@@ -1,0 +1,328 @@
+//! `gapscan scanner`: definitions of scanners, before they are in a bundle.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args as Arguments, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use super::bundle::read::survey;
+use super::source;
+use super::table::{self, Format, Table, count};
+use crate::base::document::{self, DocumentError};
+use crate::base::exit::{ExitClass, Failure, Outcome};
+use crate::base::limits::Limits;
+use crate::base::text::printable;
+use crate::bundle::scanner;
+use crate::cluster::job::preview;
+use crate::model::finding::Finding;
+use crate::model::outcome::{Outcome as Verdict, Status};
+use crate::model::profile_document::ProfileDocument;
+use crate::model::scanner::ScannerDocument;
+use crate::stage::read::ResultSource;
+use crate::stage::trial::{self, Trial, TrialRequest};
+
+/// How many controls a table lists.
+const LISTED: usize = 100;
+
+/// Look at definitions of scanners, and try them without a cluster
+#[derive(Debug, Arguments)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(List),
+    Test(Test),
+}
+
+impl Args {
+    pub(super) async fn run(self) -> Outcome {
+        match self.command {
+            Command::List(list) => list.run().await,
+            Command::Test(test) => test.run(),
+        }
+    }
+}
+
+/// List the scanners that a bundle or a folder defines
+///
+/// All that is wrong with a definition is told, with line and column; the exit code is 2 then.
+#[derive(Debug, Arguments)]
+struct List {
+    /// Definitions, folders with definitions, or, with --root, a bundle
+    #[arg(value_name = "FILE|FOLDER", default_value = "bundle/scanners")]
+    paths: Vec<PathBuf>,
+    /// The pinned root that vouches for the bundle
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+    /// How to print it
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+}
+
+/// What is said of a definition.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<PathBuf>,
+    name: String,
+    title: String,
+    image: String,
+    approaches: Vec<&'static str>,
+    format: &'static str,
+    dependencies: Vec<String>,
+    takes_profile: bool,
+    takes_inputs: bool,
+}
+
+impl Listed {
+    fn of(scanner: &ScannerDocument, file: Option<&Path>) -> Self {
+        let offered = scanner.approaches.offered();
+        Self {
+            file: file.map(Path::to_owned),
+            name: scanner.name.clone(),
+            title: scanner.title.clone(),
+            image: scanner.image.clone(),
+            approaches: offered.iter().map(|approach| approach.field).collect(),
+            format: scanner.result.format.name(),
+            dependencies: scanner.dependencies.iter().map(|dependency| dependency.name.clone()).collect(),
+            takes_profile: scanner.profile_mount.is_some(),
+            takes_inputs: offered.iter().any(|approach| approach.wants_inputs()),
+        }
+    }
+
+    fn needs(&self) -> String {
+        let mut needs: Vec<&str> = self.dependencies.iter().map(String::as_str).collect();
+        needs.extend(self.takes_profile.then_some("the profile's folder"));
+        needs.extend(self.takes_inputs.then_some("inputs"));
+        needs.join(", ")
+    }
+}
+
+impl List {
+    async fn run(self) -> Outcome {
+        let (listed, wrong) = match &self.root {
+            Some(root) => {
+                let survey = survey(&source::one(&self.paths)?, root, jiff::Timestamp::now()).await?;
+                let scanners = survey.verified.catalog().scanners.iter();
+                (scanners.map(|scanner| Listed::of(scanner, None)).collect(), 0)
+            }
+            None => self.definitions()?,
+        };
+        match self.output {
+            Format::Json => table::emit_json(&listed)?,
+            Format::Table => {
+                let mut rows = Table::new(&["SCANNER", "IMAGE", "FORMAT", "APPROACHES", "NEEDS", "TITLE"]);
+                for one in &listed {
+                    let needs = one.needs();
+                    rows.row([
+                        one.name.clone(),
+                        one.image.clone(),
+                        one.format.to_owned(),
+                        one.approaches.join(" "),
+                        needs,
+                        one.title.clone(),
+                    ]);
+                }
+                table::emit(&rows.render(0))?;
+            }
+        }
+        match wrong {
+            0 => Ok(ExitClass::Success),
+            wrong => Err(Failure::usage(format!("use {}", count(wrong, "definition")))),
+        }
+    }
+
+    /// What the files and folders define, and how many of them can't be used.
+    fn definitions(&self) -> Result<(Vec<Listed>, usize), Failure> {
+        let (mut listed, mut wrong) = (Vec::new(), 0);
+        for path in &self.paths {
+            let folder = path.is_dir();
+            let files = if folder { yaml_files(path)? } else { vec![path.clone()] };
+            for file in files {
+                match read(&file) {
+                    Ok(scanner) => listed.push(Listed::of(&scanner, Some(&file))),
+                    // A folder may hold other documents too.
+                    Err(DocumentError::Kind { .. }) if folder => {}
+                    Err(error) => {
+                        wrong += 1;
+                        tell(&error);
+                    }
+                }
+            }
+        }
+        Ok((listed, wrong))
+    }
+}
+
+/// The YAML files of a folder, by name.
+fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::new(ExitClass::Unreachable, format!("read folder `{}`: {error}", folder.display()))
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|end| end == "yaml" || end == "yml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<ScannerDocument, DocumentError> {
+    scanner::read(path, &document::text(path, &Limits::default())?)
+}
+
+/// Tells of a definition that can't be used, one problem a line.
+fn tell(error: &DocumentError) {
+    match error {
+        DocumentError::Problems { path, problems } => {
+            for problem in problems {
+                eprintln!("{}", printable(&format!("{}: {problem}", path.display())));
+            }
+        }
+        other => eprintln!("gapscan: failed to {}", printable(&other.to_string())),
+    }
+}
+
+/// Try a definition without a cluster: what a result would be recorded as, and what would be run
+///
+/// Without a profile, the controls are those that the result itself names. The controls that gapscan judges itself, in the
+/// cluster, are left out. The exit code is 3 where something would not be evaluated.
+#[derive(Debug, Arguments)]
+struct Test {
+    /// The definition
+    definition: PathBuf,
+    /// A result that the scanner left, `-` for the standard input
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
+    /// The exit code that the scanner ended with
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, requires = "result")]
+    exit_code: u8,
+    /// The folder of the profile that says what is expected
+    #[arg(long, value_name = "FOLDER")]
+    profile: Option<PathBuf>,
+    /// Show what would be run, for each approach
+    #[arg(long, value_name = "WHAT")]
+    show: Option<Show>,
+    /// How to print it
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Show {
+    /// The pods, as YAML
+    Pod,
+}
+
+impl Test {
+    fn run(self) -> Outcome {
+        let limits = Limits::default();
+        let scanner = match read(&self.definition) {
+            Ok(scanner) => scanner,
+            Err(error @ DocumentError::Problems { .. }) => {
+                tell(&error);
+                return Err(Failure::usage(format!("use scanner `{}`", self.definition.display())));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if self.show == Some(Show::Pod) {
+            self.show_pods(&scanner, &limits)?;
+        }
+        let Some(result) = &self.result else {
+            if self.show.is_none() {
+                table::emit(&format!("`{}` has no problem\n", scanner.name))?;
+            }
+            return Ok(ExitClass::Success);
+        };
+        let result = match result.as_path() == Path::new("-") {
+            true => ResultSource::Stdin,
+            false => ResultSource::File(result.clone()),
+        };
+        let folder = std::env::temp_dir();
+        let request = TrialRequest {
+            scanner: &scanner,
+            result: &result,
+            exit_code: self.exit_code,
+            profile: self.profile.as_deref(),
+            folder: &folder,
+        };
+        let trial = trial::attempt(&request, &limits)?;
+        match self.output {
+            Format::Json => table::emit_json(&trial)?,
+            Format::Table => table::emit(&render(&trial))?,
+        }
+        let evaluated = trial.refused.is_none() && trial.coverage.count(Status::NotEvaluated) == 0;
+        Ok(if evaluated { ExitClass::Success } else { ExitClass::NotEvaluated })
+    }
+
+    fn show_pods(&self, scanner: &ScannerDocument, limits: &Limits) -> Outcome<()> {
+        let parameters = match &self.profile {
+            Some(folder) => document::load::<ProfileDocument>(&folder.join("profile.yaml"), limits)?.parameters,
+            None => Default::default(),
+        };
+        let shown = preview(scanner, &parameters)
+            .map_err(|error| Failure::usage(format!("show what `{}` would run: {error}", scanner.name)))?;
+        for one in shown {
+            let yaml = document::to_kubernetes(&one.made)
+                .map_err(|error| Failure::new(ExitClass::Bug, format!("write a pod as YAML: {error}")))?;
+            table::emit(&format!("# {}\n---\n{yaml}", one.approach))?;
+        }
+        Ok(())
+    }
+}
+
+fn render(trial: &Trial) -> String {
+    let meaning = trial.meaning.map_or("which the definition does not know", |meaning| meaning.word());
+    let expected = trial.profile.as_deref().unwrap_or("the controls that the result itself names");
+    let version = if trial.version.is_empty() { "no version" } else { &trial.version };
+    let mut text = printable(&format!(
+        "{} ({version}), a result of format {}, exit code {}: {meaning}; expected: {expected}",
+        trial.scanner,
+        trial.format.name(),
+        trial.exit_code,
+    ))
+    .into_owned();
+    text.push('\n');
+    if let Some(refused) = &trial.refused {
+        let detail = format!("nothing of it would count ({}): {}", refused.reason, refused.detail);
+        return text + &table::paragraph(0, &detail);
+    }
+    let mut counts = Table::new(&table::COUNTS);
+    counts.row(table::counts(&trial.coverage));
+    text += &counts.render(2);
+    for (title, status) in [("FAILED", Status::Failed), ("NOT EVALUATED", Status::NotEvaluated)] {
+        text += &listed(trial, title, status);
+    }
+    for note in &trial.notes {
+        text += &table::paragraph(2, &format!("note: {note}"));
+    }
+    text
+}
+
+/// The controls that ended so, the first of many.
+fn listed(trial: &Trial, title: &'static str, status: Status) -> String {
+    let of: Vec<&Finding> = trial.findings.iter().filter(|finding| finding.outcome.status() == status).collect();
+    if of.is_empty() {
+        return String::new();
+    }
+    let mut rows = Table::new(&[title, "WHY"]);
+    for finding in of.iter().take(LISTED) {
+        let why = match &finding.outcome {
+            Verdict::NotEvaluated { reason, detail } => format!("{reason}: {detail}"),
+            _ => finding.details.first().map(|detail| detail.message.clone()).unwrap_or_default(),
+        };
+        rows.row([finding.control.clone(), why]);
+    }
+    let more = match of.len().saturating_sub(LISTED) {
+        0 => String::new(),
+        more => format!("  and {more} more; `-o json` has them all\n"),
+    };
+    format!("\n{}{more}", rows.render(2))
+}

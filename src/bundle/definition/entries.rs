@@ -93,7 +93,7 @@ pub struct ProfileEntry {
 }
 
 /// Content of a profile that lies elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ProfileContent {
     /// `dir:PATH`, without its `.git`; or `file:PATH`, which is unpacked if it is a `.tar.gz`, `.tgz` or `.tar`.

@@ -112,6 +112,7 @@ fn real_results_agree_with_their_exit_codes() {
         ("cinc-auditor", "inspec/waived.json", "100", false),
         ("cinc-auditor", "inspec/k8s-node-stig-live.json", "0", true),
         ("cinc-auditor", "inspec/passed-only.json", "100", true),
+        ("cinc-auditor", "inspec/no-control-matched.json", "0", true),
     ] {
         let path = corpus.join(file);
         if !path.exists() {

@@ -258,7 +258,8 @@ impl Test {
             Format::Json => table::emit_json(&trial)?,
             Format::Table => table::emit(&render(&trial))?,
         }
-        let evaluated = trial.refused.is_none() && trial.coverage.count(Status::NotEvaluated) == 0;
+        let named = trial.coverage.expected();
+        let evaluated = trial.refused.is_none() && named > 0 && trial.coverage.count(Status::NotEvaluated) == 0;
         Ok(if evaluated { ExitClass::Success } else { ExitClass::NotEvaluated })
     }
 

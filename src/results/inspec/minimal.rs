@@ -43,7 +43,7 @@ pub(super) fn minimal(
         listed.named = true;
         if !report.has(&profile) {
             let at = report.profile()?;
-            report.is(at, About { name: profile, status: Some("loaded".to_owned()), ..About::default() });
+            report.describe(at, About { name: profile, status: Some("loaded".to_owned()), ..About::default() });
         }
         report.entry(&id)?.has_checks = true;
         out.finding(check.report(&id, &mut numbers, Severity::Medium, Vec::new()))

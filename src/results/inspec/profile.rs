@@ -62,6 +62,6 @@ pub(super) fn profile(json: &mut Json<impl Read>, report: &mut Report, out: &mut
         return Err(json.foreign("a profile has neither a name nor controls"));
     }
     about.message = if status_message.is_empty() { skip_message } else { status_message };
-    report.is(at, about);
+    report.describe(at, about);
     Ok(())
 }

@@ -51,7 +51,7 @@ impl Report {
         }
     }
 
-    /// Another profile, and which one it is. What it is called may come after its controls: [`Report::is`] says it.
+    /// Another profile, and which one it is. What it is called may come after its controls: [`Report::describe`] says it.
     pub(super) fn profile(&mut self) -> Result<usize, ResultsError> {
         if self.profiles.len() >= PROFILES {
             return Err(ResultsError::TooMany { limit: PROFILES });
@@ -61,7 +61,7 @@ impl Report {
     }
 
     /// Says what the profile is.
-    pub(super) fn is(&mut self, profile: usize, about: About) {
+    pub(super) fn describe(&mut self, profile: usize, about: About) {
         self.profiles[profile] = about;
     }
 
@@ -97,10 +97,14 @@ impl Report {
         let (id, title) = (cut(id), cut(title));
         let before = self.entry(&id)?;
         let is_titled = !before.title.is_empty();
-        let new: Vec<Reference> =
-            references.iter().filter(|reference| !before.references.contains(reference)).cloned().collect();
-        let bytes = if is_titled { 0 } else { title.len() } + new.iter().map(|r| r.id.len() + 64).sum::<usize>();
-        self.budget.hold(bytes)?;
+        let mut new: Vec<Reference> = Vec::new();
+        for reference in references.iter().filter(|reference| !before.references.contains(reference)) {
+            if !new.contains(reference) {
+                new.push(reference.clone());
+            }
+        }
+        let named: usize = new.iter().map(|reference| size_of::<Reference>() + reference.id.len()).sum();
+        self.budget.hold(named + if is_titled { 0 } else { title.len() })?;
         let merged = self.entry(&id)?;
         if !is_titled {
             merged.title = title;

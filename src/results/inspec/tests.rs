@@ -15,7 +15,7 @@ fn check(status: &str, more: Value) -> Value {
 fn control(id: &str, impact: f64, results: Vec<Value>) -> Value {
     json!({
         "id": id, "title": format!("title of {id}"), "desc": null, "impact": impact, "refs": [{"url": "https://a.example"}],
-        "tags": {"nist": ["AC-6", "Rev_4"], "cci": ["CCI-000366"], "stig_id": "RHEL-1", "severity": null},
+        "tags": {"nist": ["AC-6", "Rev_4"], "cci": ["CCI-000366", "CCI-000366"], "stig_id": "RHEL-1", "severity": null},
         "code": "control", "waiver_data": {}, "results": results,
     })
 }

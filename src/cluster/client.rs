@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use backon::BackoffBuilder as _;
 use hyper::body::Body as _;
 use hyper::http;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::client::Body;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use serde::Deserialize;
@@ -34,7 +34,7 @@ const ANSWER_BYTES: usize = 256 << 20;
 const USER_AGENT: &str = concat!("gapscan/", env!("CARGO_PKG_VERSION"));
 
 /// What is asked for of secrets, whatever is done with them: their content never comes back (Kubernetes API concepts,
-/// "Receiving resources as metadata").
+/// "Receiving resources as metadata"), but for one that is read by its name to be handed to a scanner ([`Cluster::secret`]).
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 /// The same for a list of them.
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
@@ -92,6 +92,15 @@ pub(crate) struct Call {
     /// Path and query.
     pub(crate) path: String,
     pub(crate) body: Option<Vec<u8>>,
+}
+
+/// What comes back of secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Secrets {
+    /// Their names.
+    Metadata,
+    /// What is in them.
+    Content,
 }
 
 impl Token {
@@ -242,11 +251,18 @@ impl Cluster {
     /// Sends the request and reads the answer as `T`. Repeated on silence and overload until the budget is used up, so every
     /// caller must be able to stand that its request arrives twice.
     pub(crate) async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClusterError> {
-        let bytes = self.send(&call).await?;
+        let bytes = self.send(&call, Secrets::Metadata).await?;
         serde_json::from_slice(&bytes).map_err(|source| ClusterError::malformed(call.what, source))
     }
 
-    async fn send(&self, call: &Call) -> Result<Vec<u8>, ClusterError> {
+    /// One secret by its name, with its content. Nothing of that is in an error.
+    pub(super) async fn secret(&self, what: &str, path: String) -> Result<Secret, ClusterError> {
+        let call = Call { what: what.to_owned(), method: http::Method::GET, path, body: None };
+        let bytes = Zeroizing::new(self.send(&call, Secrets::Content).await?);
+        serde_json::from_slice(&bytes).map_err(|_| ClusterError::malformed(what, "it is no secret"))
+    }
+
+    async fn send(&self, call: &Call, secrets: Secrets) -> Result<Vec<u8>, ClusterError> {
         let began = Instant::now();
         let mut delays = backon::ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(100))
@@ -255,7 +271,7 @@ impl Cluster {
             .with_jitter()
             .build();
         loop {
-            let (error, asked) = match tokio::time::timeout(self.api_call, self.attempt(call)).await {
+            let (error, asked) = match tokio::time::timeout(self.api_call, self.attempt(call, secrets)).await {
                 Ok(Ok(bytes)) => return Ok(bytes),
                 Ok(Err(failed)) => failed,
                 Err(_) => (ClusterError::NoAnswer { what: call.what.clone(), after: self.api_call }, None),
@@ -270,7 +286,7 @@ impl Cluster {
     }
 
     /// One attempt; a failure comes with the delay that the server asks for.
-    async fn attempt(&self, call: &Call) -> Result<Vec<u8>, (ClusterError, Option<Duration>)> {
+    async fn attempt(&self, call: &Call, secrets: Secrets) -> Result<Vec<u8>, (ClusterError, Option<Duration>)> {
         let malformed = |source: http::Error| (ClusterError::malformed(&call.what, source), None);
         let mut request = http::Request::builder().method(call.method.clone()).uri(&call.path);
         if call.body.is_some() {
@@ -283,7 +299,7 @@ impl Cluster {
             };
             request = request.header(http::header::CONTENT_TYPE, body);
         }
-        if is_of_secrets(&call.path) {
+        if is_of_secrets(&call.path) && secrets == Secrets::Metadata {
             let accept = if call.method == http::Method::GET && is_list(&call.path) { METADATA_LIST } else { METADATA };
             request = request.header(http::header::ACCEPT, accept);
         }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
@@ -67,7 +66,7 @@ pub async fn read(
     key: &str,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, ClusterError> {
     let object = ObjectRef::namespaced(Kind::Secret, namespace, name);
-    let secret: Secret = cluster.get(&format!("read {object}"), object.path()).await?;
+    let secret = cluster.secret(&format!("read {object}"), object.path()).await?;
     let data = secret.data.unwrap_or_default().into_iter().map(|(name, value)| (name, Zeroizing::new(value.0)));
     Ok(data.filter(|(name, _)| name == key).map(|(_, value)| value).next())
 }

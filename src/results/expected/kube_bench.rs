@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
 
-use super::{ContentError, Files, below, line, text, unusable_id, yaml};
+use super::{ContentError, Files, below, line, text, unusable_id, yaml, yaml_of_go};
 use crate::base::text::brief;
 use crate::model::control::{Control, Reference, Severity};
 use crate::model::profile_document::KubeBenchSource;
@@ -70,7 +70,7 @@ pub fn controls(files: &Files, source: &KubeBenchSource) -> Result<Vec<Control>,
     let mut seen: HashMap<String, String> = HashMap::new();
     for target in targets {
         let path = below(&source.config, &format!("{}/{target}.yaml", source.benchmark));
-        let benchmark: Benchmark = match text(files, &path).and_then(|text| yaml(&path, "benchmark", text)) {
+        let benchmark: Benchmark = match text(files, &path).and_then(|text| yaml_of_go(&path, "benchmark", text)) {
             Ok(benchmark) => benchmark,
             Err(problem) => {
                 problems.push(problem);
@@ -79,9 +79,6 @@ pub fn controls(files: &Files, source: &KubeBenchSource) -> Result<Vec<Control>,
         };
         if benchmark.kind != target {
             problems.push(format!("`{path}`: its type is `{}`, and kube-bench refuses it", brief(&benchmark.kind)));
-        }
-        if benchmark.groups.iter().all(|group| group.checks.is_empty()) {
-            problems.push(format!("`{path}`: it has no check"));
         }
         for (group, check) in benchmark.groups.iter().flat_map(|group| group.checks.iter().map(move |c| (group, c))) {
             if let Some(why) = unusable_id(&check.id) {
@@ -94,6 +91,10 @@ pub fn controls(files: &Files, source: &KubeBenchSource) -> Result<Vec<Control>,
                 controls.push(control(group, check));
             }
         }
+    }
+    // Benchmarks of managed clusters have files of targets without any.
+    if controls.is_empty() && problems.is_empty() {
+        problems.push(format!("benchmark `{}` has no check for these targets", brief(&source.benchmark)));
     }
     if problems.is_empty() { Ok(controls) } else { Err(fail(problems)) }
 }
@@ -209,6 +210,18 @@ mod tests {
             (control.title.as_str(), control.description.as_str(), control.check.as_str(), control.fix.as_str()),
             ("Check that 4.20 holds (Manual)", "A group\nA person has to check it.", "stat x", "chmod x")
         );
+    }
+
+    #[test]
+    fn texts_that_are_not_indented_as_yaml_asks_are_read_as_kube_bench_reads_them() {
+        let text = "---\ntype: node\ngroups:\n- id: 1.1\n  checks:\n  - id: 1.1.1\n    text: \"one\n    two\n  three\"\n    \
+                    remediation: |\n      \"as it\n      is\"\n  - id: 1.1.2\n    text: 'four\n    five'\n";
+        let all = files(&[("cfg/config.yaml", CONFIG.to_owned()), ("cfg/own-1/node.yaml", text.to_owned())]);
+        let found = controls(&all, &source("own-1", &["node"])).expect("controls");
+        let texts: Vec<(&str, &str)> = found.iter().map(|c| (c.title.as_str(), c.fix.as_str())).collect();
+        assert_eq!(texts, [("one two three", "\"as it\nis\""), ("four five", "")]);
+        let none = files(&[("cfg/config.yaml", CONFIG.to_owned()), ("cfg/own-1/node.yaml", benchmark("node", &[]))]);
+        assert!(controls(&none, &source("own-1", &["node"])).is_err());
     }
 
     #[test]

@@ -60,6 +60,31 @@ fn yaml<T: serde::de::DeserializeOwned>(path: &str, kind: &'static str, text: &s
     crate::base::document::from_yaml(std::path::Path::new(path), kind, text).map_err(|error| error.to_string())
 }
 
+/// Lines of one document that may be indented further, and bytes of such a document.
+const INDENTED: usize = 500;
+const INDENTED_BYTES: usize = 4 << 20;
+
+/// The same with what YAML forbids and tools in Go read: lines of a text in quotes that are indented no further than what is
+/// around it. White space at the begin of such a line is no part of the text, so that more of it changes nothing.
+fn yaml_of_go<T: serde::de::DeserializeOwned>(path: &str, kind: &'static str, text: &str) -> Result<T, String> {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for _ in 0..INDENTED {
+        let error = match serde_saphyr::from_str::<T>(&lines.join("\n")) {
+            Ok(read) => return Ok(read),
+            Err(error) => error,
+        };
+        let told = error.without_snippet().to_string();
+        let place = error.location().and_then(|at| usize::try_from(at.line()).ok()?.checked_sub(1));
+        match place.and_then(|at| lines.get_mut(at)) {
+            Some(line) if told.contains("multiline quoted scalar") && text.len() <= INDENTED_BYTES => {
+                *line = format!("{:64}{line}", "");
+            }
+            _ => break,
+        }
+    }
+    yaml(path, kind, text)
+}
+
 /// A path below a folder, which may be the one that all paths are relative to.
 fn below(folder: &str, path: &str) -> String {
     match folder.trim_end_matches('/') {

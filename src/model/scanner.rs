@@ -132,6 +132,8 @@ pub enum ControlsOf {
     /// One for each severity of findings, `no-critical-findings` to `no-unrated-findings`: for scanners with more rules than
     /// anybody lists.
     Severity,
+    /// `software-inventory`: that the scanner named what the target consists of. Its verdicts, if it has any, don't count.
+    Inventory,
 }
 
 /// What becomes of a control of the profile that a whole result does not mention.

@@ -28,6 +28,7 @@ pub mod expected;
 mod falco;
 pub mod grype;
 mod inspec;
+mod inventory;
 mod json;
 mod junit;
 mod kube_bench;

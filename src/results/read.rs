@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::by_severity::BySeverity;
 use super::collect::Collector;
 use super::event::{Out, Sink};
+use super::inventory::Inventory;
 use super::summary::{Summariser, Summary};
 use super::{
     ResultsError, clair, cyclonedx, falco, grype, inspec, junit, kube_bench, merge, sarif, spdx, syft, trivy, xccdf,
@@ -51,6 +52,11 @@ pub fn parse<C: Content + ?Sized>(
     match controls {
         ControlsOf::Scanner => read(format, content, &mut collector, limits)?,
         ControlsOf::Severity => read(format, content, &mut BySeverity(&mut collector), limits)?,
+        ControlsOf::Inventory => {
+            let mut inventory = Inventory::new(&mut collector);
+            read(format, content, &mut inventory, limits)?;
+            inventory.finish();
+        }
     }
     Ok(merge::reduce(collector, profile, unmentioned))
 }

@@ -19,6 +19,7 @@ mod node;
 mod outage;
 mod pull;
 mod runner;
+mod scanners;
 mod sidecar;
 mod silence;
 mod stops;

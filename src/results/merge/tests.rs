@@ -4,7 +4,8 @@ use crate::model::coverage::Coverage;
 use crate::model::finding::Detail;
 use crate::model::scanner::COMPLETE_CONTROL;
 use crate::results::by_severity::BySeverity;
-use crate::results::event::{Event, FindingKind, Gap, Reported, Sink as _, identity};
+use crate::results::event::{Component, Event, FindingKind, Gap, Reported, Sink as _, identity};
+use crate::results::inventory::Inventory;
 
 /// A profile of controls with these ids.
 pub(crate) fn profile(ids: &[&str]) -> Profile {
@@ -161,4 +162,21 @@ fn findings_by_severity_fail_the_control_of_theirs() {
     BySeverity(&mut collector).take(Event::Verdict { control: "r4".to_owned(), outcome });
     let parsed = reduce(collector, &profile(&ids), Unmentioned::Passed);
     assert!(parsed.findings.iter().all(|f| f.outcome.status() == Status::NotEvaluated), "{:?}", parsed.findings);
+}
+
+#[test]
+fn an_inventory_passes_when_it_names_something_and_lacks_nothing() {
+    let ended = |events: Vec<Event>| {
+        let mut collector = Collector::new(9);
+        let mut inventory = Inventory::new(&mut collector);
+        events.into_iter().for_each(|event| inventory.take(event));
+        inventory.finish();
+        reduce(collector, &profile(&["software-inventory"]), Unmentioned::NotEvaluated).findings[0].outcome.status()
+    };
+    let component = || Event::Component(Component { name: "a".to_owned(), ..Component::default() });
+    let gap = Gap { subject: "b".to_owned(), reason: Reason::RuleError, detail: "unreadable".to_owned() };
+    let verdict = Event::Verdict { control: "software-inventory".to_owned(), outcome: Outcome::Passed };
+    assert_eq!(ended(vec![component()]), Status::Passed);
+    assert_eq!(ended(vec![verdict]), Status::NotEvaluated, "what a scanner says of itself is no inventory");
+    assert_eq!(ended(vec![component(), Event::Gap(gap)]), Status::NotEvaluated);
 }

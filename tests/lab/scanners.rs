@@ -1,0 +1,397 @@
+//! Scanners that nobody wrote code for: three that come as packages run for real, and for four that can't be had a stand-in in
+//! their place looks at what the shipped definition gives it, and leaves a real result with the real exit code.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::enclave::sources;
+use crate::lab::{Lab, Ran, lab};
+
+const NAME: &str = "scanners";
+
+/// What each stand-in makes sure of before it leaves its result: `r NAME` says what was wrong, on standard error, and fails.
+const STAND_INS: [(&str, &str); 4] = [
+    (
+        "trivy",
+        r#"for o in rootfs --cache-dir=/trivy --skip-db-update --skip-java-db-update --skip-check-update --offline-scan \
+--skip-version-check --list-all-pkgs --format=json /target; do case " $* " in *" $o "*) ;; *) r "$o" ;; esac; done
+[ -f /trivy/db/metadata.json ] || r database
+[ -f /target/etc/passwd ] || r target
+touch /trivy/db/x 2>/dev/null && r writable
+for o; do case $o in --output=*) cp /replay/trivy.json "${o#--output=}" ;; esac; done"#,
+    ),
+    (
+        "kube-bench",
+        r#"[ "$1" = version ] && { echo v0.15.0; exit 0; }
+for o in run --config-dir=/profile --json; do case " $* " in *" $o "*) ;; *) r "$o" ;; esac; done
+[ -f /profile/config.yaml ] || r profile
+[ -d /host/proc/1 ] || r node
+for o; do case $o in --outputfile=*) cp /replay/kube-bench.json "${o#--outputfile=}" ;; esac; done"#,
+    ),
+    (
+        "cinc-auditor",
+        r#"[ "$1" = version ] && { echo 6.8.24; exit 0; }
+for o in exec /profile --no-create-lockfile --distinct-exit; do case " $* " in *" $o "*) ;; *) r "$o" ;; esac; done
+[ "$TRAIN_K8S_SESSION_MODE" = false ] || r session
+[ -f /profile/inspec.yml ] || r profile
+for o; do case $o in
+--target=k8s-container:///shop/web-*/web) t=1 ;;
+--reporter=json:*) cp /replay/inspec.json "${o#--reporter=json:}" ;;
+esac; done
+[ "$t" ] || r target
+exit 100"#,
+    ),
+    (
+        "falco",
+        r#"[ "$1" = --version ] && { echo 'Falco version: 0.43.0 (x86_64)'; exit 0; }
+[ -f /profile/rules.yaml ] || r profile
+[ -d "$HOST_ROOT/proc/1" ] || r node
+cat /replay/falco.json"#,
+    ),
+];
+
+/// What each finds when something is missing: it fails, and nothing is evaluated.
+const HEAD: &str = "#!/bin/sh\nr() { echo \"wrong: $1\" >&2; exit 77; }\n";
+
+/// A definition of the test's own, for a scanner that gapscan has never heard of. Its findings exit 1.
+const RUFF: &str = "apiVersion: gapscan/v1\nkind: Scanner\nname: ruff\ntitle: Ruff's rules on security\nimage: packages\n\
+    approaches:\n  image:\n    mount: /target\n    command: [ruff, check, --isolated, --no-cache, --no-respect-gitignore, \
+    --select=S, --output-format=sarif, '--output-file=${target.results}/ruff.sarif', /target]\n    env: {PATH: /bin, HOME: /tmp}\n\
+    result: {path: ruff.sarif, format: sarif, unmentioned: passed}\nexitCodes: {0: clean, 1: findings}\n\
+    deadline: 2m\nmemory: 512Mi\ncpu: '1'\n";
+
+/// Falco's alerts have the form of its `json_output`.
+const ALERT: &str = r#"{"hostname":"lab","output":"a shell","output_fields":{"container.id":"host","proc.name":"sh"},"priority":"Notice","rule":"Terminal shell in container","source":"syscall","tags":["shell"],"time":"2026-11-21T00:00:00.000000000Z"}"#;
+
+fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().expect("it is in a folder")).expect("a folder");
+    fs::write(path, text).expect("written");
+}
+
+/// BusyBox with these files, of mode 0755, as the reference of an OCI layout.
+fn image(lab: &Lab, folder: &Path, name: &str, files: &[(&Path, &str)]) -> String {
+    let layout = folder.join(name);
+    let copied =
+        Command::new("cp").arg("-a").arg(Path::new(lab.var("LAB_IMAGES")).join("busybox")).arg(&layout).status();
+    assert!(copied.expect("cp runs").success());
+    let index: Value =
+        serde_json::from_slice(&fs::read(layout.join("index.json")).expect("an image layout")).expect("an index");
+    let tag = index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"].as_str().expect("a tag");
+    let reference = format!("{}:{tag}", layout.display());
+    for (file, place) in files {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o755)).expect("its mode is changed");
+        let inserted =
+            Command::new("umoci").args(["insert", "--rootless", "--image", &reference]).arg(file).arg(place).status();
+        assert!(inserted.expect("umoci runs").success(), "{place}");
+    }
+    format!("oci:{reference}")
+}
+
+/// A profile with these controls, and files beside it.
+fn profile(folder: &Path, name: &str, (engine, target): (&str, &str), controls: &[String], more: &str) {
+    let controls: Vec<Value> = controls
+        .iter()
+        .map(|id| json!({"id": id, "title": "A", "description": "A", "check": "A", "fix": "A", "severity": "high"}))
+        .collect();
+    let head = format!(
+        "apiVersion: gapscan/v1\nkind: Profile\nname: {name}\nversion: '1'\ntitle: Sample\nengine: {engine}\n\
+         targets: [{target}]\n{more}controls: {}\n",
+        Value::from(controls)
+    );
+    write(folder, &format!("{name}/profile.yaml"), head);
+}
+
+fn corpus(name: &str) -> Option<Vec<u8>> {
+    let folder =
+        std::env::var_os("GAPSCAN_TEST_CORPUS").map_or_else(|| sources().join("../shared/corpus"), PathBuf::from);
+    fs::read(folder.join(name)).ok()
+}
+
+/// The bundle of this test, loaded.
+struct Loaded<'a> {
+    lab: &'a Lab,
+    folder: PathBuf,
+}
+
+impl<'a> Loaded<'a> {
+    /// A bundle with these images, scanners and profiles, each as a line of its definition.
+    fn new(lab: &'a Lab, folder: &Path, parts: (&str, &str, &str), more: &str) -> Self {
+        let loaded = Self { lab, folder: folder.to_owned() };
+        lab.outside(&["trust", "init", &loaded.file("trust"), "--unencrypted"]).exits(0);
+        loaded.load(1, parts, more);
+        loaded
+    }
+
+    fn load(&self, version: u32, (images, scanners, profiles): (&str, &str, &str), more: &str) {
+        let (lab, folder, loaded) = (self.lab, &self.folder, self);
+        let definition = format!(
+            "apiVersion: gapscan/v1\nkind: Bundle\nname: {NAME}\nversion: {version}\nvalidFor: 30d\nimages:\n{images}\
+             scanners:\n{scanners}profiles:\n{profiles}{more}"
+        );
+        write(folder, "bundle.yaml", definition);
+        let (definition, trust, tar) = (loaded.file("bundle.yaml"), loaded.file("trust"), loaded.file("b.tar"));
+        lab.outside(&["bundle", "lock", "-f", &definition]).exits(0);
+        lab.outside(&["bundle", "build", "-f", &definition, "--keys", &trust, "-o", &tar]).exits(0);
+        loaded.inside(&["load", &tar]).exits(0);
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
+    fn registry(&self) -> String {
+        let prefix = std::env::var("GAPSCAN_TEST_PREFIX").unwrap_or_else(|_| NAME.to_owned());
+        format!("{}/{prefix}", self.lab.var("REGISTRY"))
+    }
+
+    fn inside(&self, arguments: &[&str]) -> Ran {
+        let (root, state, ca) = (self.file("trust/root.json"), self.file("state"), self.lab.ca().display().to_string());
+        let trusted = ["--root", &root, "--registry", &self.registry(), "--ca", &ca, "--state", &state];
+        self.lab.inside(&[arguments, &trusted].concat())
+    }
+
+    /// Scans, and gives the lines of the record.
+    fn scan(&self, ledger: &str, what: &[&str]) -> (Ran, Vec<Value>) {
+        let ledger = self.file(ledger);
+        let ran = self.inside(&[&["scan", "--bundle", NAME, "--ledger", &ledger], what].concat());
+        let lines = self.lab.inside(&["export", "--format", "jsonl", "--ledger", &ledger]).exits(0).stdout;
+        (ran, lines.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect())
+    }
+}
+
+/// The task of a scanner.
+#[track_caller]
+fn task<'l>(lines: &'l [Value], engine: &str) -> &'l Value {
+    let is_it = |l: &&Value| l["type"] == "task" && l["provenance"]["engine"]["name"] == engine;
+    lines.iter().find(is_it).unwrap_or_else(|| panic!("{engine} is not in the record"))
+}
+
+/// How a control of a scanner ended, as `outcome` or `outcome reason`.
+#[track_caller]
+fn ended(lines: &[Value], engine: &str, control: &str) -> String {
+    let is_it = |l: &&Value| l["type"] == "finding" && l["engine"] == engine && l["control"] == control;
+    let line = lines.iter().find(is_it).unwrap_or_else(|| panic!("{control} of {engine} is not in the record"));
+    [&line["outcome"], &line["reason"]].iter().filter_map(|word| word.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn scanners_from_packages_run_without_any_code_for_them() {
+    let Some(lab) = lab() else { return };
+    let Some(packages) = std::env::var_os("GAPSCAN_TEST_SCANNERS").map(PathBuf::from) else {
+        println!("skipped: needs kingfisher, ruff and syft (GAPSCAN_TEST_SCANNERS)");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path();
+    write(path, "ruff.yaml", RUFF);
+    profile(path, "python-security", ("ruff", "image"), &["S602".to_owned(), "S307".to_owned()], "");
+    // Nobody's key: put together here, so that nothing that looks for keys finds one in this file.
+    let key = format!("aws_access_key_id = {}\naws_secret_access_key = {}\n", "AKIAQYLPMN5HHHFPZAM2", {
+        ["1tUm636uS1yOEcfP5pvf", "qJ/ml36mF7AkyHsEU0IU"].concat()
+    });
+    write(path, "key", key);
+    write(path, "shell.py", "import subprocess\nsubprocess.call(input(), shell=True)\n");
+    let tool = |name: &str| packages.join(name);
+    let tools = image(
+        lab,
+        path,
+        "packages",
+        &[(&tool("kingfisher"), "/bin/kingfisher"), (&tool("ruff"), "/bin/ruff"), (&tool("syft"), "/bin/syft")],
+    );
+    let leaky =
+        image(lab, path, "leaky", &[(&path.join("key"), "/etc/key"), (&path.join("shell.py"), "/lib/shell.py")]);
+    // The shipped definitions name an image of their own each; here one image is all of them.
+    let images: String =
+        ["packages", "kingfisher", "syft"].map(|name| format!("- {{name: {name}, from: '{tools}'}}\n")).concat();
+    let images = format!("{images}- {{name: leaky, from: '{leaky}'}}\n");
+    let (shipped, here) = (sources().display(), path.display());
+    let scanners = format!(
+        "- {shipped}/bundle/scanners/kingfisher.yaml\n- {shipped}/bundle/scanners/syft.yaml\n- {here}/ruff.yaml\n"
+    );
+    let profiles = format!(
+        "- {{path: {shipped}/profiles-mirror/no-secrets}}\n- {{path: {shipped}/profiles-mirror/software-inventory}}\n\
+         - {{path: {here}/python-security}}\n"
+    );
+    let loaded = Loaded::new(lab, path, (&images, &scanners, &profiles), "");
+
+    let leaky = format!("{}/images/leaky", loaded.registry());
+    let tag = lab.tags(leaky.split_once('/').expect("a repository").1).into_iter().next().expect("it has a tag");
+    let leaky = format!("image/{leaky}:{tag}");
+    let web = format!("image/{}/lab/web:1", lab.var("REGISTRY"));
+    let engines = ["-e", "kingfisher", "-e", "ruff", "-e", "syft"];
+    let (ran, lines) = loaded.scan("leaky.sqlite", &[&[leaky.as_str()][..], &engines].concat());
+    assert_eq!(ran.code, 3, "what looks like a key has to be looked at: {}", ran.stderr);
+    // A possible key is no pass, and what it is does not get into the record.
+    let found: Vec<String> = ["critical", "high", "medium", "low", "unrated"]
+        .iter()
+        .map(|severity| ended(&lines, "kingfisher", &format!("no-{severity}-findings")))
+        .collect();
+    assert!(found.contains(&"not-evaluated scanner-skipped".to_owned()), "{found:?}");
+    assert!(found.contains(&"passed".to_owned()), "{found:?}");
+    assert!(!serde_json::to_string(&lines).expect("JSON").contains("AKIAQYLPMN5HHHFPZAM2"));
+    assert_eq!(ended(&lines, "ruff", "S602"), "failed");
+    assert_eq!(ended(&lines, "ruff", "S307"), "passed", "it was looked for, and the definition vouches for that");
+    assert!(task(&lines, "ruff")["notes"].to_string().contains("tells of failures alone"), "{}", task(&lines, "ruff"));
+    for engine in ["kingfisher", "ruff", "syft"] {
+        assert_eq!(ended(&lines, engine, "gapscan-network-silent"), "passed", "{engine}");
+        let version = task(&lines, engine)["provenance"]["engine"]["version"].as_str().unwrap_or_default();
+        assert!(version.contains('.'), "{engine} `{version}`");
+    }
+
+    let (_, lines) = loaded.scan("web.sqlite", &[web.as_str(), "-e", "syft", "-e", "ruff"]);
+    assert_eq!(ended(&lines, "syft", "software-inventory"), "passed");
+    assert_eq!(ended(&lines, "ruff", "S602"), "passed");
+    lab.inside(&["ledger", "verify", "--ledger", &loaded.file("leaky.sqlite")]).exits(0);
+}
+
+#[test]
+fn a_stand_in_gets_what_its_definition_promises_and_its_result_is_recorded() {
+    let Some(lab) = lab() else { return };
+    let results = [
+        ("trivy.json", corpus("trivy/debian-buster.json")),
+        ("kube-bench.json", corpus("kube-bench/result.json")),
+        ("inspec.json", corpus("inspec/small.json")),
+    ];
+    if results.iter().any(|(_, bytes)| bytes.is_none()) {
+        println!("skipped: needs results of real scanners (GAPSCAN_TEST_CORPUS)");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path();
+    let mut results: BTreeMap<&str, Vec<u8>> =
+        results.into_iter().map(|(name, bytes)| (name, bytes.unwrap_or_default())).collect();
+    results.insert("falco.json", format!("{ALERT}\n").into_bytes());
+    let mut files = Vec::new();
+    for (name, bytes) in &results {
+        write(path, &format!("replay/{name}"), bytes);
+        files.push((path.join("replay").join(name), format!("/replay/{name}")));
+    }
+    for (name, checks) in STAND_INS {
+        write(path, &format!("bin/{name}"), format!("{HEAD}{checks}\n"));
+        files.push((path.join("bin").join(name), format!("/bin/{name}")));
+    }
+    let files: Vec<(&Path, &str)> = files.iter().map(|(file, place)| (file.as_path(), place.as_str())).collect();
+    let image = image(lab, path, "stand-ins", &files);
+
+    // The controls of each profile are what the result names, and one that it does not.
+    let read = |name: &str| -> Value { serde_json::from_slice(&results[name]).expect("JSON") };
+    let mut inspec: Vec<String> = Vec::new();
+    for profile in read("inspec.json")["profiles"].as_array().expect("profiles") {
+        for control in profile["controls"].as_array().expect("controls") {
+            inspec.push(control["id"].as_str().expect("an id").to_owned());
+        }
+    }
+    let mut kube_bench: Vec<String> = Vec::new();
+    for group in read("kube-bench.json")["Controls"].as_array().expect("groups") {
+        for test in group["tests"].as_array().expect("tests") {
+            for result in test["results"].as_array().expect("results") {
+                kube_bench.push(result["test_number"].as_str().expect("a number").to_owned());
+            }
+        }
+    }
+    let forgotten = "never-heard-of".to_owned();
+    inspec.push(forgotten.clone());
+    kube_bench.push(forgotten.clone());
+    profile(path, "stig", ("cinc-auditor", "container"), &inspec, "");
+    write(path, "stig/inspec.yml", "name: lab-k8s\nversion: 1.0.0\n");
+    profile(path, "cis", ("kube-bench", "node"), &kube_bench, "parameters: {benchmark: lab, targets: node}\n");
+    write(path, "cis/config.yaml", "---\n");
+    write(path, "cis/lab/node.yaml", "---\n");
+    let severities = ["critical", "high", "medium", "low", "unrated"].map(|s| format!("no-{s}-vulnerabilities"));
+    profile(path, "vulnerabilities", ("trivy", "image"), &severities, "");
+    let alerts = ["Terminal_shell_in_container".to_owned(), forgotten.clone()];
+    profile(path, "runtime", ("falco", "node"), &alerts, "parameters: {seconds: '1'}\n");
+    write(path, "runtime/rules.yaml", "[]\n");
+    write(path, "trivy-db/trivy.db", "nothing");
+    write(path, "trivy-db/metadata.json", r#"{"Version":2,"UpdatedAt":"2026-11-21T00:00:00Z"}"#);
+
+    let images: String = STAND_INS.map(|(name, _)| format!("- {{name: {name}, from: '{image}'}}\n")).concat();
+    let scanners: String =
+        STAND_INS.map(|(name, _)| format!("- {}/bundle/scanners/{name}.yaml\n", sources().display())).concat();
+    let profiles: String = ["stig", "cis", "vulnerabilities", "runtime"]
+        .map(|name| format!("- {{path: {}/{name}}}\n", path.display()))
+        .concat();
+    let database = format!(
+        "dependencies:\n- {{name: trivy-db, from: 'dir:{}/trivy-db', built: 2026-11-21T00:00:00Z, maxAge: 36500d}}\n",
+        path.display()
+    );
+    let loaded = Loaded::new(lab, path, (&images, &scanners, &profiles), &database);
+
+    let pod = lab.kubectl(&["get", "pod", "-n", "shop", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let container = format!("pod/shop/{pod}/web");
+    let web = format!("image/{}/lab/web:1", lab.var("REGISTRY"));
+    let engines = ["-e", "trivy", "-e", "kube-bench", "-e", "cinc-auditor", "-e", "falco", "--approach", "exec"];
+    let (ran, lines) = loaded.scan("all.sqlite", &[&[&container, &web, "node/lab"][..], &engines].concat());
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+
+    // InSpec: two passed, one failed, one skipped; exit code 100 fits.
+    let of = |engine: &str| {
+        let coverage = &task(&lines, engine)["coverage"];
+        ["passed", "failed", "notApplicable", "notEvaluated"].map(|name| coverage[name].as_u64().unwrap_or(u64::MAX))
+    };
+    assert_eq!(ended(&lines, "cinc-auditor", "SV-1"), "passed");
+    assert_eq!(ended(&lines, "cinc-auditor", "SV-2"), "failed");
+    assert_eq!(ended(&lines, "cinc-auditor", "SV-3"), "not-evaluated scanner-skipped");
+    assert_eq!(task(&lines, "cinc-auditor")["provenance"]["approach"], "exec");
+    for engine in ["cinc-auditor", "kube-bench", "falco"] {
+        assert_eq!(ended(&lines, engine, &forgotten), "not-evaluated control-missing", "{engine}");
+    }
+    // kube-bench: as many as its own totals say, but for what it holds to be good of files that were not there.
+    let totals = &read("kube-bench.json")["Totals"];
+    let [passed, failed, _, not_evaluated] = of("kube-bench");
+    assert_eq!(Some(failed), totals["total_fail"].as_u64(), "{}", task(&lines, "kube-bench"));
+    assert!(passed <= totals["total_pass"].as_u64().unwrap_or_default() + 2, "{passed} {totals}");
+    assert!(not_evaluated >= totals["total_warn"].as_u64().unwrap_or(u64::MAX), "{not_evaluated} {totals}");
+    assert_eq!(task(&lines, "kube-bench")["provenance"]["engine"]["version"], "0.15.0");
+    // Trivy: the vulnerabilities of its result.
+    assert!(of("trivy")[1] > 0, "{}", task(&lines, "trivy"));
+    assert_eq!(ended(&lines, "falco", "Terminal_shell_in_container"), "failed");
+    for (name, _) in STAND_INS {
+        let task = task(&lines, name);
+        assert!(task["provenance"]["cleanup"].get("remaining").is_none(), "{task}");
+        assert!(!task["notes"].to_string().contains("wrong:"), "{task}");
+    }
+    lab.inside(&["ledger", "verify", "--ledger", &loaded.file("all.sqlite")]).exits(0);
+}
+
+#[test]
+fn grype_counts_only_with_a_database_that_is_there_and_is_not_too_old() {
+    let Some(lab) = lab() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path();
+    lab.control(&["grype-db", &path.join("db").display().to_string(), "--built", "2026-01-01T00:00:00Z"]);
+    write(path, "nothing/README", "no database is here");
+    let upstream = lab.var("UPSTREAM");
+    let images = format!("- {{name: grype, from: '{upstream}/lab/grype:1'}}\n");
+    let scanners = format!("- {}/bundle/scanners/grype.yaml\n", sources().display());
+    let profiles = format!("- {{path: {}/profiles-mirror/known-vulnerabilities}}\n", sources().display());
+    let parts = (images.as_str(), scanners.as_str(), profiles.as_str());
+    let of = |folder: &str, more: &str| {
+        format!(
+            "registries: {{'{upstream}': {{caFile: {}}}}}\ndependencies:\n- {{name: grype-db, from: 'dir:{}/{folder}'{more}}}\n",
+            lab.ca().display(),
+            path.display()
+        )
+    };
+    let loaded = Loaded::new(lab, path, parts, &of("db/cache", ""));
+    let web = format!("image/{}/lab/web:1", lab.var("REGISTRY"));
+    let critical = "no-critical-vulnerabilities";
+    // Policy decides, where the bundle says nothing: too old is not evaluated, whatever Grype found.
+    let (ran, lines) = loaded.scan("old.sqlite", &[&web, "-e", "grype", "--database-max-age", "30d"]);
+    assert_eq!((ran.code, ended(&lines, "grype", critical).as_str()), (3, "not-evaluated database-stale"));
+    let (_, lines) = loaded.scan("allowed.sqlite", &[&web, "-e", "grype", "--database-max-age", "36500d"]);
+    assert_eq!(ended(&lines, "grype", critical), "failed");
+    assert_eq!(task(&lines, "grype")["provenance"]["content"][0]["built"], "2026-01-01T00:00:00Z");
+    // Without one Grype fails, and says so.
+    loaded.load(2, parts, &of("nothing", ", built: 2026-11-01, maxAge: 36500d"));
+    let (ran, lines) = loaded.scan("none.sqlite", &[&web, "-e", "grype"]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(ended(&lines, "grype", critical).starts_with("not-evaluated "), "{}", task(&lines, "grype"));
+    assert!(task(&lines, "grype")["coverage"]["passed"].as_u64() <= Some(1), "{}", task(&lines, "grype"));
+}

@@ -98,7 +98,7 @@ pub struct ProfileEntry {
 pub struct ProfileContent {
     /// `dir:PATH`, without its `.git`; or `file:PATH`, which is unpacked if it is a `.tar.gz`, `.tgz` or `.tar`.
     pub from: From,
-    /// The folder below the profile's that it is put into, as `inspec`.
+    /// The folder below the profile's that it is put into, as `rules`; `.` for the profile's own.
     pub at: String,
 }
 

@@ -105,18 +105,20 @@ impl Gathered {
     /// Takes content that lies elsewhere.
     pub(super) fn elsewhere(&mut self, content: &Elsewhere<'_>) -> Result<(), SourceError> {
         let Elsewhere { from, path, at } = content;
-        let Some(prefix) = inside(at) else {
-            return Err(refuse(path, &format!("`{}` is no folder below the profile's", brief(at))));
+        let prefix = match inside(at) {
+            Some(folder) => format!("{folder}/"),
+            None if *at == "." => String::new(),
+            None => return Err(refuse(path, &format!("`{}` is no folder below the profile's", brief(at)))),
         };
         match from {
-            From::Folder(_) => self.folder(path, &format!("{prefix}/"), Git::Left),
+            From::Folder(_) => self.folder(path, &prefix, Git::Left),
             From::File(_) => {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 if [".tar.gz", ".tgz", ".tar"].iter().any(|ending| name.ends_with(ending)) {
                     return self.archive(path, &prefix);
                 }
                 let bytes = file::read_capped(path, self.left()).map_err(SourceError::of)?;
-                self.add(path, format!("{prefix}/{name}"), bytes)
+                self.add(path, format!("{prefix}{name}"), bytes)
             }
             From::Registry(_) | From::Layout(..) => {
                 Err(refuse(path, "content of a profile is `dir:PATH` or `file:PATH`"))
@@ -170,7 +172,7 @@ impl Gathered {
         let around = around.filter(|folder| found.iter().all(|(name, _)| name.starts_with(folder)));
         for (name, content) in found {
             let name = name.strip_prefix(around.as_deref().unwrap_or_default()).unwrap_or(&name).to_owned();
-            self.add(path, format!("{prefix}/{name}"), content)?;
+            self.add(path, format!("{prefix}{name}"), content)?;
         }
         Ok(())
     }
@@ -235,6 +237,10 @@ mod tests {
         assert_eq!(gathered(&format!("file:{}", packed.display()), "./in/").expect("files"), wanted);
         archive(&packed, &[("inspec.yml", regular), ("controls/a.rb", regular)]);
         assert_eq!(gathered(&format!("file:{}", packed.display()), "in").expect("files"), wanted);
+        assert_eq!(
+            gathered(&format!("file:{}", packed.display()), ".").expect("files"),
+            ["controls/a.rb", "inspec.yml", "profile.yaml"]
+        );
         let one = format!("file:{}", checkout.join("inspec.yml").display());
         assert_eq!(gathered(&one, "in").expect("files"), ["in/inspec.yml", "profile.yaml"]);
     }
@@ -258,7 +264,7 @@ mod tests {
             assert!(error.contains(words), "{words}: {error}");
         }
         archive(&packed, &[("a", regular)]);
-        for at in ["", "/in", "../in", "."] {
+        for at in ["", "/in", "../in", ".."] {
             assert!(gathered(&from, at).is_err(), "{at}");
         }
         assert!(

@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn what_was_not_evaluated_counts_before_what_failed() {
-        use ExitClass::{NotEvaluated, Success, ThresholdNotMet};
+        use ExitClass::{NotEvaluated, Refused, Success, ThresholdNotMet};
         for (one, other, worst) in [
             (Success, Success, Success),
             (Success, ThresholdNotMet, ThresholdNotMet),
@@ -357,6 +357,10 @@ mod tests {
             (ThresholdNotMet, NotEvaluated, NotEvaluated),
             (NotEvaluated, ThresholdNotMet, NotEvaluated),
             (NotEvaluated, Success, NotEvaluated),
+            (NotEvaluated, Refused, Refused),
+            (Refused, NotEvaluated, Refused),
+            (Refused, Success, Refused),
+            (Success, Refused, Refused),
         ] {
             assert_eq!(worse(one, other), worst);
         }

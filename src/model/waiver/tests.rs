@@ -406,16 +406,52 @@ fn ids_that_look_like_numbers_stay_what_they_are() {
 
 #[test]
 fn what_is_to_be_known_of_waivers_is_told_once_in_order() {
-    use crate::model::record::Event;
-    let event = |what: &str, subject: &str| Event {
+    use crate::model::record::{Event, RunId};
+    use serde_json::json;
+
+    let run = RunId::new();
+    let waived = |control: &str, id: &str, until: &str| json!({ "control": control, "outcome": "waived", "waiver": Digest::of("w"), "id": id, "justification": "j", "until": until });
+    // As a ledger has it that knew no ids of waivers yet.
+    let mut nameless = waived("d", "", "2027-01-20T00:00:00Z");
+    nameless.as_object_mut().expect("an object").remove("id");
+    let record: TaskRecord = serde_json::from_value(json!({
+        "run": run,
+        "target": { "kind": "host", "name": "h" },
+        "profile": { "name": "p", "version": "1", "digest": Digest::of("p") },
+        "provenance": { "gapscan": "0", "engine": { "name": "builtin" }, "approach": "local", "started": NOW, "finished": NOW },
+        "coverage": { "expected": 5, "passed": 0, "failed": 0, "notApplicable": 0, "waived": 5, "notEvaluated": 0 },
+        "findings": [
+            waived("a", "soon", "2027-02-01T00:00:00Z"),
+            waived("b", "soon", "2027-02-01T00:00:00Z"),
+            waived("c", "over", NOW),
+            nameless,
+            waived("e", "later", "2027-12-01T00:00:00Z"),
+        ],
+        "evidence": [],
+    }))
+    .expect("a record");
+    let event = |what: &str, subject: String| Event {
         at: time(NOW),
         what: what.to_owned(),
-        subject: subject.to_owned(),
+        subject,
         due: None,
         detail: format!("about {what}"),
     };
-    assert_eq!(notices(&[], &[event(WAIVER_EXPIRED, "another run")], time(NOW)), []);
-    for (at, state) in NoticeState::ALL.iter().enumerate() {
-        assert!(NoticeState::ALL[..at].iter().all(|other| other.word() != state.word()));
-    }
+    let events = [
+        event(WAIVER_UNMATCHED, run.to_string()),
+        event(WAIVERS_REFUSED, run.to_string()),
+        event(WAIVERS_REFUSED, run.to_string()),
+        event(WAIVERS_UNSIGNED, RunId::new().to_string()),
+        event("schedule-missed", run.to_string()),
+    ];
+    let told: Vec<(&str, String)> =
+        notices([&record], &events, time(NOW)).into_iter().map(|n| (n.state.word(), n.detail)).collect();
+    let words: Vec<&str> = told.iter().map(|(word, _)| *word).collect();
+    assert_eq!(words, ["refused", "expired-since", "expires-soon", "expires-soon", "unmatched"], "{told:?}");
+    assert!(told[1].1.contains("`over`, by which 1 control counted"), "{told:?}");
+    assert!(told.iter().any(|(_, detail)| detail.contains("`soon`, by which 2 controls")), "{told:?}");
+    assert!(told.iter().any(|(_, detail)| detail.contains("a waiver, by which 1 control")), "{told:?}");
+    assert_eq!(notices(&[], &events, time(NOW)), []);
+    let words: std::collections::BTreeSet<&str> = NoticeState::ALL.iter().map(|state| state.word()).collect();
+    assert_eq!(words.len(), NoticeState::ALL.len());
 }

@@ -53,3 +53,57 @@ pub(super) fn judge(file: &CheckedFile, clock: Clock) -> Check {
             .with_remedy("renew or remove them; `gapscan waive check` tells more"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::*;
+    use crate::stage::doctor::check::State;
+
+    fn file(expires: &str, fits: usize) -> CheckedFile {
+        let text = format!(
+            "apiVersion: gapscan/v1\nkind: Waivers\nwaivers:\n- {{id: w, controls: [a], profile: p, targets: all, reason: r, \
+             requestedBy: b, expires: {expires}}}\n"
+        );
+        let waiver = crate::model::waiver::read(std::path::Path::new("w.yaml"), &text).expect("a document").remove(0);
+        let fit = crate::stage::waivers::check::Fit {
+            target: "host".to_owned(),
+            control: "a".to_owned(),
+            outcome: crate::model::outcome::Status::Failed,
+        };
+        let standing = waiver.standing(None, clock().now);
+        let waivers =
+            vec![CheckedWaiver { waiver, standing, expires_soon: false, fits: Some(vec![fit; fits]), more: 0 }];
+        CheckedFile {
+            file: "w.yaml".into(),
+            digest: None,
+            counts: true,
+            problems: Vec::new(),
+            approved_by: vec!["a".to_owned(), "b".to_owned()],
+            threshold: 2,
+            signatures_that_do_not_fit: Vec::new(),
+            signatures_by_others: Vec::new(),
+            waivers,
+        }
+    }
+
+    fn clock() -> Clock {
+        let now: Timestamp = "2027-01-15T00:00:00Z".parse().expect("a time");
+        Clock { now, near: SignedDuration::from_hours(24 * 30) }
+    }
+
+    #[test]
+    fn what_does_not_count_is_refused_and_what_will_not_for_long_is_a_warning() {
+        let state = |file: &CheckedFile| judge(file, clock()).state;
+        let good = file("2027-06-01", 1);
+        assert_eq!(state(&good), State::Ok);
+        assert_eq!(state(&file("2027-01-20", 1)), State::Warn, "soon");
+        assert_eq!(state(&file("2027-01-01", 1)), State::Warn, "expired");
+        assert_eq!(state(&file("2027-06-01", 0)), State::Warn, "fits nothing");
+        assert_eq!(state(&CheckedFile { approved_by: Vec::new(), ..good.clone() }), State::Warn, "unsigned");
+        let refused = CheckedFile { counts: false, problems: vec!["it is bad".to_owned()], ..good };
+        assert_eq!(state(&refused), State::Bad);
+        assert!(judge(&refused, clock()).detail.contains("it is bad"));
+    }
+}

@@ -74,8 +74,8 @@ pub(crate) fn begin(start: &RunStart, units: &[Unit], ledger: &mut Ledger) -> Re
     block_in_place(|| ledger.begin_run(start, &profiles))
 }
 
-/// Runs all `units` of a run that was begun, and records every result. `earlier` are the results that the run has already,
-/// where it is resumed.
+/// Runs all `units` of a run that was begun, and records every result after the waivers. `earlier` are the results that the
+/// run has already, where it is resumed.
 ///
 /// # Errors
 /// When the ledger can't be written: then the run stops at once, for a result that can't be recorded must not be made.
@@ -88,8 +88,7 @@ pub(crate) async fn dispatch(
     units: Vec<Unit>,
     earlier: Vec<TaskRecord>,
     context: Arc<Context>,
-    waiving: &mut Waiving,
-    ledger: &mut Ledger,
+    (ledger, waiving): (&mut Ledger, &mut Waiving),
     stop: Stop,
     progress: &Progress,
 ) -> Result<RunSummary, LedgerError> {

@@ -190,7 +190,8 @@ pub(super) async fn carry_out(
         bundle: content.bundle,
         session,
     });
-    let summary = dispatch(run, units, earlier, Arc::clone(&context), &mut waiving, ledger, stop, progress).await;
+    let summary =
+        dispatch(run, units, earlier, Arc::clone(&context), (&mut *ledger, &mut waiving), stop, progress).await;
     if let Some(Ok(session)) = &context.session {
         for event in session.take_events() {
             tokio::task::block_in_place(|| ledger.event(&event))?;

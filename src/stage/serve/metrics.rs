@@ -215,3 +215,19 @@ fn outcome(status: Status) -> String {
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waived_controls_are_told_apart_by_when_that_ends() {
+        let now: Timestamp = "2027-01-15T00:00:00Z".parse().expect("a time");
+        let ends: Vec<Timestamp> =
+            [now, now + SOON, now + SOON + SOON, now - SOON].into_iter().chain([now + SOON]).collect();
+        let text = waived_text(&ends, now);
+        for (state, count) in [("expired-since", 2), ("expires-soon", 2), ("counts", 1)] {
+            assert!(text.contains(&format!("gapscan_waived_controls{{state=\"{state}\"}} {count}\n")), "{text}");
+        }
+    }
+}

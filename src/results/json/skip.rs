@@ -38,7 +38,9 @@ impl<R: Read> Json<R> {
                     objects >>= 1;
                     self.leave();
                 }
-                (Wanted::Value, b'-' | b'0'..=b'9') => drop(self.number_text()?),
+                (Wanted::Value, b'-' | b'0'..=b'9') => {
+                    self.number_text()?;
+                }
                 (Wanted::Value, b't') => self.word("true")?,
                 (Wanted::Value, b'f') => self.word("false")?,
                 (Wanted::Value, b'n') => self.word("null")?,

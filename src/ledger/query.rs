@@ -223,7 +223,7 @@ impl LedgerReader {
     /// When they can't be read.
     pub fn in_other_ways(&self, record: &TaskRecord) -> Result<Vec<TaskRecord>, LedgerError> {
         // Somebody who goes back and forth has both among so many.
-        let sql = "SELECT seq FROM task WHERE target = ? AND engine = ? AND profile = ? ORDER BY seq DESC LIMIT 8";
+        let sql = "SELECT seq FROM task WHERE target = ? AND engine = ? AND profile = ? ORDER BY seq DESC LIMIT 4";
         let (target, engine) = (record.target.key(), &record.provenance.engine.name);
         let mut tasks = self
             .tasks(sql, [&target, engine, &record.profile.name])

@@ -143,6 +143,11 @@ impl Collector {
         }
     }
 
+    /// How many controls there are so far.
+    pub(crate) fn controls(&self) -> usize {
+        self.order.len()
+    }
+
     /// What is known of each control, in the order in which they came.
     pub(crate) fn accounts(&mut self) -> Vec<Account> {
         std::mem::take(&mut self.order).into_iter().map(Held::account).collect()

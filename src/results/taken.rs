@@ -38,10 +38,8 @@ impl Sink for Taking {
     fn take(&mut self, event: Event) {
         let taken = &mut self.0;
         match &event {
-            Event::Target(name) => {
-                if taken.subjects.len() < SUBJECTS && !taken.subjects.contains(name) {
-                    taken.subjects.push(name.clone());
-                }
+            Event::Target(name) if taken.subjects.len() < SUBJECTS && !taken.subjects.contains(name) => {
+                taken.subjects.push(name.clone());
             }
             Event::Component(_) => taken.components += 1,
             _ => {}
@@ -75,6 +73,11 @@ impl Taken {
     /// What was scanned, in the scanner's words, the first of them.
     pub fn subjects(&self) -> &[String] {
         &self.subjects
+    }
+
+    /// How many controls it mentions.
+    pub fn controls(&self) -> usize {
+        self.collector.controls()
     }
 
     /// What it says of the controls of this profile; what it lacks was not evaluated.

@@ -6,11 +6,12 @@
 //!
 //! | accident or attack | where it ends |
 //! |---|---|
-//! | a file that is changed while it is read | [`take_whole`]: it is read once, into a file without a name; all else reads that |
-//! | gigabytes, a stream without end | [`take_whole`]: bounded; memory does not grow with it |
+//! | a file that is changed while it is read | `take_whole`: it is read once, into a file without a name; all else reads that |
+//! | gigabytes, a stream without end | `take_whole`: bounded; memory does not grow with it |
+//! | a file that names controls without number | `CONTROLS`, and for findings the parsers |
 //! | a file that is cut, empty, another tool's, hostile | the parsers; it is recorded as not evaluated, with its bytes |
-//! | a file that names a time to come, or none | [`times`]: the time of the import counts, and the record says so |
-//! | a file that names no target, or several | [`target`]: refused, and nothing is recorded |
+//! | a file that names a time to come, or none | `times`: the time of the import counts, and the record says so |
+//! | a file that names no target, or several | `target`: refused, and nothing is recorded |
 //! | the same file twice | [`ImportError::There`] |
 //! | an older result after a newer one | a note |
 //! | ids, names and titles that steer a terminal | `results::taken` makes ids fit; whoever shows the rest neutralises it |
@@ -45,6 +46,10 @@ use crate::results::detect::detect;
 use crate::results::{Origin, Parsed, ResultsError, Taken, nothing_declared, origin, profile_name};
 
 pub use expected::{ExpectedError, expected};
+
+/// How many controls a file may name itself, each of which the ledger keeps: more than any profile has, and what a file of test
+/// cases that nobody counted may come to.
+const CONTROLS: usize = 100_000;
 
 /// How far a scan's time may lie ahead of this machine's clock.
 const AHEAD: Duration = Duration::from_secs(5 * 60);
@@ -161,7 +166,8 @@ pub fn import(
         }
         Err(error) => return Err(error.into()),
     };
-    let read = match read(request.format, &content, limits) {
+    let most = if request.profile.is_some() { usize::MAX } else { CONTROLS };
+    let read = match read(request.format, &content, most, limits) {
         // What lies on this machine's own disk could not be read back: that says nothing of the file.
         Err((_, ResultsError::Io(source))) => {
             return Err(ReadError::Unreadable { file: format!("`{file}`"), source }.into());
@@ -203,6 +209,7 @@ struct ReadResult {
 fn read(
     format: Option<ResultFormat>,
     content: &Spooled,
+    most: usize,
     limits: &Limits,
 ) -> Result<ReadResult, (Option<ResultFormat>, ResultsError)> {
     let format = match format {
@@ -211,6 +218,9 @@ fn read(
     };
     let failed = |error| (Some(format), error);
     let taken = Taken::read(format, content, limits).map_err(failed)?;
+    if taken.controls() > most {
+        return Err(failed(ResultsError::TooMany { limit: most }));
+    }
     let origin = origin(format, content, limits).map_err(failed)?;
     Ok(ReadResult { format, taken, origin })
 }

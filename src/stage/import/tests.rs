@@ -181,6 +181,27 @@ fn what_is_no_result_is_recorded_as_not_evaluated_and_never_as_a_pass() {
 }
 
 #[test]
+fn a_file_that_names_controls_without_number_is_not_taken_at_its_word() {
+    let mut desk = Desk::new();
+    let case = |n: usize| format!("<testcase classname='c' name='n{n}'/>");
+    let suite = |cases: usize| format!("<testsuite name='s'>{}</testsuite>", (0..cases).map(case).collect::<String>());
+    let request = |desk: &Desk, cases| ImportRequest {
+        target: target("node/n"),
+        ..desk.request(&format!("{cases}.xml"), suite(cases).as_bytes())
+    };
+    let few = request(&desk, 3);
+    assert_eq!(desk.import(few).expect("imported").coverage.count(Status::Passed), 3);
+    let many = request(&desk, CONTROLS + 1);
+    let record = desk.import(many).expect("recorded");
+    assert_eq!((record.coverage.expected(), record.coverage.count(Status::NotEvaluated)), (1, 1));
+    assert!(
+        matches!(&record.findings[0].outcome, Outcome::NotEvaluated { reason: Reason::OutputTooLarge, .. }),
+        "{:?}",
+        record.findings
+    );
+}
+
+#[test]
 fn what_does_not_name_one_target_is_refused_and_leaves_nothing() {
     let mut desk = Desk::new();
     let text = "{\"rule\":\"a\",\"priority\":\"Error\",\"time\":\"x\",\"hostname\":\"n\"}";

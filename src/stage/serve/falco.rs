@@ -1,20 +1,20 @@
 //! Falco's alerts, taken by HTTPS while a plan is served, and recorded as results of what they are about.
 //!
-//! What is guaranteed: an alert that was answered with 200 is on this machine's disk ([`journal`]), and comes into the ledger once,
+//! What is guaranteed: an alert that was answered with 200 is on this machine's disk (`journal`), and comes into the ledger once,
 //! at the next turn of the schedule's loop (within a minute; after the scan that is going on), also if the process is killed in
 //! between. What was not answered with 200 is counted, and an event `falco-refused` says how much it was.
 //!
 //! | accident or attack | where it ends |
 //! |---|---|
 //! | anybody sends | no client certificate: no handshake; a wrong token: 401, in constant time |
-//! | connections without number, no or half a handshake, a head without end | [`crate::base::listener`] |
-//! | a body without end, or one byte by byte | [`receive`]: 256 KiB, ten seconds |
-//! | a flood | [`receive`]: a rate; [`journal`]: 32 MiB that wait |
-//! | what is no alert: another's JSON, invalid UTF-8, deep nesting, two at once | [`receive`]: 400; the parser of results reads it |
-//! | names of pods and hosts that are none | [`record`]: they name nobody |
-//! | times to come | [`record`]: the time of the recording counts |
+//! | connections without number, no or half a handshake, a head without end | `crate::base::listener` |
+//! | a body without end, or one byte by byte | `receive`: 256 KiB, ten seconds |
+//! | a flood | `receive`: a rate; `journal`: 32 MiB that wait |
+//! | what is no alert: another's JSON, invalid UTF-8, deep nesting, two at once | `receive`: 400; the parser of results reads it |
+//! | names of pods and hosts that are none | `record`: they name nobody |
+//! | times to come | `record`: the time of the recording counts |
 //! | terminal escapes, HTML, formulas | kept as they are, neutralised by whoever shows them |
-//! | killed while one is written, while a batch is recorded | [`journal`], [`record`]: gone on with, nothing twice |
+//! | killed while one is written, while a batch is recorded | `journal`, `record`: gone on with, nothing twice |
 //! | the disk is full | 507, counted; what was kept stays |
 
 mod journal;
@@ -38,7 +38,7 @@ use zeroize::Zeroizing;
 
 use self::journal::Journal;
 use self::receive::Desk;
-use self::record::Measure;
+use self::record::{Came, Measure};
 use crate::base::exit::{Classify, ExitClass};
 use crate::base::file::{FileError, read_capped};
 use crate::base::limits::Limits;
@@ -184,9 +184,15 @@ impl Intake {
             if due {
                 self.journal.seal(RunId::new())?;
             }
-            for run in self.journal.batches()? {
+            for mut run in self.journal.batches()? {
                 let batch = self.journal.read(run)?;
-                record::record(run, &batch, &self.measure, ledger, now)?;
+                if record::record(run, &batch, &self.measure, ledger, now)? == Came::ByHalves {
+                    let anew = RunId::new();
+                    self.journal.rename(run, anew)?;
+                    run = anew;
+                    // Nobody else has this ledger.
+                    let _ = record::record(run, &batch, &self.measure, ledger, now)?;
+                }
                 self.journal.remove(run)?;
                 let alerts = batch.iter().filter(|byte| **byte == b'\n').count();
                 progress.say(format!("recorded {alerts} alerts of Falco as run {run}"));

@@ -290,6 +290,16 @@ impl Journal {
         read_capped(&self.batch(run), WAITING + (1 << 20))
     }
 
+    /// Makes a batch that of another run.
+    ///
+    /// # Errors
+    /// When it can't be renamed.
+    pub(super) fn rename(&self, from: RunId, to: RunId) -> Result<(), FileError> {
+        let path = self.batch(to);
+        let renamed = fs::rename(self.batch(from), &path).and_then(|()| sync_folder(&self.folder));
+        renamed.map_err(|source| FileError::Write { path, source })
+    }
+
     /// Removes a batch that is in the ledger.
     ///
     /// # Errors

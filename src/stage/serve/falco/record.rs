@@ -36,6 +36,16 @@ pub(super) struct Measure {
     pub(super) limits: Limits,
 }
 
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a batch that was closed by halves is not in the ledger"]
+pub(super) enum Came {
+    /// All of it is in the ledger.
+    Whole,
+    /// Its run was ended by somebody else before all of it was there: it needs a new one.
+    ByHalves,
+}
+
 /// Records a batch as this run. One that was begun before, by whoever died in it, is gone on with: nothing is there twice.
 ///
 /// # Errors
@@ -46,10 +56,13 @@ pub(super) fn record(
     measure: &Measure,
     ledger: &mut Ledger,
     now: Timestamp,
-) -> Result<(), LedgerError> {
+) -> Result<Came, LedgerError> {
     let begun = ledger.reader().run(run)?;
-    if begun.as_ref().is_some_and(|begun| begun.end.is_some()) {
-        return Ok(());
+    match begun.as_ref().and_then(|begun| begun.end.as_ref()).map(|ended| ended.end) {
+        None => {}
+        Some(RunEnd::Completed | RunEnd::Drained) => return Ok(Came::Whole),
+        // By a scan that was started meanwhile: what was missing of it was recorded as not evaluated.
+        Some(RunEnd::Interrupted) => return Ok(Came::ByHalves),
     }
     let mut all = by_target(batch, measure, now);
     let missing = match begun {
@@ -97,7 +110,8 @@ pub(super) fn record(
         };
         ledger.record(&judged(run, told, previous.as_ref().map(|(record, _)| record), profile, measure, now))?;
     }
-    ledger.end_run(run, RunEnd::Completed, now)
+    ledger.end_run(run, RunEnd::Completed, now)?;
+    Ok(Came::Whole)
 }
 
 impl Measure {
@@ -249,7 +263,10 @@ fn judged(
     let came: u64 = told.alerts.len() as u64;
     let carried = before.into_iter().flat_map(|record| still(record, measure.since(now)));
     for (id, details) in carried {
-        seen.entry(id.to_owned()).or_default().extend(details);
+        let known = seen.entry(id.to_owned()).or_default();
+        // One of this very moment with these very words is the same one, of a batch that is recorded anew.
+        let new: Vec<Detail> = details.into_iter().filter(|detail| !known.contains(detail)).collect();
+        known.extend(new);
     }
     let findings = profile
         .controls

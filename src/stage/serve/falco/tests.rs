@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::record::{ENGINE, record};
+use super::record::{Came, ENGINE, record};
 use super::*;
 use crate::base::text::printable;
 use crate::model::outcome::{Outcome, Status};
@@ -60,7 +60,7 @@ fn an_alert_fails_its_rule_on_its_target_until_it_is_old_whatever_else_comes() {
         alert("Odd host", None, "2026-02-28T23:30:00Z"),
         alert("From the future", Some("../x"), "2199-01-01T00:00:00Z"),
     ]);
-    record(RunId::new(), &first, &measure, &mut ledger, now()).expect("recorded");
+    assert_eq!(record(RunId::new(), &first, &measure, &mut ledger, now()).expect("recorded"), Came::Whole);
     let records = latest(&ledger);
     let keys: Vec<String> = records.iter().map(|record| record.target.key()).collect();
     assert_eq!(keys, ["node/node-1", "pod/shop/web-1/web"], "what is no name names nobody");
@@ -72,7 +72,7 @@ fn an_alert_fails_its_rule_on_its_target_until_it_is_old_whatever_else_comes() {
     // Another rule takes nothing back.
     let second = lines(&[alert("Write below etc", Some("web-1"), "2026-03-01T01:00:00Z")]);
     let later = now() + SignedDuration::from_hours(2);
-    record(RunId::new(), &second, &measure, &mut ledger, later).expect("recorded");
+    assert_eq!(record(RunId::new(), &second, &measure, &mut ledger, later).expect("recorded"), Came::Whole);
     let records = latest(&ledger);
     assert_eq!(records.len(), 2, "the node's is still there");
     assert_eq!(controls(&records[1], Status::Failed).len(), 2);
@@ -81,7 +81,7 @@ fn an_alert_fails_its_rule_on_its_target_until_it_is_old_whatever_else_comes() {
     // A day later the first is too old to count, and no pass for that.
     let third = lines(&[alert("Write below etc", Some("web-1"), "2026-03-02T00:30:00Z")]);
     let later = now() + SignedDuration::from_hours(25);
-    record(RunId::new(), &third, &measure, &mut ledger, later).expect("recorded");
+    assert_eq!(record(RunId::new(), &third, &measure, &mut ledger, later).expect("recorded"), Came::Whole);
     let newest = latest(&ledger).remove(1);
     assert_eq!(controls(&newest, Status::Failed), ["Write_below_etc"]);
     assert_eq!(newest.coverage.count(Status::Passed), 0);
@@ -105,7 +105,10 @@ fn a_rule_of_the_profile_without_an_alert_was_not_evaluated() {
     let at = "2026-02-28T23:00:00Z";
     let lost = alert("Falco internal: syscall event drop", Some("web-1"), at);
     let batch = lines(&[alert("b", Some("web-1"), at), alert("c", Some("web-1"), at), lost]);
-    record(RunId::new(), &batch, &measure(Some(profile)), &mut ledger, now()).expect("recorded");
+    assert_eq!(
+        record(RunId::new(), &batch, &measure(Some(profile)), &mut ledger, now()).expect("recorded"),
+        Came::Whole
+    );
     let [newest] = &latest(&ledger)[..] else { panic!("one target") };
     assert_eq!(controls(newest, Status::Failed), ["b", "c"]);
     assert_eq!(controls(newest, Status::NotEvaluated), ["a", crate::results::WHOLE_CONTROL]);
@@ -120,7 +123,7 @@ fn a_batch_that_was_recorded_by_halves_is_recorded_once() {
     let batch = lines(&[alert("a", Some("web-1"), at), alert("a", Some("web-2"), at)]);
     let run = RunId::new();
     let mut whole = Ledger::open(&folder.path().join("whole"), now()).expect("a ledger");
-    record(run, &batch, &measure(None), &mut whole, now()).expect("recorded");
+    assert_eq!(record(run, &batch, &measure(None), &mut whole, now()).expect("recorded"), Came::Whole);
 
     // As a process leaves it that dies after the first of two results.
     let mut ledger = Ledger::open(&path, now()).expect("a ledger");
@@ -132,12 +135,46 @@ fn a_batch_that_was_recorded_by_halves_is_recorded_once() {
     drop(ledger);
     let mut ledger = Ledger::open(&path, now()).expect("a ledger");
     for _ in 0..3 {
-        record(run, &batch, &measure(None), &mut ledger, now()).expect("gone on with");
+        assert_eq!(record(run, &batch, &measure(None), &mut ledger, now()).expect("gone on with"), Came::Whole);
     }
     assert_eq!(ledger.reader().runs(10).expect("runs").len(), 1);
     let tasks = ledger.reader().tasks_of(run).expect("results");
     assert_eq!(tasks.len(), 2);
     assert!(tasks.iter().all(|task| task.coverage.count(Status::Failed) == 1));
+}
+
+#[test]
+fn a_batch_whose_run_somebody_closed_is_recorded_anew_and_no_alert_counts_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger");
+    let mut ledger = Ledger::open(&path, now()).expect("a ledger");
+    let journal = Journal::open(&super::folder(&path)).expect("a journal");
+    let at = "2026-02-28T23:00:00Z";
+    for pod in ["web-1", "web-2"] {
+        journal.append(alert("a", Some(pod), at).to_string().as_bytes()).expect("kept");
+    }
+    let run = RunId::new();
+    journal.seal(run).expect("sealed");
+    let batch = journal.read(run).expect("a batch");
+    // A first result was recorded, then a scan closed what was left of the run.
+    let mut whole = Ledger::open(&folder.path().join("whole"), now()).expect("a ledger");
+    assert_eq!(record(run, &batch, &measure(None), &mut whole, now()).expect("recorded"), Came::Whole);
+    let start = whole.reader().run(run).expect("read").expect("a run").start;
+    let profiles = start.expected.iter().map(|task| whole.profile(&task.profile.digest).expect("read").expect("there"));
+    ledger.begin_run(&start, &profiles.collect::<Vec<_>>()).expect("begun");
+    crate::stage::scan::account::close_interrupted(&mut ledger, now()).expect("closed");
+    assert!(controls(&latest(&ledger)[0], Status::Failed).is_empty(), "what was missing was not evaluated");
+
+    assert_eq!(record(run, &batch, &measure(None), &mut ledger, now()).expect("looked at"), Came::ByHalves);
+    let anew = RunId::new();
+    journal.rename(run, anew).expect("renamed");
+    assert_eq!(journal.batches().expect("batches"), [anew]);
+    for run in [anew, RunId::new()] {
+        assert_eq!(record(run, &batch, &measure(None), &mut ledger, now()).expect("recorded"), Came::Whole);
+        let records = latest(&ledger);
+        assert_eq!(records.len(), 2);
+        assert!(records.iter().all(|record| record.findings[0].details.len() == 1), "{records:?}");
+    }
 }
 
 /// A server's certificate, a CA, and a client's certificate by that CA, in files.

@@ -120,25 +120,13 @@ impl LedgerReader {
         head(&self.conn).map(|(head, _)| head).map_err(self.failed("read the last entry"))
     }
 
-    /// The time that the last entry names.
+    /// The time of the last entry, and so the latest that was recorded: entries keep the order of their times, also where the
+    /// clock is set back.
     ///
     /// # Errors
     /// When it can't be read.
     pub fn last_at(&self) -> Result<Timestamp, LedgerError> {
         head(&self.conn).map(|(_, at)| at).map_err(self.failed("read the last entry"))
-    }
-
-    /// The latest time that any entry names, to the second: later than that of the last one where the clock was set back.
-    ///
-    /// # Errors
-    /// When it can't be read.
-    pub fn latest_at(&self) -> Result<Timestamp, LedgerError> {
-        let read = || -> rusqlite::Result<Timestamp> {
-            // Times are written with as many digits of a second as they have, which orders those within one second otherwise.
-            let at: String = self.conn.query_row("SELECT max(at) FROM entry", [], |row| row.get(0))?;
-            at.parse().map_err(damaged)
-        };
-        read().map_err(self.failed("find the latest time"))
     }
 
     /// The newest runs, the newest first, at most `limit`.

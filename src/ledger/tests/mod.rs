@@ -300,8 +300,7 @@ fn a_clock_that_moves_back_is_noted() {
     let noted = |ledger: &Ledger| ledger.reader().events().expect("events").len();
     assert_eq!(noted(&ledger), 1);
     assert_eq!(ledger.reader().events().expect("events")[0].what, "clock-moved-back");
-    assert_eq!(ledger.reader().last_at().expect("a time"), at(-1000));
-    assert!(ledger.reader().latest_at().expect("a time") >= at(0), "the time that was seen before is not forgotten");
+    assert!(ledger.reader().last_at().expect("a time") >= at(0), "the time that was seen before is not forgotten");
     let said =
         Event { at: at(-999), what: "note".to_owned(), subject: String::new(), due: None, detail: String::new() };
     ledger.event(&said).expect("event");

@@ -97,7 +97,7 @@ pub fn check(
     now: Timestamp,
 ) -> Result<Vec<CheckedFile>, LedgerError> {
     let now = match ledger {
-        Some(ledger) => now.max(ledger.latest_at()?),
+        Some(ledger) => now.max(ledger.last_at()?),
         None => now,
     };
     let latest = ledger.map(LedgerReader::latest).transpose()?;

@@ -49,7 +49,7 @@ impl Waiving {
             return Ok((Self::none(), Vec::new()));
         }
         let Loaded { documents, refused } = load(policy, limits);
-        let waiving = Self { documents, refused, latest: ledger.reader().latest_at()? };
+        let waiving = Self { documents, refused, latest: ledger.reader().last_at()? };
         let mut said = Vec::new();
         let refused = waiving.refusals().map(|why| (WAIVERS_REFUSED, why));
         let unsigned = waiving.documents.iter().filter(|document| document.reference.approvals.is_empty());

@@ -208,13 +208,16 @@ impl<'r, W: Write> Pass<'r, W> {
                 return;
             }
             let mut buffer = [0; 4];
-            let (length, stands_for): (usize, &[u8]) = match escape {
-                Some((length, c)) => (length, c.encode_utf8(&mut buffer).as_bytes()),
-                None => (1, &rest[..1]),
+            let (length, stands_for) = match escape {
+                Some((length, c)) => (length, c.encode_utf8(&mut buffer).len()),
+                None => {
+                    buffer[0] = rest[0];
+                    (1, 1)
+                }
             };
             let (begin, end) = (self.read, self.read + length);
             self.read = end;
-            for byte in stands_for.to_vec() {
+            for byte in buffer.into_iter().take(stands_for) {
                 self.decoded.push(byte);
                 self.from.push(begin);
                 self.to.push(end);

@@ -1,6 +1,6 @@
 //! Waivers: failures that people accept until a date, each for named controls of a profile on named targets.
 //!
-//! A `kind: Waivers` document lists them ([`document`]). Whether a document counts at all, which is a matter of signatures
+//! A `kind: Waivers` document lists them ([`WaiverDocument`]). Whether a document counts at all, which is a matter of signatures
 //! and policy, is decided above; what it does to a result is a pure function of both and of the time ([`apply`]). Only what
 //! failed is ever waived: what was not evaluated stays so, and what passed needs no waiver.
 

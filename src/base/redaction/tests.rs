@@ -35,7 +35,7 @@ fn a_value_is_taken_out_in_every_form() {
         &numbers,
         &hex,
         &xml(value),
-        &serde_json::to_string(&xml(value)).expect("a text").trim_matches('"').to_owned(),
+        serde_json::to_string(&xml(value)).expect("a text").trim_matches('"'),
         &percent(value.as_bytes()),
         &STANDARD.encode(value),
     ] {

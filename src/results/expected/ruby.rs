@@ -182,7 +182,7 @@ impl Lexer<'_> {
         while let Some(&byte) = self.bytes.get(self.at) {
             match byte {
                 b'\n' => self.newline()?,
-                b'#' => self.to_line_end(),
+                b'#' => self.skip_line(),
                 b'\'' => self.text(b'\'', None, false)?,
                 b'"' | b'`' => self.text(byte, None, true)?,
                 b'/' if !self.is_operator() => self.pattern(b'/', None)?,
@@ -247,7 +247,7 @@ impl Lexer<'_> {
         line.strip_suffix(b"\r").unwrap_or(line) == b"__END__"
     }
 
-    fn to_line_end(&mut self) {
+    fn skip_line(&mut self) {
         while !matches!(self.peek(0), b'\n') && self.at < self.bytes.len() {
             self.at += 1;
         }
@@ -279,14 +279,14 @@ impl Lexer<'_> {
     fn block_comment(&mut self) -> Result<(), usize> {
         let began = self.line;
         loop {
-            self.to_line_end();
+            self.skip_line();
             if self.at >= self.bytes.len() {
                 return Err(began);
             }
             self.at += 1;
             self.line += 1;
             if self.rest().starts_with(b"=end") {
-                self.to_line_end();
+                self.skip_line();
                 return Ok(());
             }
         }

@@ -190,7 +190,7 @@ fn before(target: &str, profile: &str, ledger: &Ledger) -> Result<Option<(TaskRe
 }
 
 /// What of an earlier result still counts: the details that are young enough.
-fn still<'r>(record: &'r TaskRecord, since: Timestamp) -> impl Iterator<Item = (&'r str, Vec<Detail>)> {
+fn still(record: &TaskRecord, since: Timestamp) -> impl Iterator<Item = (&str, Vec<Detail>)> {
     record.findings.iter().filter_map(move |finding| {
         let young = |detail: &&Detail| detail.subject.parse::<Timestamp>().is_ok_and(|at| at >= since);
         let details: Vec<Detail> = finding.details.iter().filter(young).cloned().collect();

@@ -203,7 +203,18 @@ mod tests {
             names.push(scanner.name);
         }
         names.sort();
-        let wanted = ["cinc-auditor", "falco", "generic", "grype", "kube-bench", "openscap", "syft", "trivy"];
+        let wanted = [
+            "cinc-auditor",
+            "falco",
+            "generic",
+            "grype",
+            "kingfisher",
+            "kube-bench",
+            "openscap",
+            "openscap-tailored",
+            "syft",
+            "trivy",
+        ];
         assert_eq!(names, wanted);
     }
 

@@ -30,6 +30,7 @@ mod report;
 
 use std::io::Read;
 
+pub(super) use self::control::scheme;
 use self::minimal::{Listed, minimal};
 use self::profile::profile;
 use self::report::Report;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{corpus, number, read};
+use super::{corpus, number, read, xccdf};
 
 /// What a program prints of a file; none where there is no such program.
 fn said_by(program: &str, arguments: &[&str], path: &Path) -> Option<Vec<u64>> {
@@ -147,18 +147,7 @@ const SARIF: &str = r#"
 fn xml_is_counted_as_by_xmllint() {
     let Some(corpus) = corpus() else { return };
     let folder = tempfile::tempdir().expect("a folder");
-    for name in
-        ["openscap-rhel7.xml", "scc-rhel8.xml", "debian12-anssi-arf.xml.xz", "wrong-os-all-notapplicable-arf.xml.xz"]
-    {
-        let mut path = corpus.join("xccdf").join(name);
-        if let Some(plain) = name.strip_suffix(".xz") {
-            let Ok(unpacked) = Command::new("xz").arg("-dc").arg(&path).output() else {
-                println!("skipped: needs xz");
-                continue;
-            };
-            path = folder.path().join(plain);
-            std::fs::write(&path, unpacked.stdout).expect("a file");
-        }
+    for path in xccdf(&corpus, folder.path()) {
         let rules = |words: &[&str]| {
             let results = "//*[local-name()='TestResult']/*[local-name()='rule-result']/*[local-name()='result']";
             let any = words.iter().map(|word| format!("normalize-space()='{word}'")).collect::<Vec<_>>().join(" or ");
@@ -172,7 +161,7 @@ fn xml_is_counted_as_by_xmllint() {
         ];
         let expected: Option<Vec<u64>> = all.into_iter().map(rules).collect();
         let Some(expected) = expected else { return };
-        assert_eq!(numbers(&read(&path), "findings"), expected, "{name}");
+        assert_eq!(numbers(&read(&path), "findings"), expected, "{}", path.display());
     }
     let junit = corpus.join("trivy/alpine-310.junit");
     let count =

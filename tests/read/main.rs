@@ -272,22 +272,30 @@ fn sarif_results_are_counted_as_their_logs_say() {
     }
 }
 
+/// The corpus' results of XCCDF, those that are compressed unpacked into the folder.
+fn xccdf(corpus: &Path, folder: &Path) -> Vec<PathBuf> {
+    let names =
+        ["openscap-rhel7.xml", "scc-rhel8.xml", "debian12-anssi-arf.xml.xz", "wrong-os-all-notapplicable-arf.xml.xz"];
+    let unpacked = |name: &str| {
+        let path = corpus.join("xccdf").join(name);
+        let Some(plain) = name.strip_suffix(".xz") else { return Some(path) };
+        let Ok(unpacked) = Command::new("xz").arg("-dc").arg(&path).output() else {
+            println!("skipped: needs xz");
+            return None;
+        };
+        let path = folder.join(plain);
+        fs::write(&path, unpacked.stdout).expect("a file");
+        Some(path)
+    };
+    names.into_iter().filter_map(unpacked).collect()
+}
+
 #[test]
 fn xccdf_results_are_counted_as_their_rules_say() {
     let Some(corpus) = corpus() else { return };
     let folder = tempfile::tempdir().expect("a folder");
-    for name in
-        ["openscap-rhel7.xml", "scc-rhel8.xml", "debian12-anssi-arf.xml.xz", "wrong-os-all-notapplicable-arf.xml.xz"]
-    {
-        let mut path = corpus.join("xccdf").join(name);
-        if let Some(plain) = name.strip_suffix(".xz") {
-            let Ok(unpacked) = Command::new("xz").arg("-dc").arg(&path).output() else {
-                println!("skipped: needs xz");
-                continue;
-            };
-            path = folder.path().join(plain);
-            fs::write(&path, unpacked.stdout).expect("a file");
-        }
+    for path in xccdf(&corpus, folder.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         let text = fs::read_to_string(&path).expect("XML is UTF-8");
         // These files have no result but those of the rules of their one test result.
         let count = |word: &str| {

@@ -18,6 +18,7 @@ use super::{ContentError, Files, below, line, text, unusable_id, yaml};
 use crate::base::text::brief;
 use crate::model::control::{Control, Reference, Severity};
 use crate::model::profile_document::InspecSource;
+use crate::results::inspec::scheme;
 use vendored::Tree;
 
 const WHAT: &str = "an InSpec profile";
@@ -266,20 +267,6 @@ fn control(listed: Listed) -> Control {
         severity: Severity::of_impact(listed.impact.unwrap_or(0.5)),
         references,
     }
-}
-
-/// The same tags as in results.
-fn scheme(tag: &str) -> Option<&'static str> {
-    Some(match tag {
-        "nist" => "nist",
-        "cci" => "cci",
-        "stig_id" | "gid" | "rid" => "stig",
-        "cis" | "cis_controls" | "cis_rid" => "cis",
-        "cve" => "cve",
-        "cwe" => "cwe",
-        "gtitle" | "satisfies" => "srg",
-        _ => return None,
-    })
 }
 
 fn plain(value: &serde_json::Value) -> Option<String> {

@@ -69,19 +69,24 @@ fn waiver(json: &mut Json<impl Read>) -> Result<Option<Waiver>, ResultsError> {
     Ok(any.then_some(waiver))
 }
 
+/// What the names under a tag are names of, where they name the control elsewhere.
+pub(in crate::results) fn scheme(tag: &str) -> Option<&'static str> {
+    Some(match tag {
+        "nist" => "nist",
+        "cci" => "cci",
+        "stig_id" | "gid" | "rid" => "stig",
+        "cis" | "cis_controls" | "cis_rid" => "cis",
+        "cve" => "cve",
+        "cwe" => "cwe",
+        "gtitle" | "satisfies" => "srg",
+        _ => return None,
+    })
+}
+
 /// The tags that name the control elsewhere.
 fn tags(json: &mut Json<impl Read>, references: &mut Vec<Reference>) -> Result<(), ResultsError> {
     json.object(|json, key| {
-        let scheme = match key {
-            "nist" => "nist",
-            "cci" => "cci",
-            "stig_id" | "gid" | "rid" => "stig",
-            "cis" | "cis_controls" | "cis_rid" => "cis",
-            "cve" => "cve",
-            "cwe" => "cwe",
-            "gtitle" | "satisfies" => "srg",
-            _ => return json.skip(),
-        };
+        let Some(scheme) = scheme(key) else { return json.skip() };
         let texts = json.texts()?;
         // `Rev_4` says of which revision the others are.
         let names = texts.iter().filter(|text| !(scheme == "nist" && text.starts_with("Rev")));

@@ -80,25 +80,11 @@ impl ProfileFolder {
     /// Also when a file is in both, or the content is neither a folder nor a file or archive.
     pub fn read_with(folder: &Path, elsewhere: &[Elsewhere<'_>], limits: &Limits) -> Result<Self, BuildError> {
         let path = folder.join(PROFILE_FILE);
-        let document: ProfileDocument = document::load(&path, limits).map_err(wrong)?;
+        let text = document::text(&path, limits).map_err(wrong)?;
+        let folder_name = folder.file_name().and_then(|name| name.to_str());
+        let document =
+            document::parse_checked(&path, &text, |document| problems(document, folder_name)).map_err(wrong)?;
         let refuse = |reason: &str| Err(BuildError::Definition(format!("use `{}`: {reason}", path.display())));
-        if !super::name::is_name(&document.name) {
-            return refuse("its name must be lower-case letters, digits and single hyphens");
-        }
-        if folder.file_name().is_some_and(|name| name != document.name.as_str()) {
-            return refuse("its name is not that of its folder");
-        }
-        match document.source() {
-            None => {
-                return refuse(&format!("exactly one of {SOURCES} must say where its controls come from"));
-            }
-            Some(Source::Rules) => {}
-            Some(_) if document.engine == BUILTIN => return refuse("its engine must be a scanner: it has no rules"),
-            Some(_) => {}
-        }
-        if document.targets.is_empty() {
-            return refuse("it names no kind of target");
-        }
         let mut gathered = Gathered::default();
         gathered.folder(folder, "", Git::Kept)?;
         for content in elsewhere {
@@ -151,6 +137,28 @@ impl ProfileFolder {
         layer.add_bytes(CONTROLS_FILE, 0o644, profile.to_json());
         layer
     }
+}
+
+/// Everything that is wrong with a profile's document besides its fields, each with the field that it is about.
+fn problems(document: &ProfileDocument, folder: Option<&str>) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !super::name::is_name(&document.name) {
+        problems.push("name: it must be lower-case letters, digits and single hyphens".to_owned());
+    } else if folder.is_some_and(|folder| folder != document.name) {
+        problems.push("name: it is not that of its folder".to_owned());
+    }
+    match document.source() {
+        None => problems.push(format!("rules: exactly one of {SOURCES} must say where its controls come from")),
+        Some(Source::Rules) => {}
+        Some(_) if document.engine == BUILTIN => {
+            problems.push("engine: it must be a scanner, for the profile has no rules".to_owned());
+        }
+        Some(_) => {}
+    }
+    if document.targets.is_empty() {
+        problems.push("targets: no kind of target is there".to_owned());
+    }
+    problems
 }
 
 /// The control that every scanner's profile gets: its other verdicts are only about what the scanner could read.

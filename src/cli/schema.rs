@@ -6,7 +6,9 @@ use super::table;
 use crate::base::exit::{ExitClass, Outcome};
 use crate::base::schema;
 use crate::bundle::definition::BundleDocument;
+use crate::model::profile_document::ProfileDocument;
 use crate::model::scanner::ScannerDocument;
+use crate::stage::plan::PlanDocument;
 
 /// Print the JSON Schema (2020-12) of a kind of document, for editors and checks
 ///
@@ -23,6 +25,10 @@ pub(super) struct Args {
 enum Kind {
     /// What is in a bundle
     Bundle,
+    /// What is scanned, when and how
+    Plan,
+    /// What is expected, and who evaluates it
+    Profile,
     /// How a scanner is run
     Scanner,
 }
@@ -31,6 +37,8 @@ impl Kind {
     fn schema(self) -> serde_json::Value {
         match self {
             Self::Bundle => schema::of::<BundleDocument>(),
+            Self::Plan => schema::of::<PlanDocument>(),
+            Self::Profile => schema::of::<ProfileDocument>(),
             Self::Scanner => schema::of::<ScannerDocument>(),
         }
     }
@@ -57,6 +65,11 @@ mod tests {
             .expect("definitions ship")
             .map(|entry| (Kind::Scanner, entry.expect("an entry").path()))
             .collect();
+        let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles-mirror");
+        let profiles = std::fs::read_dir(profiles).expect("profiles ship").map(|entry| entry.expect("an entry").path());
+        let profiles = profiles.filter(|path| path.is_dir()).map(|folder| (Kind::Profile, folder.join("profile.yaml")));
+        files.extend(profiles);
+        files.push((Kind::Plan, folder.join("plan.yaml")));
         files.extend(["bundle.yaml", "template.yaml"].map(|name| (Kind::Bundle, folder.join(name))));
         files.sort_by(|a, b| a.1.cmp(&b.1));
         files
@@ -121,6 +134,8 @@ mod tests {
                 let value = changed.without(&[]);
                 let read = match kind {
                     Kind::Bundle => serde_json::from_value::<BundleDocument>(value).map(drop),
+                    Kind::Plan => serde_json::from_value::<PlanDocument>(value).map(drop),
+                    Kind::Profile => serde_json::from_value::<ProfileDocument>(value).map(drop),
                     Kind::Scanner => serde_json::from_value::<ScannerDocument>(value).map(drop),
                 };
                 if read.is_err() {

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One thing that is expected of a target, as a profile defines it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+// A record of another version may say more; a person who writes one by hand must have meant something.
+#[schemars(deny_unknown_fields)]
 pub struct Control {
     /// Unique in its profile. Printable ASCII without spaces, at most 256 characters.
     pub id: String,
@@ -29,7 +32,7 @@ pub struct Control {
 }
 
 /// The name of a control elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Reference {
     /// `nist` (SP 800-53 control, as `AC-6`), `cci`, `stig` (rule or vulnerability id), `cis`, `pss` (Pod Security
@@ -40,7 +43,7 @@ pub struct Reference {
 }
 
 /// How bad a failure is, in the five steps that InSpec's impact has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Informational; impact 0.0.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::control::Control;
@@ -11,7 +12,7 @@ use crate::base::document::{ApiVersion, Document};
 /// A `kind: Profile` document: `profile.yaml` in a profile's folder. Exactly one [`Source`] says where its controls come
 /// from; they are listed when the bundle is built, so that what is expected is known before anything runs. The scanner has
 /// the folder, read-only, where its definition says.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ProfileDocument {
     /// `gapscan/v1`
@@ -102,7 +103,7 @@ impl ProfileDocument {
 }
 
 /// Where an XCCDF benchmark is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct XccdfSource {
     /// The image's name in the bundle.
@@ -117,7 +118,7 @@ pub struct XccdfSource {
 }
 
 /// An InSpec profile, and the list of its controls.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct InspecSource {
     /// The folder with its `inspec.yml`, below the profile's; the profile's own without it.
@@ -129,7 +130,7 @@ pub struct InspecSource {
 }
 
 /// What kube-bench evaluates.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct KubeBenchSource {
     /// The folder with kube-bench's `config.yaml` and a folder for each benchmark.
@@ -142,7 +143,7 @@ pub struct KubeBenchSource {
 }
 
 /// What Falco loads.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FalcoSource {
     /// Files of rules, in the order in which Falco loads them: what is later can change what is earlier.
@@ -150,7 +151,7 @@ pub struct FalcoSource {
 }
 
 /// What Trivy loads with `--config-check`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TrivyChecksSource {
     /// The folder with checks in Rego.

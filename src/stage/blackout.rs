@@ -1,6 +1,7 @@
 //! Blackouts: times of the week in which nothing is started, whatever is due.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::{Missed, Schedule, ScheduleError};
@@ -10,14 +11,14 @@ use crate::base::quantity::Span;
 const LONGEST: Span = Span::days(31);
 
 /// A time that comes again and again, as a cron entry with its time zone for when it begins, and how long it lasts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "RawBlackout", into = "RawBlackout")]
 pub struct Blackout {
     begins: Schedule,
     duration: Span,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawBlackout {
     cron: String,

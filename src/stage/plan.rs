@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::Schedule;
@@ -29,7 +30,7 @@ pub use policy::{
 pub use waivers::{Unsigned, WaiverPolicy};
 
 /// A `kind: Plan` document. Paths in it are relative to its own folder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PlanDocument {
     /// `gapscan/v1`
@@ -68,7 +69,7 @@ impl Document for PlanDocument {
 }
 
 /// How the cluster is reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct ClusterAccess {
     /// A kubeconfig file.
@@ -84,7 +85,7 @@ pub struct ClusterAccess {
 }
 
 /// Where a loaded bundle is, and who vouches for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct BundleSource {
     /// The bundle's name.
@@ -99,7 +100,7 @@ pub struct BundleSource {
 }
 
 /// How one registry is reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct RegistryAccess {
     /// CA certificates in PEM that its certificate must chain to, besides those of the system.
@@ -129,7 +130,7 @@ pub struct RegistryAccess {
 }
 
 /// One scan of a plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PlannedScan {
     /// Unique in the plan.
@@ -146,7 +147,7 @@ pub struct PlannedScan {
 }
 
 /// Which scan of a plan goes first. Those of the same priority go in the order in which they are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Priority {
     /// Before the others.
@@ -159,10 +160,11 @@ pub enum Priority {
 }
 
 /// What is scanned, and with what.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Selection {
     /// Targets by name.
+    #[schemars(with = "Vec<String>")]
     pub targets: Vec<TargetSpec>,
     /// The cluster's objects, every container of every pod, and every image that runs.
     pub all: bool,

@@ -4,11 +4,12 @@ use croner::Cron;
 use croner::parser::{CronParser, Seconds};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A cron entry with its time zone. In the zone's doubled hour an entry with a fixed time runs once, at the first of the two;
 /// in the skipped hour it runs at the first time after it; entries with a wildcard in minutes or hours follow the wall clock.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "RawSchedule", into = "RawSchedule")]
 pub struct Schedule {
     raw: RawSchedule,
@@ -17,7 +18,7 @@ pub struct Schedule {
 }
 
 /// What is done about a due time that passed while no runner ran. It is always recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Missed {
     /// Nothing more: what was expected stays not evaluated until the next due time.
@@ -27,7 +28,7 @@ pub enum Missed {
     Run,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawSchedule {
     cron: String,

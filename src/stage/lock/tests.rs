@@ -195,5 +195,5 @@ fn a_profile_of_a_scanner_whose_content_does_not_fit_is_refused_with_all_that_is
         assert!(error.contains(words), "{words}: {error}");
     }
     write("profile.yaml", &format!("{head}falco: {{rules: [b]}}\n").replace("engine: cinc", "engine: builtin"));
-    assert!(read().expect_err("no rules").to_string().contains("its engine must be a scanner"));
+    assert!(read().expect_err("no rules").to_string().contains("engine: it must be a scanner"));
 }

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::base::quantity::Span;
 
 /// The place where a runner takes Falco's `http_output`, always by HTTPS, from those who show a certificate or know a token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FalcoIntake {
     /// Where it listens: `ADDRESS:PORT`. Falco's URL is `https://HOST:PORT/alerts`.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::is_name;
@@ -14,7 +15,7 @@ use crate::base::text::brief;
 const INPUTS: usize = 64;
 
 /// One file for the scanner of a profile.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct InputEntry {
     /// The file's name in the folder for inputs: letters, digits, `-`, `_` and `.`.
@@ -31,7 +32,7 @@ pub struct InputEntry {
 }
 
 /// What an input holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum InputContent {
     /// Its values are taken out of all that the scanner leaves, before anything of it is kept.
@@ -42,7 +43,7 @@ pub enum InputContent {
 }
 
 /// A key of a secret: `NAMESPACE/NAME/KEY`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct SecretKey {
     namespace: String,

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::waivers::WaiverPolicy;
@@ -12,7 +13,7 @@ use crate::model::access::Way;
 use crate::stage::blackout::Blackout;
 
 /// What is allowed, and how much at once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Policy {
     /// What happens where NetworkPolicies are not proven to be enforced.
@@ -59,7 +60,7 @@ const FOUR: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
 
 /// When what fails again and again is left alone for a while, instead of failing for each target anew. Then one may try; if
 /// that fails too, the pause doubles, up to a minute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct BreakerPolicy {
     /// After so many failures in a row to reach the API server, the cluster is.
@@ -93,7 +94,7 @@ impl Default for BreakerPolicy {
 }
 
 /// When `serve` takes up a run whose runner had died, instead of recording what is missing of it as not evaluated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct ResumePolicy {
     /// A run that began longer ago is not: what it found then and what it would find now are no one picture. `0s` for never.
@@ -168,7 +169,7 @@ impl Default for Policy {
 
 /// How it is kept proven that NetworkPolicies are enforced. Whatever is said here, it is proven before anything runs, and again
 /// when somebody else changed policies in the run's namespaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct NetworkWatch {
     /// How long a proof is good for in a run that takes longer. At least 10s.
@@ -182,7 +183,7 @@ impl Default for NetworkWatch {
 }
 
 /// How containers are looked at from beside them, by an ephemeral container, which lives in the target's own network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct DebugPolicy {
     /// Whether the target's pod is cut off from the network while it is looked at.
@@ -190,7 +191,7 @@ pub struct DebugPolicy {
 }
 
 /// Whether the target's pod is cut off from the network while it is looked at from beside it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Isolate {
     /// No: what policies restrict of its network is recorded.
@@ -202,7 +203,7 @@ pub enum Isolate {
 }
 
 /// How the results of scanners in pods of their own get to the runner.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct ResultsPolicy {
     /// Which way.
@@ -219,7 +220,7 @@ impl ResultsPolicy {
 }
 
 /// A way for results.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
     /// The runner fetches them by running a command in the scanner's pod.
@@ -230,16 +231,17 @@ pub enum Transport {
 }
 
 /// How nodes may be reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct NodePolicy {
     /// The taints that do not keep a scan off a node. Without any, a node that is tainted or cordoned is not evaluated.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
     pub tolerate: Vec<Toleration>,
 }
 
 /// What happens where NetworkPolicies are not proven to be enforced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unenforced {
     /// Nothing is run in the cluster; what was expected is recorded as not evaluated.

@@ -8,7 +8,7 @@ use crate::model::finding::Finding;
 use crate::model::outcome::Outcome;
 use crate::model::profile::Profile;
 use crate::model::reason::Reason;
-use crate::model::scanner::{BlindSpot, ExitMeaning, ScannerDocument, is_own_control};
+use crate::model::scanner::{BlindSpot, ExitMeaning, Reading, ScannerDocument, Unmentioned, is_own_control};
 use crate::results::{self, Parsed, ResultsError};
 
 /// Reads a result in the format that the definition names, and reduces it to one finding for each control of the profile:
@@ -28,7 +28,12 @@ pub fn judge<C: Content + ?Sized>(
     profile: &Profile,
     limits: &Limits,
 ) -> Result<Parsed, ResultsError> {
-    let mut parsed = results::parse(&scanner.result, content, profile, limits)?;
+    let mut reading = Reading::from(&scanner.result);
+    // Silence says something only of a scan that is known to be whole.
+    if !ended.is_some_and(|(_, meaning)| meaning.is_whole()) {
+        reading.unmentioned = Unmentioned::NotEvaluated;
+    }
+    let mut parsed = results::parse(reading, content, profile, limits)?;
     parsed.findings.iter_mut().for_each(|finding| withhold(finding, &scanner.blind_spots));
     if let Some((code, meaning)) = ended
         && let Some(why) = meaning.contradiction(&parsed.reported)

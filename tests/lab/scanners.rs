@@ -61,7 +61,7 @@ const HEAD: &str = "#!/bin/sh\nr() { echo \"wrong: $1\" >&2; exit 77; }\n";
 /// A definition of the test's own, for a scanner that gapscan has never heard of. Its findings exit 1.
 const RUFF: &str = "apiVersion: gapscan/v1\nkind: Scanner\nname: ruff\ntitle: Ruff's rules on security\nimage: packages\n\
     approaches:\n  image:\n    mount: /target\n    command: [ruff, check, --isolated, --no-cache, --no-respect-gitignore, \
-    --select=S, --output-format=sarif, '--output-file=${target.results}/ruff.sarif', /target]\n    env: {PATH: /bin, HOME: /tmp}\n\
+    --ignore-noqa, '--config=exclude=[]', --select=S, --output-format=sarif, '--output-file=${target.results}/ruff.sarif', /target]\n    env: {PATH: /bin, HOME: /tmp}\n\
     result: {path: ruff.sarif, format: sarif, unmentioned: passed}\nexitCodes: {0: clean, 1: findings}\n\
     deadline: 2m\nmemory: 512Mi\ncpu: '1'\n";
 
@@ -196,7 +196,7 @@ fn scanners_from_packages_run_without_any_code_for_them() {
         ["1tUm636uS1yOEcfP5pvf", "qJ/ml36mF7AkyHsEU0IU"].concat()
     });
     write(path, "key", key);
-    write(path, "shell.py", "import subprocess\nsubprocess.call(input(), shell=True)\n");
+    write(path, "shell.py", "import subprocess\nsubprocess.call(input(), shell=True)  # noqa\n");
     let tool = |name: &str| packages.join(name);
     let tools = image(
         lab,
@@ -204,8 +204,12 @@ fn scanners_from_packages_run_without_any_code_for_them() {
         "packages",
         &[(&tool("kingfisher"), "/bin/kingfisher"), (&tool("ruff"), "/bin/ruff"), (&tool("syft"), "/bin/syft")],
     );
-    let leaky =
-        image(lab, path, "leaky", &[(&path.join("key"), "/etc/key"), (&path.join("shell.py"), "/lib/shell.py")]);
+    let leaky = image(
+        lab,
+        path,
+        "leaky",
+        &[(&path.join("key"), "/etc/key"), (&path.join("shell.py"), "/lib/site-packages/shell.py")],
+    );
     // The shipped definitions name an image of their own each; here one image is all of them.
     let images: String =
         ["packages", "kingfisher", "syft"].map(|name| format!("- {{name: {name}, from: '{tools}'}}\n")).concat();

@@ -34,6 +34,14 @@ impl ExitMeaning {
         }
     }
 
+    /// Whether a scanner that ends so did all its work, so that what it does not tell of may mean something.
+    pub fn is_whole(self) -> bool {
+        match self {
+            Self::Complete | Self::Findings | Self::Clean => true,
+            Self::Skipped | Self::Failed => false,
+        }
+    }
+
     /// How a whole result contradicts it; `None` where it doesn't. `reported` counts all controls that the result names,
     /// expected or not.
     ///

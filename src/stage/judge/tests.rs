@@ -156,3 +156,19 @@ fn a_version_is_what_the_result_says_or_else_what_the_scanner_answers() {
         }
     }
 }
+
+#[test]
+fn silence_passes_nothing_where_the_scanner_skipped_something_or_its_end_is_not_known() {
+    let mut scanner = scanner();
+    scanner.result.unmentioned = Unmentioned::Passed;
+    let profile = profile(&["a", "b", COMPLETE_CONTROL]);
+    let ended = |ended: Option<(u8, ExitMeaning)>, status: &str| {
+        let content = result(&[("a", status)]);
+        let parsed = judge(&scanner, ended, &content[..], &profile, &Limits::default()).expect("it is a result");
+        parsed.findings[1].outcome.status()
+    };
+    assert_eq!(ended(Some((4, ExitMeaning::Complete)), "failed"), Status::Passed);
+    assert_eq!(ended(Some((2, ExitMeaning::Findings)), "failed"), Status::Passed);
+    assert_eq!(ended(Some((3, ExitMeaning::Skipped)), "skipped"), Status::NotEvaluated);
+    assert_eq!(ended(None, "failed"), Status::NotEvaluated);
+}

@@ -32,6 +32,7 @@ use super::network;
 use super::network::standing::{self, Above, Standing};
 use super::object::{Inventory, Kind, ObjectRef};
 use super::objects::list;
+use super::patience::Patience;
 use super::pod::{self, Stage};
 use super::pull::PullSecret;
 use crate::model::provenance::NetworkProof;
@@ -286,7 +287,7 @@ impl Canary<'_> {
 
     /// Waits until all pods run; gives the addresses of each, in the order of [`Role::ALL`].
     async fn running(&self) -> Result<[Vec<IpAddr>; 3], ClusterError> {
-        let began = Instant::now();
+        let mut patience = Patience::new("the canary", START);
         let words: Vec<String> = Role::ALL.iter().map(|role| label(*role, self.round)).collect();
         let selector = format!("{ROLE} in ({})", words.join(","));
         let path = Kind::Pod.collection(Some(self.home.name()));
@@ -301,7 +302,7 @@ impl Canary<'_> {
                     return Err(ClusterError::Evicted { message: format!("canary pod `{name}` is gone") });
                 };
                 match pod::stage(pod, "canary", MEMORY) {
-                    Stage::Ended(error) => return Err(error),
+                    Stage::Ended(error) => last = patience.bear(error, pod::credentials(pod))?,
                     Stage::Running => *ips = addresses(pod)?,
                     Stage::Starting(why) => last = why,
                 }
@@ -309,10 +310,7 @@ impl Canary<'_> {
             if found.iter().all(|ips| !ips.is_empty()) {
                 return Ok(found);
             }
-            if began.elapsed() >= START {
-                return Err(ClusterError::NotStarted { message: format!("the canary's pods: {last}") });
-            }
-            tokio::time::sleep(LOOK).await;
+            patience.wait(&last, LOOK).await?;
         }
     }
 }

@@ -14,7 +14,7 @@ mod scanning;
 mod upload;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -30,6 +30,7 @@ use super::identity::{Rights, ScanIdentity};
 use super::namespace::ScanNamespace;
 use super::object::{self, Inventory, Kind, ObjectRef};
 use super::objects::list;
+use super::patience::Patience;
 use super::pod::{self, Stage};
 use crate::base::spool::Spooled;
 use crate::base::text::brief;
@@ -246,21 +247,17 @@ async fn scan(
 
 /// Waits until the scanner's container runs.
 async fn started(cluster: &Cluster, home: &ScanNamespace, request: &JobRequest<'_>) -> Result<Pod, ClusterError> {
-    let began = Instant::now();
+    let mut patience = Patience::new("it", START);
     loop {
         let why = match pod_of(cluster, home, request.scanning.scan).await? {
             None => refused(cluster, home, request.scanning.scan).await?,
             Some(pod) => match pod::stage(&pod, manifest::CONTAINER, request.scanning.program.memory) {
                 Stage::Running => return Ok(pod),
-                Stage::Ended(error) => return Err(error),
+                Stage::Ended(error) => patience.bear(error, pod::credentials(&pod))?,
                 Stage::Starting(why) => why,
             },
         };
-        if began.elapsed() >= START {
-            let message = format!("it did not start within {} s: {why}", START.as_secs());
-            return Err(ClusterError::NotStarted { message });
-        }
-        tokio::time::sleep(LOOK).await;
+        patience.wait(&why, LOOK).await?;
     }
 }
 

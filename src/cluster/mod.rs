@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod network;
 pub mod object;
 pub mod objects;
+mod patience;
 mod pod;
 pub mod pull;
 pub mod sweep;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::error::ClusterError;
 use super::namespace::POD_ACCOUNT;
+use super::patience::Credentials;
 
 /// The user and group that pods of gapscan run as: nobody, by custom of distroless images.
 const USER: u32 = 65532;
@@ -116,6 +117,12 @@ fn reported(pod: &Pod, container: &str, memory: &str) -> Stage {
     Stage::Starting(waits.unwrap_or_else(|| super::targets::describe(pod, None)))
 }
 
+/// Whether the pod names a secret that its images are pulled with.
+pub(crate) fn credentials(pod: &Pod) -> Credentials {
+    let secrets = pod.spec.as_ref().and_then(|spec| spec.image_pull_secrets.as_ref());
+    if secrets.is_some_and(|secrets| !secrets.is_empty()) { Credentials::Given } else { Credentials::None }
+}
+
 /// How far one container is.
 #[derive(Debug)]
 pub(crate) enum ContainerStage {
@@ -155,7 +162,7 @@ fn state(status: &ContainerStatus, memory: &str) -> State {
     if let Some(waiting) = &state.waiting {
         let reason = waiting.reason.clone().unwrap_or_default();
         let message = waiting.message.clone().unwrap_or_default();
-        // ErrImagePull is the first failure; the kubelet goes on to ImagePullBackOff if it was not a passing one.
+        // ErrImagePull is the failure itself; the kubelet goes on to ImagePullBackOff until its next attempt.
         return match reason.as_str() {
             "ImagePullBackOff"
             | "InvalidImageName"

@@ -82,9 +82,9 @@ impl<'a> Closed<'a> {
         let mapping = ["bundle", "mapping", &tar, "--root", &root, "--registry", &registry];
         let print = ["--print", "containerd-hosts", "--node-ca", &self.ca];
         let printed = self.lab.outside(&[&mapping[..], &print].concat()).exits(0);
-        let folder = PathBuf::from(self.lab.var("LAB_RUN")).join("containerd/certs.d").join(&self.host);
-        fs::create_dir_all(&folder).expect("a folder");
-        fs::write(folder.join("hosts.toml"), printed.stdout).expect("written");
+        let hosts = self.hosts();
+        fs::create_dir_all(hosts.parent().expect("a folder")).expect("a folder");
+        fs::write(hosts, printed.stdout).expect("written");
         let copied = self
             .lab
             .command("skopeo")
@@ -99,6 +99,11 @@ impl<'a> Closed<'a> {
             .expect("skopeo runs");
         assert!(copied.success(), "the image was not copied");
         self
+    }
+
+    /// What tells the node whose certificate the registry has.
+    fn hosts(&self) -> PathBuf {
+        PathBuf::from(self.lab.var("LAB_RUN")).join("containerd/certs.d").join(&self.host).join("hosts.toml")
     }
 
     fn certificates(&self, name: &str, ca: &str) -> String {
@@ -150,6 +155,14 @@ impl<'a> Closed<'a> {
         let list = self.lab.kubectl(&["get", "secrets", "-A", "-l", "gapscan.dev/run", "-o", "json"]);
         let list: Value = serde_json::from_str(&list).expect("JSON");
         list["items"].as_array().expect("a list").clone()
+    }
+
+    /// Waits until the kubelet of a run's pod has tried to pull in vain.
+    fn pull_in_vain(&self) {
+        wait_until("a pull in vain", || {
+            let pods = self.lab.kubectl(&["get", "pods", "-A", "-l", "gapscan.dev/run", "-o", "json"]);
+            pods.contains("ImagePullBackOff")
+        });
     }
 
     /// Waits for the secret of the first scan of a run.
@@ -243,7 +256,12 @@ fn nodes_pull_with_the_entry_of_the_operators_configuration() {
 
     let mark = lab.audit_length();
     let config = closed.config();
+    // The node's first attempt fails, and the next does not.
+    let (hosts, aside) = (closed.hosts(), closed.hosts().with_extension("aside"));
+    fs::rename(&hosts, &aside).expect("moved");
     let mut scan = closed.begin("named.sqlite", &["--pull-config", &config]);
+    closed.pull_in_vain();
+    fs::rename(&aside, &hosts).expect("moved back");
     let auths = auths(&closed.secret());
     let names: Vec<&String> = auths.as_object().expect("an object").keys().collect();
     assert_eq!(names, [&closed.host], "its entry and no other");

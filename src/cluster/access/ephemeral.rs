@@ -3,7 +3,7 @@
 //! Each runs as the target's user and group with no more rights than the target has, and sees the target's processes. Kubernetes
 //! has no way to remove one: its ended entry stays in the pod's status until the pod goes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::http::Method;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
@@ -15,6 +15,7 @@ use crate::cluster::canary::BINARY;
 use crate::cluster::client::{Call, Cluster, poll_until};
 use crate::cluster::error::ClusterError;
 use crate::cluster::object::{Kind, ObjectRef};
+use crate::cluster::patience::{Credentials, Patience};
 use crate::cluster::pod::{ContainerStage, container_stage};
 use crate::cluster::targets::statuses;
 use crate::model::provenance::Cleanup;
@@ -141,19 +142,16 @@ impl<'a> Ephemeral<'a> {
 
     /// Waits until it runs.
     pub(super) async fn started(&self, name: &str) -> Result<(), ClusterError> {
-        let began = Instant::now();
+        let mut patience = Patience::new("the ephemeral container", START);
         loop {
             let why = match self.status(name).await?.as_ref().map(container_stage) {
                 Some(ContainerStage::Running) => return Ok(()),
-                Some(ContainerStage::Ended(error)) => return Err(error),
+                // The kubelet has had the secrets of the target's pod since that was started.
+                Some(ContainerStage::Ended(error)) => patience.bear(error, Credentials::None)?,
                 Some(ContainerStage::Waiting(why)) => why,
                 None => "the kubelet has not seen it".to_owned(),
             };
-            if began.elapsed() >= START {
-                let message = format!("the ephemeral container did not start within {} s: {why}", START.as_secs());
-                return Err(ClusterError::NotStarted { message });
-            }
-            tokio::time::sleep(LOOK).await;
+            patience.wait(&why, LOOK).await?;
         }
     }
 

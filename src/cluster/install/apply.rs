@@ -3,7 +3,7 @@
 //! Nothing is forced: where somebody else set a field to another value, the API server names them, and nothing of that
 //! object is changed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::http::Method;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -17,6 +17,7 @@ use crate::cluster::client::{Call, Cluster};
 use crate::cluster::error::ClusterError;
 use crate::cluster::object::{self, Kind, ObjectRef};
 use crate::cluster::objects::list;
+use crate::cluster::patience::Patience;
 use crate::cluster::pod::{self, Stage};
 
 /// As who gapscan applies.
@@ -123,18 +124,14 @@ fn is_same(kind: Kind, before: &Value, after: &Value) -> bool {
 /// When it ends, can't be started, or does not become ready in five minutes: what it waits for is named.
 pub async fn ready(cluster: &Cluster, namespace: &str) -> Result<(), ClusterError> {
     let object = ObjectRef::namespaced(Kind::StatefulSet, namespace, RUNNER);
-    let began = Instant::now();
+    let mut patience = Patience::new("the runner", START);
     loop {
         let set: StatefulSet = cluster.get(&format!("read {object}"), object.path()).await?;
         if is_ready(&set) {
             return Ok(());
         }
-        let why = waits_for(cluster, namespace, &set).await?;
-        if began.elapsed() >= START {
-            let message = format!("the runner was not ready within {} s: {why}", START.as_secs());
-            return Err(ClusterError::NotStarted { message });
-        }
-        tokio::time::sleep(LOOK).await;
+        let why = waits_for(cluster, namespace, &set, &mut patience).await?;
+        patience.wait(&why, LOOK).await?;
     }
 }
 
@@ -149,20 +146,25 @@ fn is_ready(set: &StatefulSet) -> bool {
 }
 
 /// What the runner's pod waits for, for people.
-async fn waits_for(cluster: &Cluster, namespace: &str, set: &StatefulSet) -> Result<String, ClusterError> {
+async fn waits_for(
+    cluster: &Cluster,
+    namespace: &str,
+    set: &StatefulSet,
+    patience: &mut Patience,
+) -> Result<String, ClusterError> {
     let pods = pods(cluster, namespace).await?;
     let newest = set.status.as_ref().and_then(|status| status.update_revision.as_deref());
     let revision = |pod: &Pod| pod.metadata.labels.as_ref()?.get("controller-revision-hash").cloned();
     let pod = pods.iter().find(|pod| revision(pod).as_deref() == newest && pod.metadata.deletion_timestamp.is_none());
-    Ok(match pod.map(|pod| pod::stage(pod, RUNNER, "1Gi")) {
-        None => "it has no pod of the newest revision".to_owned(),
-        Some(Stage::Starting(why)) => why,
-        Some(Stage::Running) => "its ledger can't be read yet".to_owned(),
+    let Some(pod) = pod else { return Ok("it has no pod of the newest revision".to_owned()) };
+    Ok(match pod::stage(pod, RUNNER, "1Gi") {
+        Stage::Starting(why) => why,
+        Stage::Running => "its ledger can't be read yet".to_owned(),
         // It is restarted, and may do better then, unless it can't be started at all.
-        Some(Stage::Ended(error @ (ClusterError::ImagePull { .. } | ClusterError::NotStarted { .. }))) => {
-            return Err(error);
+        Stage::Ended(error @ (ClusterError::ImagePull { .. } | ClusterError::NotStarted { .. })) => {
+            patience.bear(error, pod::credentials(pod))?
         }
-        Some(Stage::Ended(error)) => error.to_string(),
+        Stage::Ended(error) => error.to_string(),
     })
 }
 

@@ -13,7 +13,8 @@ use crate::cluster::identity::{Rights, ScanIdentity};
 use crate::cluster::job::CONTAINER as SCANNER;
 use crate::cluster::namespace::{POD_ACCOUNT, ScanNamespace};
 use crate::cluster::object::{Inventory, Kind, ObjectRef};
-use crate::cluster::pod::{ContainerStage, container_stage};
+use crate::cluster::patience::Patience;
+use crate::cluster::pod::{ContainerStage, container_stage, credentials};
 use crate::cluster::pull::PullSecret;
 use crate::cluster::targets::{describe, statuses};
 use crate::model::provenance::Cleanup;
@@ -197,19 +198,15 @@ impl<'a> Copying<'a> {
 
     /// Waits until the copied container runs.
     async fn started(&self, name: &str) -> Result<Pod, ClusterError> {
-        let began = Instant::now();
+        let mut patience = Patience::new("the copy", START);
         loop {
             let pod = self.read(name).await?;
-            let why = match stage(&pod, self.target)? {
-                ContainerStage::Running => return Ok(pod),
-                ContainerStage::Ended(error) => return Err(error),
-                ContainerStage::Waiting(why) => why,
+            let why = match stage(&pod, self.target) {
+                Ok(ContainerStage::Running) => return Ok(pod),
+                Ok(ContainerStage::Ended(error)) | Err(error) => patience.bear(error, credentials(&pod))?,
+                Ok(ContainerStage::Waiting(why)) => why,
             };
-            if began.elapsed() >= START {
-                let message = format!("the copy did not start within {} s: {why}", START.as_secs());
-                return Err(ClusterError::NotStarted { message });
-            }
-            tokio::time::sleep(LOOK).await;
+            patience.wait(&why, LOOK).await?;
         }
     }
 

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::quantity::Span;
+use crate::model::provenance::Approach;
 use crate::stage::scan::budget::{Budget, CpuBudget, Part as Needs, Queue, Rank};
 
 const FAILED: Sign = Sign::Fails(Reason::CollectorFailed);

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
+use rustls::client::verify_server_name;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::ParsedCertificate;
 use zeroize::Zeroizing;
 
 use super::{InstallError, InstallRequest};
 use crate::base::file;
 use crate::base::limits::Limits;
 use crate::base::text::brief;
-use crate::cluster::install::{ALERTS_FOLDER, Alerts};
+use crate::cluster::install::{ALERTS, ALERTS_FOLDER, Alerts};
 use crate::stage::plan::{FalcoIntake, PlanDocument};
 use crate::stage::scan::content::Content;
 use crate::stage::serve::falco;
@@ -42,7 +46,23 @@ pub(super) fn given(
     intake.key_file = give("tls.key", &here.key_file)?;
     intake.client_ca_file = here.client_ca_file.as_deref().map(|path| give("client-ca.crt", path)).transpose()?;
     intake.token_file = here.token_file.as_deref().map(|path| give("token", path)).transpose()?;
+    let name = format!("{ALERTS}.{}.svc", request.namespace);
+    if !is_for(&files["tls.crt"], &name) {
+        // Falco would tell its own log, and nobody here.
+        return Err(InstallError::Request(vec![format!(
+            "falco.certificateFile is not for `{name}`, the name of the service that Falco sends to, and Falco would send nothing"
+        )]));
+    }
     Ok(Some(Alerts { port, from: request.falco_namespace.clone(), files }))
+}
+
+/// Whether the first certificate of this chain (PEM) is for a name.
+fn is_for(chain: &[u8], name: &str) -> bool {
+    let Ok(certificate) = CertificateDer::from_pem_slice(chain) else { return false };
+    let (Ok(certificate), Ok(name)) = (ParsedCertificate::try_from(&certificate), ServerName::try_from(name)) else {
+        return false;
+    };
+    verify_server_name(&certificate, &name).is_ok()
 }
 
 /// All that can't be so in a pod.
@@ -111,6 +131,10 @@ mod tests {
         assert_eq!(fitted.token_file.as_deref(), Some(Path::new("/etc/gapscan-falco/token")));
         assert!(given(&mut None).expect("nothing is asked for").is_none());
 
+        let elsewhere = InstallRequest { namespace: "security".to_owned(), ..request() };
+        let refused = super::given(&mut intake("address: 0.0.0.0:9466"), &plan, &elsewhere, &Limits::default());
+        let Err(InstallError::Request(problems)) = refused else { panic!("it is another service's certificate") };
+        assert!(problems[0].contains("not for `falco.security.svc`"), "{problems:?}");
         write("secret/token", "short\n");
         assert!(given(&mut intake("address: 0.0.0.0:9466")).is_err(), "the runner would not start");
         std::fs::create_dir(folder.path().join("rules")).expect("a folder");

@@ -199,6 +199,46 @@ fn unsigned_waivers_count_only_where_policy_says_so_and_reports_say_it() {
     }
 }
 
+/// A result that somebody else's scan made is recorded as it came, whatever anybody accepts.
+#[test]
+fn a_waiver_for_what_was_imported_changes_nothing_and_says_why() {
+    let desk = Desk::new("{files: [waivers.yaml], unsigned: accept}");
+    let result = serde_json::json!({
+        "platform": { "name": "debian", "release": "12" }, "statistics": { "duration": 1.0 }, "version": "6.8.1",
+        "profiles": [{ "name": "ssh-baseline", "sha256": "x", "status": "loaded", "controls": [{
+            "id": "sshd-01", "title": "t", "impact": 0.5, "tags": {},
+            "results": [{ "status": "failed", "code_desc": "it is" }],
+        }] }],
+    });
+    fs::write(desk.path("r.json"), result.to_string()).expect("write");
+    let imported = desk.run(&["import", "r.json", "--target", "host", "-L", "ledger.sqlite", "-o", "json"], 0).0;
+    let imported: Value = serde_json::from_str(&imported).expect("JSON");
+    let profile = imported["profile"]["name"].as_str().expect("a name");
+    let waiver = format!(
+        "- {{id: RISK-9, controls: [sshd-01], profile: {profile}, targets: all, reason: r, requestedBy: o, expires: 2200-01-01}}\n"
+    );
+    desk.waivers(&waiver);
+    let (code, said) = desk.scan();
+    assert!([0, 3].contains(&code), "{said}");
+    let why = "of results that were imported or came as alerts, which no waiver changes";
+    assert!(said.contains("`RISK-9` of `waivers.yaml` fits no control of the latest results but 1 of"), "{said}");
+    let (checked, _) = desk.run(&["waive", "check", "-f", "plan.yaml"], 0);
+    assert!(checked.contains("unmatched") && checked.contains("not for 1 control of results"), "{checked}");
+    let (checked, _) = desk.run(&["waive", "check", "-f", "plan.yaml", "-o", "json"], 0);
+    let checked: Value = serde_json::from_str(&checked).expect("JSON");
+    assert_eq!(
+        (&checked[0]["waivers"][1]["unchanged"], &checked[0]["waivers"][1]["fits"]),
+        (&1.into(), &Value::Array(Vec::new()))
+    );
+    for format in ["html", "jsonl"] {
+        assert!(desk.run(&["export", "-L", "ledger.sqlite", "--format", format], 0).0.contains(why), "{format}");
+    }
+    let reader = LedgerReader::open(&desk.path("ledger.sqlite")).expect("a ledger");
+    let latest = reader.latest().expect("results");
+    let imported = latest.iter().find(|record| record.provenance.imported.is_some()).expect("it is there");
+    assert_eq!(imported.findings.iter().find(|f| f.control == "sshd-01").expect("it").outcome, Outcome::Failed);
+}
+
 fn imported(folder: &Path, text: &str, words: &[&str], code: i32) -> (String, String) {
     let file = folder.join("inspec.yml");
     fs::write(&file, text).expect("write");

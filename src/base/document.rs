@@ -11,6 +11,9 @@ use super::limits::Limits;
 use super::schema;
 use super::tree::{Node, Place};
 
+/// So many problems of one document are told.
+const TOLD: usize = 50;
+
 /// A document type. Its struct carries `#[serde(deny_unknown_fields, rename_all = "camelCase")]` and the fields
 /// `api_version:` [`ApiVersion`] and `kind: String`.
 pub trait Document: DeserializeOwned {
@@ -160,8 +163,15 @@ pub fn parse_checked<T: Document + JsonSchema>(
         Err(error) if found.is_empty() => Err(error),
         _ => {
             found.sort();
+            // What a type's reader and its schema both say is one problem.
+            found.dedup();
+            let more = found.len().saturating_sub(TOLD);
             let shown = |(place, problem): (Place, String)| format!("{place}: {}", problem.trim_start_matches(": "));
-            Err(DocumentError::Problems { path: path.to_owned(), problems: found.into_iter().map(shown).collect() })
+            let mut problems: Vec<String> = found.into_iter().take(TOLD).map(shown).collect();
+            if more > 0 {
+                problems.push(format!("and {more} more"));
+            }
+            Err(DocumentError::Problems { path: path.to_owned(), problems })
         }
     }
 }

@@ -51,6 +51,10 @@ pub(super) struct Args {
     /// runner fetch them by a command in the pod. Without it nobody may connect to the runner
     #[arg(long, value_name = "PORT", value_parser = port)]
     upload_port: Option<NonZeroU16>,
+    /// The namespace of Falco's pods, where the plan takes its alerts: those with the label `app.kubernetes.io/name: falco` may
+    /// connect to the runner, at the port that the plan names
+    #[arg(long, value_name = "NAME", default_value = "falco", value_parser = namespace)]
+    falco_namespace: String,
     /// The kubeconfig [default: $KUBECONFIG, ~/.kube/config, or the pod's own service account]
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     kubeconfig: Option<PathBuf>,
@@ -100,6 +104,7 @@ impl Args {
             plan: self.plan,
             storage: Storage { class: self.storage_class, size: self.storage_size },
             upload_port: self.upload_port,
+            falco_namespace: self.falco_namespace,
         };
         let prepared = Prepared::new(request, &limits, Timestamp::now()).await?;
         if self.dry_run {

@@ -8,6 +8,7 @@ use crate::base::schema;
 use crate::bundle::definition::BundleDocument;
 use crate::model::profile_document::ProfileDocument;
 use crate::model::scanner::ScannerDocument;
+use crate::model::waiver::WaiversDocument;
 use crate::stage::plan::PlanDocument;
 
 /// Print the JSON Schema (2020-12) of a kind of document, for editors and checks
@@ -31,6 +32,8 @@ enum Kind {
     Profile,
     /// How a scanner is run
     Scanner,
+    /// Failures that people accept until a date
+    Waivers,
 }
 
 impl Kind {
@@ -40,6 +43,7 @@ impl Kind {
             Self::Plan => schema::of::<PlanDocument>(),
             Self::Profile => schema::of::<ProfileDocument>(),
             Self::Scanner => schema::of::<ScannerDocument>(),
+            Self::Waivers => schema::of::<WaiversDocument>(),
         }
     }
 }
@@ -69,6 +73,7 @@ mod tests {
         let profiles = std::fs::read_dir(profiles).expect("profiles ship").map(|entry| entry.expect("an entry").path());
         let profiles = profiles.filter(|path| path.is_dir()).map(|folder| (Kind::Profile, folder.join("profile.yaml")));
         files.extend(profiles);
+        files.push((Kind::Waivers, folder.join("waivers.yaml")));
         files.push((Kind::Plan, folder.join("plan.yaml")));
         files.extend(["bundle.yaml", "template.yaml"].map(|name| (Kind::Bundle, folder.join(name))));
         files.sort_by(|a, b| a.1.cmp(&b.1));
@@ -137,6 +142,8 @@ mod tests {
                     Kind::Plan => serde_json::from_value::<PlanDocument>(value).map(drop),
                     Kind::Profile => serde_json::from_value::<ProfileDocument>(value).map(drop),
                     Kind::Scanner => serde_json::from_value::<ScannerDocument>(value).map(drop),
+                    // Its type leaves it to the schema.
+                    Kind::Waivers => return assert!(!told(kind, changed).is_empty(), "{at}"),
                 };
                 if read.is_err() {
                     assert!(!told(kind, changed).is_empty(), "{} {at}: {read:?}", path.display());

@@ -13,7 +13,7 @@ use crate::base::progress::Progress;
 use crate::ledger::Ledger;
 use crate::stage::plan::{Access, Plan, ResultsPolicy, Transport};
 use crate::stage::serve::endpoint::{self, Endpoint};
-use crate::stage::serve::falco::Intake;
+use crate::stage::serve::falco::{Intake, rules};
 use crate::stage::serve::{Pulse, serve_with};
 
 /// Run the scans of a plan by their schedules, until told to stop
@@ -68,7 +68,8 @@ impl Args {
         let mut ledger = Ledger::open(&access.ledger, Timestamp::now())?;
         let intake = match &plan.falco {
             Some(falco) => {
-                let intake = Intake::open(falco, &ledger).await?;
+                let profile = rules(falco, &access, &mut ledger, &progress).await?;
+                let intake = Intake::open(falco, profile, &ledger).await?;
                 progress.say(format!("takes Falco's alerts at https://{}/alerts", intake.address()));
                 Some(intake)
             }

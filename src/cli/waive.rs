@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use super::access::DEFAULT_LEDGER;
 use super::table::{self, Format, Table, count, when};
 use crate::base::digest::Digest;
-use crate::base::document;
+use crate::base::document::{self, DocumentError};
 use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::base::file;
 use crate::base::limits::Limits;
 use crate::base::text::{brief, printable};
 use crate::ledger::LedgerReader;
-use crate::model::waiver::{self, Standing, WaiverError};
+use crate::model::waiver::{self, Standing};
 use crate::stage::plan::{Plan, WaiverPolicy};
 use crate::stage::waivers::check::{CheckedFile, CheckedWaiver, check};
 use crate::stage::waivers::import::{Imported, Rest, import};
@@ -229,6 +229,12 @@ fn lines(checked: &CheckedWaiver) -> String {
     if more > 0 {
         lines.push(format!("- and {more} more"));
     }
+    if checked.unchanged > 0 {
+        let named = count(checked.unchanged, "control");
+        lines.push(format!(
+            "- not for {named} of results that were imported or came as alerts, which no waiver changes"
+        ));
+    }
     lines.join("\n")
 }
 
@@ -244,7 +250,8 @@ impl Import {
         let Imported { document, waivers, left_out, notes } = import(&self.file, &text, &rest, now)?;
         // What is wrong with the options, or with an id, is told before anything is written.
         let place = self.output.clone().unwrap_or_else(|| PathBuf::from("the document"));
-        waiver::read(&place, &document).map_err(|error: WaiverError| Failure::from(error).during("make a document"))?;
+        waiver::read(&place, &document)
+            .map_err(|error: DocumentError| Failure::from(error).during("make a document"))?;
         match &self.output {
             Some(path) => {
                 file::write_new(path, document.as_bytes(), FILE_MODE)?;

@@ -32,6 +32,7 @@ pub(crate) enum Kind {
     Pod,
     Job,
     StatefulSet,
+    Service,
     ConfigMap,
     PersistentVolumeClaim,
     ValidatingAdmissionPolicy,
@@ -53,6 +54,7 @@ impl Kind {
             Self::Pod => "Pod",
             Self::Job => "Job",
             Self::StatefulSet => "StatefulSet",
+            Self::Service => "Service",
             Self::ConfigMap => "ConfigMap",
             Self::PersistentVolumeClaim => "PersistentVolumeClaim",
             Self::ValidatingAdmissionPolicy => "ValidatingAdmissionPolicy",
@@ -76,6 +78,7 @@ impl Kind {
             | Self::Pod
             | Self::Job
             | Self::StatefulSet
+            | Self::Service
             | Self::ConfigMap
             | Self::PersistentVolumeClaim
             | Self::ValidatingAdmissionPolicy
@@ -94,6 +97,7 @@ impl Kind {
             | Self::ServiceAccount
             | Self::Pod
             | Self::Secret
+            | Self::Service
             | Self::ConfigMap
             | Self::PersistentVolumeClaim => "v1",
             Self::Role | Self::RoleBinding | Self::ClusterRole | Self::ClusterRoleBinding => {
@@ -120,6 +124,7 @@ impl Kind {
             Self::Pod => "pods",
             Self::Job => "jobs",
             Self::StatefulSet => "statefulsets",
+            Self::Service => "services",
             Self::ConfigMap => "configmaps",
             Self::PersistentVolumeClaim => "persistentvolumeclaims",
             Self::ValidatingAdmissionPolicy => "validatingadmissionpolicies",
@@ -143,6 +148,7 @@ impl Kind {
             | Self::Pod
             | Self::Job
             | Self::StatefulSet
+            | Self::Service
             | Self::ConfigMap
             | Self::PersistentVolumeClaim
             | Self::Secret => true,

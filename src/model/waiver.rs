@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::control::{Control, Severity};
 use super::evidence::Evidence;
 use super::profile::ProfileRef;
+use super::provenance::Approach;
 use super::record::TaskRecord;
 use super::scanner::{fits, is_own_control};
 use super::target::{Target, TargetKind};
@@ -21,7 +22,7 @@ use crate::base::digest::Digest;
 use crate::base::quantity::Span;
 
 pub use apply::{Applied, apply};
-pub use document::{WaiverError, expiry, read};
+pub use document::{WaiversDocument, expiry, read};
 pub use notice::{NoticeState, WaiverNotice, notices};
 
 /// The event that says that a file of waivers does not count, and why.
@@ -168,11 +169,22 @@ impl Waiver {
         self.max_severity.is_some_and(|most| severity > most)
     }
 
-    /// The controls of this result that it is for.
+    /// The controls of this result that it is for; none of a result that no waiver changes ([`changes`]).
     pub fn matches<'r>(&'r self, record: &'r TaskRecord) -> impl Iterator<Item = &'r super::finding::Finding> {
+        self.names(record).filter(|_| changes(record))
+    }
+
+    /// The controls of this result that it names, whether or not it changes anything there.
+    pub fn names<'r>(&'r self, record: &'r TaskRecord) -> impl Iterator<Item = &'r super::finding::Finding> {
         let concerned = self.concerns(&record.profile, &record.target);
         record.findings.iter().filter(move |finding| concerned && self.covers(&finding.control))
     }
+}
+
+/// Whether waivers change results of this kind: those of gapscan's own scans. What was imported, and what alerts say, is what
+/// somebody else found, and is recorded as it came.
+pub fn changes(record: &TaskRecord) -> bool {
+    !matches!(record.provenance.approach, Approach::Imported | Approach::Alerts)
 }
 
 impl WaiverDocument {

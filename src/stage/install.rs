@@ -1,6 +1,8 @@
 //! Installing gapscan into a cluster: the loaded bundle is verified as before a scan, and what the manifests need is found out;
 //! what they are is [`crate::cluster::install`]'s.
 
+mod alerts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -16,6 +18,7 @@ use super::plan::{
 use super::registries::Registries;
 use super::scan::ScanError;
 use super::scan::content::Content;
+use super::serve::falco::IntakeError;
 use crate::base::document::{self, DocumentError};
 use crate::base::exit::{Classify, ExitClass};
 use crate::base::file::{self, FileError};
@@ -69,6 +72,8 @@ pub struct InstallRequest {
     pub storage: Storage,
     /// The port of the runner's pod at which results come by upload; without it they are fetched.
     pub upload_port: Option<NonZeroU16>,
+    /// The namespace of Falco's pods, where the plan takes its alerts.
+    pub falco_namespace: String,
 }
 
 /// Why nothing can be installed.
@@ -100,6 +105,9 @@ pub enum InstallError {
         /// Why.
         source: std::io::Error,
     },
+    /// What Falco's alerts are to be taken with.
+    #[error(transparent)]
+    Alerts(#[from] IntakeError),
     /// A manifest has no YAML form.
     #[error("write the manifests")]
     Yaml(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -115,6 +123,7 @@ impl Classify for InstallError {
             Self::Bundle(error) => error.class(),
             Self::Cluster(error) => error.class(),
             Self::LookUp { .. } => ExitClass::Unreachable,
+            Self::Alerts(error) => error.class(),
             Self::Yaml(_) => ExitClass::Bug,
         }
     }
@@ -123,6 +132,7 @@ impl Classify for InstallError {
         match self {
             Self::Bundle(error) => error.remedy(),
             Self::File(error) => error.remedy(),
+            Self::Alerts(error) => error.remedy(),
             Self::Cluster(ClusterError::Conflict { .. }) => Some(
                 "somebody else set a field of this object: have them give it up, or `gapscan uninstall` and install anew"
                     .to_owned(),
@@ -166,6 +176,7 @@ impl Prepared {
             return Err(InstallError::Request(problems));
         }
         let waivers = given_waivers(&mut document.policy.waivers, path, limits)?;
+        let alerts = alerts::given(&mut document.falco, path, &request, limits)?;
         // As the runner will read it: the bundle that it may ask scanners of is in it now.
         Plan::validated(path, document.clone())?;
         let plan = document::to_yaml(&document).map_err(|error| InstallError::Yaml(error.into()))?;
@@ -193,6 +204,7 @@ impl Prepared {
         let state = request.bundle.state.clone().unwrap_or_else(|| PathBuf::from("gapscan-state"));
         let remembered = Remembered::in_folder(state);
         let content = Content::of_bundle(&request.bundle, &remembered, &registries, limits, now).await?;
+        alerts::known(&document, &content, &request.bundle.name)?;
         let image = content.own_image.clone().ok_or_else(|| {
             InstallError::Request(vec![format!("bundle `{}` has no image of gapscan", request.bundle.name)])
         })?;
@@ -204,7 +216,7 @@ impl Prepared {
         for name in document.registries.keys() {
             hosts.push(look_up(name).await?);
         }
-        let holds_secrets = !credentials.is_empty() || pull_config.is_some();
+        let holds_secrets = !credentials.is_empty() || pull_config.is_some() || alerts.is_some();
         let settings = Settings {
             namespace: request.namespace.clone(),
             image,
@@ -223,6 +235,7 @@ impl Prepared {
             servers: install::api_servers(&cluster).await?,
             registries: hosts,
             upload_port: request.upload_port,
+            alerts,
         };
         let manifests = install::manifests(&settings);
         Ok(Self { cluster, namespace: request.namespace, manifests, holds_secrets })

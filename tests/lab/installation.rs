@@ -13,7 +13,7 @@ pub(crate) const NAMESPACE: &str = "gapscan";
 const CLASS: &str = "gapscan-lab";
 
 /// Everything that an installation may have made.
-const KINDS: &str = "namespaces,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,configmaps,secrets,\
+const KINDS: &str = "namespaces,services,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,configmaps,secrets,\
                      networkpolicies,persistentvolumeclaims,statefulsets,pods,validatingadmissionpolicies,\
                      validatingadmissionpolicybindings";
 

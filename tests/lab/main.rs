@@ -18,6 +18,7 @@ mod lab;
 mod node;
 mod outage;
 mod pull;
+mod records;
 mod runner;
 mod scanners;
 mod sidecar;

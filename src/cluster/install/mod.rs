@@ -2,6 +2,7 @@
 //! and removed.
 
 mod admission;
+mod alerts;
 mod apply;
 mod namespace;
 mod network;
@@ -22,6 +23,7 @@ use crate::base::digest::Digest;
 use crate::model::scanner::Capability;
 
 pub use super::canary::api_servers;
+pub use alerts::{ALERTS, ALERTS_FOLDER, Alerts};
 pub use apply::{Applied, Change, apply, ready};
 pub use rbac::{Permission, Scope, permissions};
 pub use remove::{Data, Removed, remove};
@@ -68,6 +70,8 @@ pub struct Settings {
     pub registries: Vec<Host>,
     /// The port of the runner's pod at which it takes results; without it nobody may connect to the runner.
     pub upload_port: Option<NonZeroU16>,
+    /// How Falco's alerts reach the runner, where its plan takes them.
+    pub alerts: Option<Alerts>,
 }
 
 /// The runner's volume.
@@ -122,6 +126,7 @@ fn labels(namespace: &str) -> [(&'static str, String); 3] {
 pub fn manifests(settings: &Settings) -> Vec<Manifest> {
     let mut all = vec![namespace::namespace(settings)];
     all.extend(network::policies(settings));
+    all.extend(alerts::objects(settings));
     all.extend(admission::policies(settings));
     all.extend(rbac::roles(settings));
     all.extend(runner::runner(settings));

@@ -14,8 +14,9 @@ use crate::cluster::objects::list;
 
 /// The kinds that an installation makes, in the order of their removal: bindings of policies before policies, rights before
 /// what has them, the namespace at last.
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 14] = [
     Kind::StatefulSet,
+    Kind::Service,
     Kind::ValidatingAdmissionPolicyBinding,
     Kind::ValidatingAdmissionPolicy,
     Kind::ClusterRoleBinding,

@@ -1,11 +1,12 @@
 //! The runner itself: one pod of gapscan's own image that serves the plan, with a volume for the ledger, the state and the
-//! runner's key. It has no shell, no way in but for results where they come by upload, a read-only root and the restricted Pod Security Standard.
+//! runner's key. It has no shell, a read-only root and the restricted Pod Security Standard, and no way in but for
+//! results where they come by upload, and for Falco's alerts where the plan takes them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::{Manifest, Settings, labels};
+use super::{ALERTS, ALERTS_FOLDER, Manifest, Settings, labels};
 use crate::base::digest::Digest;
 use crate::cluster::canary::BINARY;
 use crate::cluster::object::{Kind, ObjectRef};
@@ -126,7 +127,9 @@ fn content(settings: &Settings, files: &Map<String, Value>) -> String {
     let secret = settings.credentials.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
     let pull = settings.pull_config.iter().map(|bytes| (PULL, bytes.as_slice()));
     let waivers = settings.waivers.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-    for (name, bytes) in secret.chain(pull).chain(waivers) {
+    let alerts = settings.alerts.iter().flat_map(|alerts| &alerts.files);
+    let alerts = alerts.map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+    for (name, bytes) in secret.chain(pull).chain(waivers).chain(alerts) {
         // Digests one by one, so that nothing can move from one file to the next.
         text.extend(format!("\n{name} {}", Digest::of(bytes)).into_bytes());
     }
@@ -154,6 +157,10 @@ fn pod_of(settings: &Settings) -> Value {
         volumes.push(json!({ "name": PULL, "secret": source }));
         mounts.push(json!({ "name": PULL, "mountPath": PULL_FOLDER, "readOnly": true }));
     }
+    if settings.alerts.is_some() {
+        volumes.push(json!({ "name": ALERTS, "secret": { "secretName": ALERTS, "defaultMode": 0o440 } }));
+        mounts.push(json!({ "name": ALERTS, "mountPath": ALERTS_FOLDER, "readOnly": true }));
+    }
     let mut command = vec![json!(BINARY), json!("serve"), json!("-f"), json!(format!("{PLAN_FOLDER}/plan.yaml"))];
     command.extend([json!("--listen"), json!(ENDPOINT)]);
     // For `serve`, and for whoever asks `gapscan results` in the pod.
@@ -163,7 +170,12 @@ fn pod_of(settings: &Settings) -> Value {
         env.push(json!({ "name": ADDRESS, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "status.podIP" } } }));
         command.extend([json!("--upload-address"), json!(format!("$({ADDRESS}):{port}"))]);
     }
-    let mut specification = pod::specification(json!([{
+    let ports: Vec<Value> = settings
+        .alerts
+        .iter()
+        .map(|alerts| json!({ "name": "alerts", "containerPort": alerts.port, "protocol": "TCP" }))
+        .collect();
+    let mut container = json!({
         "name": RUNNER,
         "image": settings.image,
         "imagePullPolicy": "IfNotPresent",
@@ -186,7 +198,11 @@ fn pod_of(settings: &Settings) -> Value {
             "initialDelaySeconds": 60, "periodSeconds": 60, "timeoutSeconds": 15, "failureThreshold": 5,
         },
         "volumeMounts": mounts,
-    }]));
+    });
+    if !ports.is_empty() {
+        container["ports"] = json!(ports);
+    }
+    let mut specification = pod::specification(json!([container]));
     specification["serviceAccountName"] = json!(RUNNER);
     specification["automountServiceAccountToken"] = json!(true);
     specification["restartPolicy"] = json!("Always");

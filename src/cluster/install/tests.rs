@@ -1,6 +1,6 @@
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use serde::Serialize;
@@ -32,8 +32,14 @@ fn settings() -> Settings {
             port: 5000,
         }],
         upload_port: None,
+        alerts: None,
         waivers: BTreeMap::new(),
     }
+}
+
+fn alerts(token: &[u8]) -> Option<Alerts> {
+    let files = BTreeMap::from([("token".to_owned(), Zeroizing::new(token.to_vec()))]);
+    Some(Alerts { port: NonZeroU16::new(9466)?, from: "runtime-security".to_owned(), files })
 }
 
 /// The manifest as Kubernetes reads it.
@@ -56,7 +62,7 @@ fn on_nodes_only_those_capabilities_are_admitted_that_a_scanner_of_the_bundle_ha
 
 #[test]
 fn every_field_is_one_that_kubernetes_knows() {
-    for manifest in manifests(&Settings { upload_port: NonZeroU16::new(9465), ..settings() }) {
+    for manifest in manifests(&Settings { upload_port: NonZeroU16::new(9465), alerts: alerts(b"t"), ..settings() }) {
         let body = manifest.body();
         let again = match manifest.object.kind {
             Kind::Namespace => read::<Namespace>(body),
@@ -70,6 +76,7 @@ fn every_field_is_one_that_kubernetes_knows() {
             Kind::Secret => read::<Secret>(body),
             Kind::PersistentVolumeClaim => read::<PersistentVolumeClaim>(body),
             Kind::StatefulSet => read::<StatefulSet>(body),
+            Kind::Service => read::<Service>(body),
             Kind::ValidatingAdmissionPolicy => read::<ValidatingAdmissionPolicy>(body),
             Kind::ValidatingAdmissionPolicyBinding => read::<ValidatingAdmissionPolicyBinding>(body),
             Kind::Pod | Kind::Job => panic!("an installation makes none by itself"),
@@ -122,6 +129,40 @@ fn nobody_connects_to_the_runner_unless_results_are_to_come_there() {
     let command = container["command"].as_array().expect("words");
     assert_eq!(command[command.len() - 2..], [json!("--upload-address"), json!("$(POD_IP):9465")]);
     assert_eq!(container["env"][1]["valueFrom"]["fieldRef"]["fieldPath"], "status.podIP");
+}
+
+#[test]
+fn falco_reaches_the_runner_where_the_plan_takes_its_alerts_and_nobody_else_does() {
+    let named = |settings: &Settings| manifests(settings).iter().filter(|m| m.object.name == ALERTS).count();
+    assert_eq!(named(&settings()), 0, "nobody asked for it");
+    let open = Settings { alerts: alerts(b"0123456789abcdef"), ..settings() };
+    assert_eq!(named(&open), 3);
+    let policy = found(&open, Kind::NetworkPolicy, ALERTS)["spec"].clone();
+    assert_eq!(policy["policyTypes"], json!(["Ingress"]));
+    assert_eq!(
+        policy["ingress"],
+        json!([{
+            "from": [{
+                "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "runtime-security" } },
+                "podSelector": { "matchLabels": { "app.kubernetes.io/name": "falco" } },
+            }],
+            "ports": [{ "protocol": "TCP", "port": 9466 }],
+        }])
+    );
+    let set = found(&open, Kind::StatefulSet, "runner")["spec"]["template"].clone();
+    // Both choose the runner's pod and no other.
+    for selector in [&policy["podSelector"]["matchLabels"], &found(&open, Kind::Service, ALERTS)["spec"]["selector"]] {
+        let labels = selector.as_object().expect("labels");
+        assert!(labels.iter().all(|(name, value)| set["metadata"]["labels"][name] == *value), "{selector}");
+        assert_eq!(selector[super::runner::COMPONENT], "runner");
+    }
+    assert_eq!(found(&open, Kind::Secret, ALERTS)["data"], json!({ "token": "MDEyMzQ1Njc4OWFiY2RlZg==" }));
+    let container = &set["spec"]["containers"][0];
+    assert!(container["volumeMounts"].to_string().contains(ALERTS_FOLDER));
+    assert_eq!(container["ports"][0]["containerPort"], 9466);
+    let other = Settings { alerts: alerts(b"another"), ..settings() };
+    let content = |set: &Value| set["metadata"]["annotations"]["gapscan.dev/content"].clone();
+    assert_ne!(content(&set), content(&found(&other, Kind::StatefulSet, "runner")["spec"]["template"]));
 }
 
 #[test]

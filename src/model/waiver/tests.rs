@@ -336,24 +336,28 @@ fn all_problems_are_told_at_once_with_their_places() {
                 expires: 2027-02-30\n- id: two\n";
     let error = read(Path::new("w.yaml"), text).expect_err("a bad document").to_string();
     for part in [
-        "line 4, column 7: id `RISK 1`",
-        "line 5, column 13: controls names none",
-        "`verion` is no part of a profile",
-        "line 7, column 3: `reasn` is no part of a waiver",
+        "line 4, column 3: waivers[0].id: id `RISK 1`",
+        "line 5, column 3: waivers[0].controls: controls names none",
+        "line 6, column 22: waivers[0].profile.verion: there is no such field; there are name, version",
+        "line 7, column 3: waivers[0].reasn: there is no such field",
         "line 8, column",
-        "reason is empty",
-        "line 10, column 12: expires `31.12.2027`",
-        "maxSeverity `huge`",
-        "targets is missing",
+        "waivers[0].reason: it must be a text, and is empty",
+        "line 10, column 3: waivers[0].expires: expires `31.12.2027`",
+        "waivers[0].maxSeverity: `huge` is none of",
+        "waivers[0].targets: it is missing",
         "`gapscan-network-silent` is by what gapscan judges the scan itself",
         "of kind node has no image",
         "expires `2027-02-30`",
-        "the waiver of line 12 has the id `two`, too",
-        "controls is missing",
+        "line 19, column 3: waivers[2].id: waivers[1] has the id `two`, too",
+        "waivers[2].controls: it is missing",
     ] {
         assert!(error.contains(part), "{part}: {error}");
     }
     assert!(!error.contains("RISK 1\n"), "on one line");
+    let labels = read_one("[{kind: container, namespace: shop, labels: {app: web}}]").expect_err("labels");
+    assert!(labels.contains("targets[0].labels: labels choose no target") && labels.contains("line 7"), "{labels}");
+    let empty = read_one("[{kind: node, name: }]").expect_err("an empty name");
+    assert!(empty.contains("targets[0].name"), "{empty}");
 }
 
 #[test]

@@ -73,8 +73,14 @@ mod tests {
             outcome: crate::model::outcome::Status::Failed,
         };
         let standing = waiver.standing(None, clock().now);
-        let waivers =
-            vec![CheckedWaiver { waiver, standing, expires_soon: false, fits: Some(vec![fit; fits]), more: 0 }];
+        let waivers = vec![CheckedWaiver {
+            waiver,
+            standing,
+            expires_soon: false,
+            fits: Some(vec![fit; fits]),
+            more: 0,
+            unchanged: 0,
+        }];
         CheckedFile {
             file: "w.yaml".into(),
             digest: None,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::cluster::install::{Scope, permissions};
 
-fn request() -> InstallRequest {
+pub(super) fn request() -> InstallRequest {
     InstallRequest {
         namespace: "gapscan".to_owned(),
         bundle: BundleSource {
@@ -20,6 +20,7 @@ fn request() -> InstallRequest {
         plan: None,
         storage: Storage { class: None, size: "10Gi".to_owned() },
         upload_port: None,
+        falco_namespace: "falco".to_owned(),
     }
 }
 

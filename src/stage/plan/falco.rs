@@ -26,8 +26,8 @@ pub struct FalcoIntake {
     /// header as `Authorization: Bearer TOKEN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
-    /// The profile of Falco's rules: a folder, or the name of one that the ledger has results by. Without one, the rules that
-    /// gave an alert are all that is known.
+    /// The profile of Falco's rules: a folder, or the name of one of the bundle, or else of one that the ledger has results by.
+    /// Without one, the rules that gave an alert are all that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// How long an alert counts as a failure of its rule; then the rule is not evaluated, since no alert is no pass.
@@ -61,7 +61,7 @@ impl FalcoIntake {
     }
 
     /// The same with its paths below this folder. A profile is a folder only if there is one.
-    pub(super) fn below(self, folder: &Path) -> Self {
+    pub(crate) fn below(self, folder: &Path) -> Self {
         let profile = self.profile.map(|name| match folder.join(&name) {
             path if path.is_dir() => path.display().to_string(),
             _ => name,

@@ -266,7 +266,7 @@ async fn prepare(request: ScanRequest, ledger: &mut Ledger, started: Timestamp) 
 }
 
 /// The engines and profiles; a bundle that is refused is recorded as such.
-pub(super) async fn content_for(
+pub(crate) async fn content_for(
     access: &Access,
     on_loss: OnLoss,
     registries: &Registries,

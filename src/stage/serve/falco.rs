@@ -20,6 +20,7 @@
 mod journal;
 mod receive;
 mod record;
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -39,15 +40,17 @@ use zeroize::Zeroizing;
 use self::journal::Journal;
 use self::receive::Desk;
 use self::record::{Came, Measure};
+pub use self::rules::rules;
 use crate::base::exit::{Classify, ExitClass};
 use crate::base::file::{FileError, read_capped};
 use crate::base::limits::Limits;
 use crate::base::listener::{Listener, answer_one, greeted};
 use crate::base::progress::Progress;
 use crate::ledger::{Ledger, LedgerError};
+use crate::model::profile::Profile;
 use crate::model::record::{Event, RunId};
 use crate::registry::serve::{ServeError as TlsError, ServedCertificate};
-use crate::stage::import::{ExpectedError, expected};
+use crate::stage::import::ExpectedError;
 use crate::stage::plan::FalcoIntake;
 
 /// Connections at a time. Each Falco has one, and there is one Falco on a node.
@@ -121,14 +124,13 @@ impl std::fmt::Debug for Intake {
 }
 
 impl Intake {
-    /// Takes alerts where the plan says, into files beside this ledger, which this process writes to.
+    /// Takes alerts where the plan says, into files beside this ledger, which this process writes to, and measures them against
+    /// this profile of [`rules`].
     ///
     /// # Errors
     /// When nobody can listen there, or a file that the plan names can't be used.
-    pub async fn open(plan: &FalcoIntake, ledger: &Ledger) -> Result<Self, IntakeError> {
+    pub async fn open(plan: &FalcoIntake, profile: Option<Profile>, ledger: &Ledger) -> Result<Self, IntakeError> {
         let limits = Limits::default();
-        let profile = plan.profile.as_ref().map(|name| expected(name, ledger.reader(), &limits));
-        let profile = profile.transpose().map_err(IntakeError::Profile)?;
         let token = plan.token_file.as_deref().map(token).transpose()?;
         let (chain, key) = (plan.certificate_file.clone(), plan.key_file.clone());
         let certificate =
@@ -250,6 +252,20 @@ fn folder(ledger: &Path) -> PathBuf {
     let mut name: OsString = ledger.as_os_str().to_owned();
     name.push(".falco");
     PathBuf::from(name)
+}
+
+/// That the files with which this plan takes alerts can be used.
+///
+/// # Errors
+/// When the certificate, its key, the CAs of clients or the token can't.
+pub fn check(plan: &FalcoIntake) -> Result<(), IntakeError> {
+    plan.token_file.as_deref().map(token).transpose()?;
+    let (chain, key) = (plan.certificate_file.clone(), plan.key_file.clone());
+    let certificate = ServedCertificate::from_files(chain, key, Timestamp::now()).map_err(IntakeError::Certificate)?;
+    if let Some(cas) = &plan.client_ca_file {
+        certificate.config_for_clients(cas).map_err(IntakeError::Certificate)?;
+    }
+    Ok(())
 }
 
 /// The first line of this file.

@@ -10,7 +10,7 @@ use crate::base::digest::Digest;
 use crate::base::limits::Limits;
 use crate::ledger::{LedgerError, LedgerReader};
 use crate::model::outcome::Status;
-use crate::model::waiver::{SOON, Standing, Waiver, WaiverDocument};
+use crate::model::waiver::{SOON, Standing, Waiver, WaiverDocument, changes};
 use crate::stage::plan::WaiverPolicy;
 use crate::trust::TrustError;
 use crate::trust::approval::{Approver, approvers};
@@ -62,6 +62,8 @@ pub struct CheckedWaiver {
     pub fits: Option<Vec<Fit>>,
     /// How many more there are.
     pub more: usize,
+    /// How many controls it names in the latest results that were imported or came as alerts, which no waiver changes.
+    pub unchanged: usize,
 }
 
 /// A control of a result that a waiver fits.
@@ -128,8 +130,10 @@ pub fn check(
                 fits.sort_by_key(|fit| fit.outcome);
                 fits.truncate(KEPT);
             }
+            let all = latest.iter().flatten();
+            let unchanged = all.filter(|record| !changes(record)).map(|record| waiver.names(record).count()).sum();
             let expires_soon = standing == Standing::Counts && waiver.expires.duration_since(now) <= SOON;
-            CheckedWaiver { waiver, standing, expires_soon, fits, more }
+            CheckedWaiver { waiver, standing, expires_soon, fits, more, unchanged }
         });
         CheckedFile {
             file: path,

@@ -99,10 +99,8 @@ pub fn look(
         Ok(named) => approved(&approvals, named, policy),
         Err(error) => Err(error_chain(error)),
     };
-    let waivers = document::decoded(path, &bytes)
-        .map_err(waiver::WaiverError::from)
-        .and_then(|text| waiver::read(path, text))
-        .map_err(|error| error_chain(&error));
+    let waivers =
+        document::decoded(path, &bytes).and_then(|text| waiver::read(path, text)).map_err(|error| error_chain(&error));
     let digest = Digest::of(&bytes);
     let verdict = match (&approved, &waivers) {
         (Err(why), _) | (Ok(()), Err(why)) => Err(why.clone()),

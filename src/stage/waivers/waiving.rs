@@ -127,7 +127,11 @@ impl Waiving {
                 if waiver.standing(document.longest, judged_at) == Standing::Expired {
                     expired.push(format!("{which} expired at {}", waiver.expires));
                 } else if !latest.iter().any(|record| waiver.matches(record).next().is_some()) {
-                    unmatched.push(format!("{which} fits no control of the latest results"));
+                    let foreign = latest.iter().map(|record| waiver.names(record).count()).sum::<usize>();
+                    unmatched.push(match foreign {
+                        0 => format!("{which} fits no control of the latest results"),
+                        _ => format!("{which} fits no control of the latest results but {foreign} {UNCHANGED}"),
+                    });
                 }
             }
         }
@@ -146,6 +150,9 @@ impl Waiving {
         Ok(said)
     }
 }
+
+/// Of controls that a waiver names and does nothing for.
+const UNCHANGED: &str = "of results that were imported or came as alerts, which no waiver changes";
 
 fn event(what: &str, run: RunId, detail: String, at: Timestamp) -> Event {
     Event { at, what: what.to_owned(), subject: run.to_string(), due: None, detail }

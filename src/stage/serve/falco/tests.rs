@@ -263,7 +263,7 @@ async fn alerts_come_over_tls_and_into_the_ledger_and_nothing_else_does() {
     let folder = tempfile::tempdir().expect("a folder");
     let keys = keys(folder.path());
     let mut ledger = Ledger::open(&folder.path().join("ledger"), Timestamp::now()).expect("a ledger");
-    let intake = Intake::open(&plan(folder.path(), true, false, 1000), &ledger).await.expect("it listens");
+    let intake = Intake::open(&plan(folder.path(), true, false, 1000), None, &ledger).await.expect("it listens");
     let (at, tls) = (intake.address(), connector(&keys, false));
     let bearer = format!("Authorization: Bearer {TOKEN}\r\n");
     let good = alert("Shell in container", Some("web-1"), "2026-01-01T00:00:00Z").to_string();
@@ -323,7 +323,7 @@ async fn a_client_needs_the_certificate_that_is_asked_for_and_a_flood_is_counted
     let folder = tempfile::tempdir().expect("a folder");
     let keys = keys(folder.path());
     let mut ledger = Ledger::open(&folder.path().join("ledger"), Timestamp::now()).expect("a ledger");
-    let intake = Intake::open(&plan(folder.path(), false, true, 1), &ledger).await.expect("it listens");
+    let intake = Intake::open(&plan(folder.path(), false, true, 1), None, &ledger).await.expect("it listens");
     let at = intake.address();
     let request = post(alert("a", None, "2026-01-01T00:00:00Z").to_string().as_bytes(), "");
     assert_eq!(ask(at, &connector(&keys, false), &request).await, 0, "no handshake");
@@ -339,7 +339,7 @@ async fn a_client_needs_the_certificate_that_is_asked_for_and_a_flood_is_counted
     assert!(taken >= 10 && flooded > 0 && taken + flooded == 25, "{answers:?}");
     // A process that ends here has all that it answered.
     drop(intake);
-    let next = Intake::open(&plan(folder.path(), false, true, 1), &ledger).await.expect("it listens");
+    let next = Intake::open(&plan(folder.path(), false, true, 1), None, &ledger).await.expect("it listens");
     next.record_all(&mut ledger, &Progress::quiet()).expect("recorded");
     let [record] = &latest(&ledger)[..] else { panic!("one target") };
     assert_eq!(record.findings[0].details.len(), taken);

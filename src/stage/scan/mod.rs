@@ -48,6 +48,7 @@ pub(crate) use error::chain as error_chain;
 pub(crate) use resume::by_itself;
 pub use resume::{ResumeRequest, newest_unfinished, resume};
 pub(crate) use run::CLUSTER_EVENT;
+pub(crate) use run::scan_by;
 pub use run::{Explanation, ScanRequest, explain, scan};
 pub(crate) use session::ABANDONED;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::name::is_name;
 use crate::base::document::{self, DocumentError};
 use crate::base::text::brief;
-use crate::model::scanner::{BUILTIN, ExitMeaning, Offered, ScannerDocument, VersionQuestion};
+use crate::model::scanner::{BUILTIN, ExitMeaning, NOT_DONE, Offered, ScannerDocument, VersionQuestion};
 
 /// Folders of a scanner's pod that are gapscan's own, with what is below them.
 const TAKEN: [&str; 6] = ["/access", "/agent", "/inputs", "/results", "/tmp", "/upload"];
@@ -75,6 +75,18 @@ pub fn problems(scanner: &ScannerDocument) -> Vec<String> {
         problems.push("approaches: none is there, so that it could scan nothing".to_owned());
     }
     problems.extend(approaches.iter().flat_map(Offered::problems));
+    problems.extend(scanner.approaches.problems());
+    if approaches.iter().any(|offered| offered.in_target.is_some()) {
+        if scanner.exit_codes.contains_key(&NOT_DONE) {
+            problems.push(format!("exitCodes: {NOT_DONE} is gapscan's own where a command runs in the target"));
+        }
+        if approaches.iter().any(|offered| offered.in_target.is_some_and(|known| known.oldest.is_some()))
+            && scanner.version.is_none()
+        {
+            problems
+                .push("approaches.exec.oldest: nothing says how it is asked for its version (`version`)".to_owned());
+        }
+    }
     if scanner.approaches.cluster.as_ref().is_some_and(|cluster| cluster.resources.is_empty()) {
         problems.push("approaches.cluster.resources: none is there, so that it could list nothing".to_owned());
     }
@@ -198,7 +210,8 @@ mod tests {
             assert_eq!(path.file_stem().and_then(|name| name.to_str()), Some(scanner.name.as_str()));
             // A result's place is named once more in the command, in whichever words the scanner has for it.
             for offered in scanner.approaches.offered().iter().filter(|_| scanner.result.path != "stdout") {
-                assert!(offered.command.iter().any(|word| word.contains(&scanner.result.path)), "{}", path.display());
+                let place = if offered.in_target.is_some() { "${target.result}" } else { &scanner.result.path };
+                assert!(offered.command.iter().any(|word| word.contains(place)), "{}", path.display());
             }
             names.push(scanner.name);
         }

@@ -27,6 +27,13 @@ pub(crate) struct LedgerPath {
 pub(crate) struct AccessArgs {
     #[command(flatten)]
     pub(crate) ledger: LedgerPath,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+}
+
+/// How everything is reached but the ledger.
+#[derive(Debug, Args)]
+pub(crate) struct ReachArgs {
     /// The kubeconfig [default: $KUBECONFIG, ~/.kube/config, or the pod's own service account]
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     pub(crate) kubeconfig: Option<PathBuf>,
@@ -55,9 +62,16 @@ pub(crate) struct AccessArgs {
 }
 
 impl AccessArgs {
+    /// The access that these arguments describe, as [`ReachArgs::access`].
+    pub(crate) fn access(&self, images: impl Iterator<Item = String>) -> Access {
+        self.reach.access(self.ledger.path.clone(), images)
+    }
+}
+
+impl ReachArgs {
     /// The access that these arguments describe. `images` are the registries of image targets: they share --ca and
     /// --plain-http, and get no credentials that were meant for another registry.
-    pub(crate) fn access(&self, images: impl Iterator<Item = String>) -> Access {
+    pub(crate) fn access(&self, ledger: PathBuf, images: impl Iterator<Item = String>) -> Access {
         let mut registries = BTreeMap::new();
         for host in images {
             registries.insert(host, self.connect.access_elsewhere());
@@ -75,7 +89,7 @@ impl AccessArgs {
             registries.insert(registry.registry.to_string(), self.connect.access());
         }
         Access {
-            ledger: self.ledger.path.clone(),
+            ledger,
             cluster: ClusterAccess {
                 kubeconfig: self.kubeconfig.clone(),
                 context: self.context.clone(),

@@ -9,10 +9,11 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Subcommand};
 
 use crate::base::digest::Digest;
-use crate::base::exit::{ExitClass, Outcome};
+use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::base::limits::Limits;
 use crate::cluster::agent::beside::{self, Kept as KeptParcel, Neighbour, Settled};
 use crate::cluster::agent::error::AgentError;
+use crate::cluster::agent::in_target::{self, GuestRequest};
 use crate::cluster::agent::kubeconfig::ApiServer;
 use crate::cluster::agent::own_sockets::OwnWatch;
 use crate::cluster::agent::probe::Expected;
@@ -69,6 +70,41 @@ enum Command {
         /// The scanner's program and its arguments
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
+    },
+    /// Be the scanner by a program of the target's own, which is run there
+    InTarget {
+        #[command(flatten)]
+        api: Api,
+        /// The target's pod
+        #[arg(long)]
+        pod: String,
+        /// Its UID
+        #[arg(long)]
+        uid: String,
+        /// The target
+        #[arg(long)]
+        container: String,
+        /// The scan's word
+        #[arg(long)]
+        word: String,
+        /// Where the result is put; printed without it
+        #[arg(long)]
+        result: Option<PathBuf>,
+        /// Bytes of the result, at most
+        #[arg(long)]
+        limit: u64,
+        /// Seconds after which it is killed
+        #[arg(long)]
+        deadline: u64,
+        /// The file that the program needs
+        #[arg(long)]
+        delivers: Option<PathBuf>,
+        /// A variable of the program, as NAME=VALUE
+        #[arg(long, allow_hyphen_values = true)]
+        variable: Vec<String>,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
     },
     /// Wait for the scanner's end and write its result to stdout
     Collect {
@@ -256,6 +292,41 @@ impl Args {
                     version: version_word,
                 };
                 run::run(&request).await?;
+            }
+            Command::InTarget {
+                api,
+                pod,
+                uid,
+                container,
+                word,
+                result,
+                limit,
+                deadline,
+                delivers,
+                variable,
+                command,
+            } => {
+                let Some(server) = api.server() else {
+                    return Err(Failure::usage("run a program in the target: the API server is not named"));
+                };
+                let request = GuestRequest {
+                    servers: server.servers,
+                    identity: server.identity,
+                    namespace: server.namespace,
+                    pod,
+                    uid,
+                    container,
+                    word,
+                    result,
+                    limit,
+                    deadline: Duration::from_secs(deadline),
+                    delivers,
+                    variables: variable,
+                    command,
+                };
+                let code = in_target::run(&request).await;
+                // It ends as the program did, which no class of gapscan's own can say.
+                std::process::exit(i32::from(code));
             }
             Command::Collect { kept, release, tell } => {
                 if let [file, id] = &tell[..] {

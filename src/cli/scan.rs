@@ -24,7 +24,7 @@ use crate::model::scanner::BUILTIN;
 use crate::model::target::{Target, TargetSpec};
 use crate::registry::Reference;
 use crate::stage::plan::{
-    Access, ClusterAccess, NodePolicy, Plan, Policy, ResultsPolicy, Selection, Transport, Unenforced,
+    Access, ClusterAccess, NodePolicy, Plan, Policy, ResultsPolicy, Selection, TargetPrograms, Transport, Unenforced,
 };
 use crate::stage::scan::{ResumeRequest, RunSummary, ScanError, ScanRequest, Stopping, explain, resume, scan};
 use crate::trust::remembered::OnLoss;
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// All scans of this plan, once, with what the plan says; --ledger counts where it names none
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = [
         "targets", "all", "nodes", "selector", "engine", "profile", "bundle", "registry", "root", "state", "ca", "username",
-        "token_host", "plain_http", "unenforced_network", "approach", "tolerate", "database_max_age", "parallel", "upload_address",
+        "token_host", "plain_http", "unenforced_network", "approach", "target_programs", "tolerate", "database_max_age", "parallel", "upload_address",
     ])]
     file: Option<PathBuf>,
     /// The objects of the cluster, every container, and every image that runs
@@ -72,6 +72,9 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "WAYS", value_delimiter = ',', help_heading = "Cluster",
           default_values_t = Policy::default().approaches)]
     approach: Vec<Way>,
+    /// Whether a program that a container has itself may judge it, where a scanner's definition says so. No bundle has its digest
+    #[arg(long, value_enum, value_name = "ACTION", help_heading = "Cluster", default_value_t = TargetPrograms::Refuse)]
+    target_programs: TargetPrograms,
     /// Taints that do not keep a scan off a node: all, or KEY[=VALUE][:EFFECT]; can be given several times. Without it a
     /// node that is tainted or cordoned is not evaluated
     #[arg(long, value_name = "TAINT", help_heading = "Cluster")]
@@ -228,6 +231,7 @@ impl Args {
             let policy = Policy {
                 unenforced_network: self.unenforced_network,
                 approaches: self.approach.clone(),
+                target_programs: self.target_programs,
                 node: NodePolicy { tolerate: self.tolerate.clone() },
                 database_max_age: self.database_max_age,
                 results: match &self.upload_address {

@@ -5,21 +5,28 @@ use std::path::{Path, PathBuf};
 use clap::{Args as Arguments, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use super::access::{DEFAULT_LEDGER, ReachArgs};
 use super::bundle::read::survey;
-use super::source;
 use super::table::{self, Format, Table, count};
+use super::{signal, source};
 use crate::base::document::{self, DocumentError};
 use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::base::limits::Limits;
+use crate::base::progress::Progress;
 use crate::base::text::printable;
 use crate::bundle::scanner;
 use crate::cluster::job::preview;
+use crate::model::access::Way;
 use crate::model::finding::Finding;
 use crate::model::outcome::{Outcome as Verdict, Status};
 use crate::model::profile_document::ProfileDocument;
+use crate::model::provenance::Provenance;
 use crate::model::scanner::ScannerDocument;
+use crate::model::target::TargetSpec;
+use crate::registry::Reference;
+use crate::stage::plan::{Policy, Selection, TargetPrograms};
 use crate::stage::read::ResultSource;
-use crate::stage::trial::{self, Trial, TrialRequest};
+use crate::stage::trial::{self, LiveRequest, LiveTrial, Trial, TrialRequest, live};
 
 /// How many controls a table lists.
 const LISTED: usize = 100;
@@ -34,14 +41,14 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     List(List),
-    Test(Test),
+    Test(Box<Test>),
 }
 
 impl Args {
     pub(super) async fn run(self) -> Outcome {
         match self.command {
             Command::List(list) => list.run().await,
-            Command::Test(test) => test.run(),
+            Command::Test(test) => test.run().await,
         }
     }
 }
@@ -190,10 +197,12 @@ fn tell(error: &DocumentError) {
     }
 }
 
-/// Try a definition without a cluster: what a result would be recorded as, and what would be run
+/// Try a definition: what a result would be recorded as, what would be run, and what a scan of a target would record
 ///
 /// Without a profile, the controls are those that the result itself names. The controls that gapscan judges itself, in the
-/// cluster, are left out. The exit code is 3 where something would not be evaluated.
+/// cluster, are left out. With --target it scans, as `gapscan scan` would by all profiles of the bundle that name the scanner, with
+/// this definition instead of the bundle's; nothing gets into a ledger, and all that was made in the cluster is removed. The exit
+/// code is 3 where something would not be evaluated, or something is left.
 #[derive(Debug, Arguments)]
 struct Test {
     /// The definition
@@ -210,6 +219,19 @@ struct Test {
     /// Show what would be run, for each approach
     #[arg(long, value_name = "WHAT")]
     show: Option<Show>,
+    /// Scan this target by it, as image/REF, pod/NS/NAME[/CONTAINER], node/NAME or cluster; can be given several times
+    #[arg(long, value_name = "TARGET", requires = "bundle", conflicts_with_all = ["result", "profile", "show"])]
+    target: Vec<TargetSpec>,
+    /// The ways in which a container may be reached, those that are tried first in front: exec, debug, sidecar, image
+    #[arg(long, value_enum, value_name = "WAYS", value_delimiter = ',', help_heading = "Cluster", requires = "target",
+          default_values_t = Policy::default().approaches)]
+    approach: Vec<Way>,
+    /// Whether a program that a container has itself may judge it, where the definition says so. No bundle has its digest
+    #[arg(long, value_enum, value_name = "ACTION", help_heading = "Cluster", requires = "target",
+          default_value_t = TargetPrograms::Refuse)]
+    target_programs: TargetPrograms,
+    #[command(flatten)]
+    reach: ReachArgs,
     /// How to print it
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
@@ -222,7 +244,7 @@ enum Show {
 }
 
 impl Test {
-    fn run(self) -> Outcome {
+    async fn run(self) -> Outcome {
         let limits = Limits::default();
         let scanner = match read(&self.definition) {
             Ok(scanner) => scanner,
@@ -232,6 +254,9 @@ impl Test {
             }
             Err(error) => return Err(error.into()),
         };
+        if !self.target.is_empty() {
+            return self.scan(scanner).await;
+        }
         if self.show == Some(Show::Pod) {
             self.show_pods(&scanner, &limits)?;
         }
@@ -261,6 +286,26 @@ impl Test {
         let named = trial.coverage.expected();
         let evaluated = trial.refused.is_none() && named > 0 && trial.coverage.count(Status::NotEvaluated) == 0;
         Ok(if evaluated { ExitClass::Success } else { ExitClass::NotEvaluated })
+    }
+
+    /// Scans the targets, and tells what a scan would have recorded.
+    async fn scan(self, scanner: ScannerDocument) -> Outcome {
+        let of_image = |target: &TargetSpec| match target {
+            TargetSpec::Image(reference) => reference.parse::<Reference>().ok().map(|r| r.registry.to_string()),
+            _ => None,
+        };
+        let access = self.reach.access(DEFAULT_LEDGER.into(), self.target.iter().filter_map(of_image));
+        let policy = Policy { approaches: self.approach, target_programs: self.target_programs, ..Policy::default() };
+        let selection = Selection { targets: self.target, ..Selection::default() };
+        let progress = Progress::stderr();
+        let stop = signal::stop_on_signals(progress.clone())?;
+        let trial = live(LiveRequest { scanner, selection, access, policy }, stop, &progress).await?;
+        match self.output {
+            Format::Json => table::emit_json(&trial)?,
+            Format::Table => table::emit(&render_live(&trial))?,
+        }
+        let evaluated = trial.coverage.expected() > 0 && trial.coverage.is_complete();
+        Ok(if evaluated && trial.left_nothing() { ExitClass::Success } else { ExitClass::NotEvaluated })
     }
 
     fn show_pods(&self, scanner: &ScannerDocument, limits: &Limits) -> Outcome<()> {
@@ -299,7 +344,7 @@ fn render(trial: &Trial) -> String {
     counts.row(table::counts(&trial.coverage));
     text += &counts.render(2);
     for (title, status) in [("FAILED", Status::Failed), ("NOT EVALUATED", Status::NotEvaluated)] {
-        text += &listed(trial, title, status);
+        text += &listed(&trial.findings, title, status);
     }
     for note in &trial.notes {
         text += &table::paragraph(2, &format!("note: {note}"));
@@ -307,9 +352,46 @@ fn render(trial: &Trial) -> String {
     text
 }
 
+fn render_live(trial: &LiveTrial) -> String {
+    let mut text = String::new();
+    for task in &trial.tasks {
+        let Provenance { engine, approach, identity, cleanup, .. } = &task.provenance;
+        let version = if engine.version.is_empty() { "no version" } else { &engine.version };
+        let key = task.target.key();
+        let whose = identity.as_deref().unwrap_or("nobody");
+        let head =
+            format!("{key}: {} by {} ({version}), by {}, as {whose}", task.profile.name, engine.name, approach.word());
+        text += &format!("{}\n", printable(&head));
+        let mut counts = Table::new(&table::COUNTS);
+        counts.row(table::counts(&task.coverage));
+        text += &counts.render(2);
+        for (title, status) in [("FAILED", Status::Failed), ("NOT EVALUATED", Status::NotEvaluated)] {
+            text += &listed(&task.findings, title, status);
+        }
+        for evidence in &task.evidence {
+            let line = format!("evidence: {}, {} bytes, {}", evidence.name, evidence.length, evidence.digest);
+            text += &table::paragraph(2, &line);
+        }
+        for note in &task.notes {
+            text += &table::paragraph(2, &format!("note: {note}"));
+        }
+        if let Some(cleanup) = cleanup {
+            text += &table::paragraph(2, &format!("made, and to be gone: {}", cleanup.created.join(", ")));
+            if !cleanup.remaining.is_empty() {
+                text += &table::paragraph(2, &format!("not seen to be gone: {}", cleanup.remaining.join(", ")));
+            }
+        }
+        text.push('\n');
+    }
+    for event in &trial.events {
+        text += &table::paragraph(0, &format!("{}: {}", event.what, event.detail));
+    }
+    text
+}
+
 /// The controls that ended so, the first of many.
-fn listed(trial: &Trial, title: &'static str, status: Status) -> String {
-    let of: Vec<&Finding> = trial.findings.iter().filter(|finding| finding.outcome.status() == status).collect();
+fn listed(findings: &[Finding], title: &'static str, status: Status) -> String {
+    let of: Vec<&Finding> = findings.iter().filter(|finding| finding.outcome.status() == status).collect();
     if of.is_empty() {
         return String::new();
     }

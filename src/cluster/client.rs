@@ -14,10 +14,13 @@ use hyper::http;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::client::Body;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
+use super::agent::kubeconfig::{CA_FILE, SERVER_NAME, TOKEN_FILE};
 use super::error::ClusterError;
 use crate::base::limits::Limits;
 
@@ -163,6 +166,26 @@ impl Cluster {
         let failed = |source: kube::Error| ClusterError::Config { path: None, source: Box::new(source) };
         let client = kube::Client::try_from(config.clone()).map_err(failed)?;
         Ok(Self { client, config, context, api_call: limits.api_call, patience: limits.api_call * 2 })
+    }
+
+    /// The cluster of this pod at one of its API server's addresses, as the account whose token and CA the kubelet mounted in
+    /// `identity`. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// When these can't be read or used.
+    pub(crate) fn of_pod(server: std::net::SocketAddr, identity: &Path, limits: &Limits) -> Result<Self, ClusterError> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| ClusterError::Config { path: None, source };
+        let url = format!("https://{server}").parse::<http::Uri>().map_err(|error| failed(Box::new(error)))?;
+        let mut config = kube::Config::new(url);
+        let authorities: Result<Vec<_>, _> = CertificateDer::pem_file_iter(identity.join(CA_FILE))
+            .map_err(|error| failed(Box::new(error)))?
+            .map(|one| one.map(|certificate| certificate.as_ref().to_vec()))
+            .collect();
+        config.root_cert = Some(authorities.map_err(|error| failed(Box::new(error)))?);
+        config.tls_server_name = Some(SERVER_NAME.to_owned());
+        let token = identity.join(TOKEN_FILE).display().to_string();
+        config.auth_info = AuthInfo { token_file: Some(token), ..AuthInfo::default() };
+        Self::new(config, server.to_string(), limits)
     }
 
     /// The same cluster as whoever this token stands for, and with nothing of the identity that this connection has.

@@ -7,6 +7,7 @@
 //! file system, mounted read-only in a pod on it (see [`access::node`](super::access::node)).
 
 mod fetch;
+mod in_target;
 mod manifest;
 mod parameters;
 mod preview;
@@ -38,6 +39,7 @@ use crate::model::provenance::Cleanup;
 use crate::model::scanner::ExitMeaning;
 
 pub(crate) use fetch::{Again, Fetching, fetch, renewed};
+pub(crate) use in_target::UID;
 pub(crate) use manifest::{AGENT, CONTAINER, Furniture, RESULTS, container, furnish};
 pub use parameters::substitute;
 pub use preview::{Preview, preview};

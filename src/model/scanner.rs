@@ -15,8 +15,9 @@ use crate::base::document::{ApiVersion, Document};
 use crate::base::quantity::Span;
 
 pub use approach::{
-    Approaches, CONTAINER, ClusterApproach, CommandApproach, INPUTS, KUBECONFIG, ListedResource, ListedResourceError,
-    MountApproach, NAMESPACE, Offered, POD, RESULTS, ROOT, TARGET,
+    Approaches, CONTAINER, ClusterApproach, CommandApproach, DELIVERED, ExecApproach, INPUTS, InTarget, KUBECONFIG,
+    ListedResource, ListedResourceError, MountApproach, NAMESPACE, NOT_DONE, Offered, POD, RESULT, RESULTS, ROOT,
+    RunsIn, TARGET, is_at_least,
 };
 pub use exit::ExitMeaning;
 pub use needs::{Capability, ScannerUser, WritableFolder};

@@ -1,5 +1,7 @@
 //! Trying a scanner's definition without a cluster: what a result and an exit code would be recorded as, and what would be run.
 
+mod live;
+
 use std::path::Path;
 
 use serde::Serialize;
@@ -23,6 +25,8 @@ use crate::model::profile::Profile;
 use crate::model::reason::Reason;
 use crate::model::scanner::{ExitMeaning, ResultFormat, ScannerDocument, is_own_control};
 use crate::results::{self, ResultsError};
+
+pub use live::{LiveRequest, LiveTrial, live};
 
 /// What is tried.
 #[derive(Clone, Debug)]

@@ -412,3 +412,193 @@ fn grype_counts_only_with_a_database_that_is_there_and_is_not_too_old() {
     assert!(ended(&lines, "grype", critical).starts_with("not-evaluated "), "{}", task(&lines, "grype"));
     assert!(task(&lines, "grype")["coverage"]["passed"].as_u64() <= Some(1), "{}", task(&lines, "grype"));
 }
+
+/// Containers with an OpenSCAP of their own: the real one, where nothing but memory and its own /tmp can be written to; one that is too old; one that
+/// gives half a result and says that all is well.
+const GUESTS: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: @NAME@, namespace: shop}
+spec:
+  terminationGracePeriodSeconds: 0
+  automountServiceAccountToken: false
+  containers:
+  - name: own
+    image: @OPENSCAP@
+    command: [sleep, "3600"]
+    securityContext: {runAsUser: 65532, runAsGroup: 65532, readOnlyRootFilesystem: true, allowPrivilegeEscalation: false}
+    volumeMounts: [{name: tmp, mountPath: /tmp}]
+  - name: old
+    image: @BUSYBOX@
+    command: [sh, -c, "printf '#!/bin/sh\\necho oscap command line tool \\\\(oscap\\\\) 1.2.16\\n' > /fake/oscap; chmod 755 /fake/oscap; sleep 3600"]
+    env: [{name: PATH, value: "/fake:/bin"}]
+    volumeMounts: [{name: old, mountPath: /fake}]
+  - name: liar
+    image: @BUSYBOX@
+    command: [sh, -c, "printf '#!/bin/sh\\nif [ $# = 1 ]; then echo \\\\(oscap\\\\) 1.3.7; else head -c 99 ./*.xml > /dev/fd/3; fi\\n' > /fake/oscap; chmod 755 /fake/oscap; sleep 3600"]
+    env: [{name: PATH, value: "/fake:/bin"}]
+    volumeMounts: [{name: liar, mountPath: /fake}]
+  volumes: [{name: tmp, emptyDir: {}}, {name: old, emptyDir: {}}, {name: liar, emptyDir: {}}]
+"#;
+
+/// Removes its pod, however the test ends.
+struct Guests<'a>(&'a Lab, String);
+
+impl Drop for Guests<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.command("kubectl").args(["delete", "pod", "-n", "shop", &self.1, "--wait=false"]).status();
+    }
+}
+
+/// A definition on a live target: what a scan by the bundle's records, but for what was changed in it; without a ledger.
+fn a_trial_tells_what_a_scan_records(lab: &Lab, loaded: &Loaded<'_>, image: &str, scanned: &[Value]) {
+    let scanned = of_target(scanned, image);
+    let passed =
+        |l: &&&Value| l["type"] == "finding" && l["outcome"] == "passed" && l["control"] != "gapscan-network-silent";
+    let control = scanned.iter().find(passed).expect("something passed")["control"].as_str().expect("an id");
+    let text = fs::read_to_string(sources().join("bundle/scanners/openscap.yaml")).expect("it ships");
+    let blind = format!("blindSpots:\n  - {{controls: [{control}], why: it is tried}}\n");
+    let changed = text.replace("blindSpots:\n", &blind);
+    assert_ne!(changed, text);
+    write(&loaded.folder, "changed.yaml", changed);
+    let definition = loaded.file("changed.yaml");
+    let ran =
+        loaded.inside(&["scanner", "test", &definition, "--target", image, "--bundle", NAME, "-o", "json"]).exits(3);
+    let trial: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    let task = &trial["tasks"][0];
+    let recorded = &scanned.iter().find(|l| l["type"] == "task").expect("it was scanned")["coverage"];
+    let count = |coverage: &Value, name: &str| coverage[name].as_i64().unwrap_or(-1);
+    for (name, more) in [("expected", 0), ("passed", -1), ("failed", 0), ("notApplicable", 0), ("notEvaluated", 1)] {
+        assert_eq!(count(&task["coverage"], name), count(recorded, name) + more, "{name}: {task}");
+    }
+    assert!(task["findings"].to_string().contains("it is tried"), "{task}");
+    let cleanup = &task["provenance"]["cleanup"];
+    assert!(cleanup["created"].as_array().is_some_and(|made| made.len() > 1), "{cleanup}");
+    assert!(cleanup.get("remaining").is_none(), "{cleanup}");
+    assert!(trial["events"].to_string().contains("cleanup-verified"), "{}", trial["events"]);
+    let run = format!("gapscan.dev/run={}", task["run"].as_str().expect("a run"));
+    assert_eq!(lab.kubectl(&["get", "namespaces", "-o", "name", "-l", &run]).trim(), "");
+}
+
+/// The lines of one target by its key.
+fn of_target<'l>(lines: &'l [Value], key: &str) -> Vec<&'l Value> {
+    lines.iter().filter(|l| l["target"] == key || l["targetKey"] == key).collect()
+}
+
+#[test]
+fn an_openscap_of_the_targets_own_says_what_the_bundles_says_of_its_image() {
+    let Some(lab) = lab() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path();
+    let shipped =
+        fs::read_to_string(sources().join("profiles-mirror/debian12-standard/profile.yaml")).expect("it ships");
+    let both = shipped.replace("targets: [image, node]", "targets: [image, container]");
+    assert_ne!(both, shipped);
+    write(path, "debian12-standard/profile.yaml", both);
+    let upstream = lab.var("UPSTREAM");
+    let images = format!("- {{name: openscap, from: '{upstream}/lab/openscap:1'}}\n");
+    let scanners = format!("- {}/bundle/scanners/openscap.yaml\n", sources().display());
+    let profiles = format!("- {{path: {}/debian12-standard}}\n", path.display());
+    let more = format!("registries: {{'{upstream}': {{caFile: {}}}}}\n", lab.ca().display());
+    let loaded = Loaded::new(lab, path, (&images, &scanners, &profiles), &more);
+    let repository = format!("{}/images/openscap", loaded.registry());
+    let tag = lab.tags(repository.split_once('/').expect("a repository").1).into_iter().next().expect("it has a tag");
+    let openscap = format!("{repository}:{tag}");
+    let busybox = format!("{}/lab/busybox:1", lab.var("REGISTRY"));
+    let guests = Guests(lab, format!("guests-{}", std::process::id()));
+    let pod = GUESTS.replace("@NAME@", &guests.1).replace("@OPENSCAP@", &openscap).replace("@BUSYBOX@", &busybox);
+    write(path, "guests.yaml", pod);
+    lab.kubectl(&["apply", "-f", &loaded.file("guests.yaml")]);
+    lab.kubectl(&["wait", "-n", "shop", "--for=condition=Ready", "--timeout=60s", &format!("pod/{}", guests.1)]);
+    let web = lab.kubectl(&["get", "pod", "-n", "shop", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"]);
+
+    let all = format!("pod/shop/{}", guests.1);
+    let [own, old, liar] = ["own", "old", "liar"].map(|name| format!("{all}/{name}"));
+    let (web, image) = (format!("pod/shop/{web}/web"), format!("image/{openscap}"));
+    let way = ["-e", "openscap", "--approach", "exec"];
+    let explain = ["scan", "--bundle", NAME, "--ledger", &loaded.file("e.sqlite"), &own, "--explain", "-o", "json"];
+    let explained = loaded.inside(&[&explain[..], &way].concat()).exits(0).stdout;
+    assert!(explained.contains("policy does not allow that (policy.targetPrograms)"), "{explained}");
+    let allowed = [&way[..], &["--target-programs", "allow"]].concat();
+    let mark = lab.audit_length();
+    let (ran, lines) = loaded.scan("own.sqlite", &[&[all.as_str(), &web, &image][..], &allowed].concat());
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+
+    // Of its own program's word nothing is vouched for, and what was delivered is gone.
+    let its = of_target(&lines, &own);
+    let task = its.iter().find(|l| l["type"] == "task").expect("it is recorded");
+    let provenance = &task["provenance"];
+    assert_eq!(
+        (&provenance["approach"], &provenance["engine"]["version"]),
+        (&json!("exec"), &json!("1.3.7")),
+        "{task}"
+    );
+    assert!(provenance["engine"].get("image").is_none(), "{task}");
+    assert!(task["notes"].to_string().contains("`/usr/bin/oscap`: no bundle has its digest"), "{task}");
+    assert!(provenance["cleanup"].get("remaining").is_none(), "{task}");
+    let made = provenance["cleanup"]["created"].to_string();
+    assert!(made.contains(&format!("folder/shop/{}/own/gapscan-", guests.1)), "{made}");
+    let left = lab.kubectl(&[
+        "exec",
+        "-n",
+        "shop",
+        &guests.1,
+        "-c",
+        "own",
+        "--",
+        "find",
+        "/dev/shm",
+        "/tmp",
+        "-mindepth",
+        "1",
+    ]);
+    assert_eq!(left.trim(), "");
+    let outcomes = |key: &str| -> BTreeMap<String, String> {
+        let findings = of_target(&lines, key).into_iter().filter(|l| l["type"] == "finding");
+        findings.map(|l| (l["control"].to_string(), l["outcome"].to_string())).collect()
+    };
+    let (here, there) = (outcomes(&own), outcomes(&image));
+    assert!(
+        here.values().any(|word| word.contains("passed")) && here.values().any(|word| word.contains("failed")),
+        "{here:?}"
+    );
+    // In the container `/tmp` is a mount, and whom the program talked to nobody saw.
+    let differ: Vec<_> = there.iter().filter(|(control, word)| here.get(*control) != Some(word)).collect();
+    let [(silent, _), (mounted, _)] = &differ[..] else { panic!("{differ:?}") };
+    assert!(silent.contains("gapscan-network-silent") && mounted.contains("partition_for_tmp"), "{differ:?}");
+
+    // What has none, what is too old, and what gives half a result is not evaluated, each with its reason.
+    for (key, reason, said) in [
+        (&web, "tool-missing", "has no `oscap`"),
+        (&old, "tool-missing", "is 1.2.16, and the scanner's definition asks for 1.3.0"),
+        (&liar, "output-", ""),
+    ] {
+        let findings: Vec<_> = of_target(&lines, key).into_iter().filter(|l| l["type"] == "finding").collect();
+        assert!(!findings.is_empty(), "{key}");
+        for finding in findings {
+            assert!(finding["reason"].as_str().is_some_and(|word| word.starts_with(reason)), "{finding}");
+            assert!(finding.to_string().contains(said), "{finding}");
+        }
+    }
+    // As the one pod's, and nothing else.
+    let mut commands = 0;
+    let log = lab.audit(mark);
+    a_trial_tells_what_a_scan_records(lab, &loaded, &image, &lines);
+    for line in log.iter().filter(|l| l["stage"] == "ResponseComplete") {
+        let who = line["user"]["username"].as_str().unwrap_or_default();
+        if !(who.starts_with("system:serviceaccount:gapscan-") && who.ends_with("-scanner")) {
+            continue;
+        }
+        let object = &line["objectRef"];
+        if object["resource"] == "pods" {
+            assert_eq!((&object["namespace"], &line["verb"]), (&json!("shop"), &json!("get")), "{line}");
+            assert!(
+                [&guests.1, web.split('/').nth(2).expect("a name")].iter().any(|name| object["name"] == **name),
+                "{line}"
+            );
+            commands += usize::from(object["subresource"] == "exec");
+        } else {
+            assert!(object["resource"].as_str().is_none_or(|what| what.starts_with("selfsubject")), "{line}");
+        }
+    }
+    assert!(commands >= 10, "{commands}");
+}

@@ -6,6 +6,7 @@ pub mod collecting;
 pub mod debug;
 pub mod ephemeral;
 pub mod exec;
+pub mod in_target;
 pub mod node;
 pub(crate) mod pod_network;
 pub mod sidecar;

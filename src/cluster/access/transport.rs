@@ -169,6 +169,13 @@ impl Transport {
 #[derive(Debug)]
 pub struct Before(Incarnation);
 
+impl Before {
+    /// The UID of its pod.
+    pub(crate) fn uid(&self) -> &str {
+        &self.0.uid
+    }
+}
+
 /// Looks at the container, and whether it has a shell, as the scanner will.
 ///
 /// # Errors

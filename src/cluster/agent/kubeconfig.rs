@@ -28,7 +28,7 @@ pub const TOKEN_FILE: &str = "token";
 pub const CA_FILE: &str = "ca.crt";
 
 /// The name that an API server has in its cluster (kube-apiserver's serving certificate, "kubernetes.default.svc").
-const SERVER_NAME: &str = "kubernetes.default.svc";
+pub(in crate::cluster) const SERVER_NAME: &str = "kubernetes.default.svc";
 
 /// How long the network may take to let this pod through: policies are programmed some time after it got its address.
 const OPEN: Duration = Duration::from_secs(60);
@@ -96,7 +96,7 @@ fn document(
     })
 }
 
-async fn reachable(servers: &[SocketAddr]) -> Result<SocketAddr, String> {
+pub(super) async fn reachable(servers: &[SocketAddr]) -> Result<SocketAddr, String> {
     let look = async {
         loop {
             for server in servers {

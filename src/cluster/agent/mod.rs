@@ -5,6 +5,7 @@ pub mod beside;
 pub mod collect;
 pub mod error;
 pub mod hold;
+pub mod in_target;
 pub mod install;
 pub mod kubeconfig;
 pub mod listen;

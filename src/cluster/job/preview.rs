@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::in_target::UID;
 use super::manifest;
 use super::scanning::{ImageMount, Program, Scanning};
 use super::{JobRequest, JobTarget, START};
@@ -55,6 +56,7 @@ fn of(
         (placeholder::NAMESPACE, "NAMESPACE"),
         (placeholder::POD, "POD"),
         (placeholder::CONTAINER, "CONTAINER"),
+        (UID, "UID"),
     ] {
         values.insert(name.to_owned(), value.to_owned());
     }

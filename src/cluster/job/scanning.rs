@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::in_target;
 use super::manifest::INPUTS;
 use super::parameters::substitute;
 use crate::cluster::error::ClusterError;
@@ -137,6 +138,11 @@ impl Scanning<'_> {
         let (deadline, hold) = (self.program.deadline.as_secs().to_string(), run.hold.as_secs().to_string());
         command.extend(self.program.version.iter().map(|word| format!("--version-word={word}")));
         command.extend(["--deadline", &deadline, "--hold", &hold, "--"].map(str::to_owned));
+        if let Some(in_target) = self.program.approach.in_target {
+            // It is not this container that has the program, nor these variables.
+            command.extend(in_target::command(self, run, in_target, told, &mut values)?);
+            return Ok((command, Vec::new()));
+        }
         for argument in self.program.approach.command {
             command.push(substitute(argument, &values)?);
         }

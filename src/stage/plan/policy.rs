@@ -24,6 +24,9 @@ pub struct Policy {
     pub debug: DebugPolicy,
     /// The ways in which a container may be reached, those that are tried first in front.
     pub approaches: Vec<Way>,
+    /// Whether a program that a container has itself may judge it, where a scanner's definition says so (`runs: in-target`).
+    #[serde(skip_serializing_if = "TargetPrograms::is_default")]
+    pub target_programs: TargetPrograms,
     /// How nodes may be reached.
     pub node: NodePolicy,
     /// How old a database may be where the bundle does not say it. A database without a date is always too old.
@@ -151,6 +154,7 @@ impl Default for Policy {
             debug: DebugPolicy::default(),
             // Not by the image: what was changed in the running container since it started would pass unseen. Whoever wants that says so.
             approaches: vec![Way::Exec, Way::Debug],
+            target_programs: TargetPrograms::default(),
             node: NodePolicy::default(),
             database_max_age: Span::days(30),
             parallel: 4,
@@ -164,6 +168,24 @@ impl Default for Policy {
             blackout: Vec::new(),
             deadline: Span::seconds(15 * 60),
         }
+    }
+}
+
+/// Whether a program that a container has itself may judge it. No bundle has its digest: whoever can change the container can
+/// change what it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetPrograms {
+    /// No: the scanner's other ways are taken, if there are any.
+    #[default]
+    Refuse,
+    /// Yes, and the record says so each time.
+    Allow,
+}
+
+impl TargetPrograms {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -74,6 +74,7 @@ fn another_way_may_do(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::NoShell
+            | Reason::ToolMissing
             | Reason::AccessDenied
             | Reason::TargetUnsupported
             | Reason::ImagePullFailed

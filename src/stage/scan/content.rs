@@ -91,6 +91,21 @@ impl Content {
         limits: &Limits,
         now: Timestamp,
     ) -> Result<Self, ScanError> {
+        Self::of_bundle_but(None, source, remembered, registries, limits, now).await
+    }
+
+    /// The same with this definition in the place of the one of its name, where there is one.
+    ///
+    /// # Errors
+    /// As [`Content::of_bundle`], and when the definition names what the bundle has not.
+    pub(crate) async fn of_bundle_but(
+        scanner: Option<&ScannerDocument>,
+        source: &BundleSource,
+        remembered: &Remembered,
+        registries: &Registries,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Result<Self, ScanError> {
         let failed = |class: ExitClass, remedy: Option<String>, error: Box<dyn std::error::Error + Send + Sync>| {
             ScanError::Bundle { name: source.name.clone(), source: error, class, remedy }
         };
@@ -105,9 +120,13 @@ impl Content {
             remedy: e.remedy(),
             source: e.into(),
         })?;
-        let (bundle, catalog) = load::read_catalog(&client, &prefix, &source.name, &root, remembered, limits, now)
+        let (bundle, mut catalog) = load::read_catalog(&client, &prefix, &source.name, &root, remembered, limits, now)
             .await
             .map_err(|e| failed(e.class(), e.remedy(), e.into()))?;
+        if let Some(scanner) = scanner {
+            catalog.scanners.retain(|other| other.name != scanner.name);
+            catalog.scanners.push(scanner.clone());
+        }
         let shelf = Shelf { client: &client, prefix: &prefix, catalog: &catalog };
         let classification = catalog.classification.clone();
         let mut content = Self { bundle: Some(bundle), classification, ..Self::shipped() };

@@ -7,6 +7,7 @@ mod container;
 mod copied;
 mod judge;
 mod transport;
+mod within;
 
 use std::collections::BTreeMap;
 

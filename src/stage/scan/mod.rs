@@ -47,7 +47,7 @@ pub use error::ScanError;
 pub(crate) use error::chain as error_chain;
 pub(crate) use resume::by_itself;
 pub use resume::{ResumeRequest, newest_unfinished, resume};
-pub(crate) use run::{CLUSTER_EVENT, content_for};
+pub(crate) use run::{CLUSTER_EVENT, content_for, scan_by};
 pub use run::{Explanation, ScanRequest, explain, scan};
 pub(crate) use session::ABANDONED;
 

@@ -27,6 +27,7 @@ use crate::cluster::sweep;
 use crate::ledger::Ledger;
 use crate::model::provenance::Cleanup;
 use crate::model::record::{Event, RunId, RunStart, TaskRecord, Trigger};
+use crate::model::scanner::ScannerDocument;
 use crate::stage::plan::{Access, Policy, Selection};
 use crate::stage::registries::Registries;
 use crate::stage::seen;
@@ -70,13 +71,28 @@ pub async fn scan(
     stop: Stop,
     progress: &Progress,
 ) -> Result<RunSummary, ScanError> {
+    scan_by(None, request, ledger, stop, progress).await
+}
+
+/// The same with this definition in the place of the bundle's, for whoever tries one: what it leaves in the ledger is of a definition
+/// that nobody signed.
+///
+/// # Errors
+/// As [`scan`].
+pub(crate) async fn scan_by(
+    scanner: Option<&ScannerDocument>,
+    request: ScanRequest,
+    ledger: &mut Ledger,
+    stop: Stop,
+    progress: &Progress,
+) -> Result<RunSummary, ScanError> {
     let started = Timestamp::now();
     for run in tokio::task::block_in_place(|| close_interrupted(ledger, started))? {
         progress.say(format!("run {run} had died; what it did not do is recorded as not evaluated"));
     }
     let trigger = request.trigger.clone();
     let pulling = Pulling::new(request.access.cluster.pull_config_file.as_deref(), &Limits::default())?;
-    let prepared = prepare(request, ledger, started).await?;
+    let prepared = prepare(scanner, request, ledger, started).await?;
     let start = RunStart {
         run: prepared.run,
         trigger,
@@ -232,7 +248,7 @@ pub struct Explanation {
 /// # Errors
 /// As [`scan`] before its run begins.
 pub async fn explain(request: ScanRequest, ledger: &mut Ledger) -> Result<Vec<Explanation>, ScanError> {
-    let prepared = prepare(request, ledger, Timestamp::now()).await?;
+    let prepared = prepare(None, request, ledger, Timestamp::now()).await?;
     Ok(prepared.units.iter().map(|unit| unit.explain(&prepared.policy)).collect())
 }
 
@@ -249,11 +265,16 @@ pub(super) struct Prepared {
 }
 
 /// Finds out what there is to scan with, what is meant, and how each target would be reached. Nothing is made anywhere.
-async fn prepare(request: ScanRequest, ledger: &mut Ledger, started: Timestamp) -> Result<Prepared, ScanError> {
+async fn prepare(
+    scanner: Option<&ScannerDocument>,
+    request: ScanRequest,
+    ledger: &mut Ledger,
+    started: Timestamp,
+) -> Result<Prepared, ScanError> {
     let ScanRequest { trigger: _, selection, access, policy, on_loss } = request;
     let limits = Limits::default();
     let registries = Registries::new(access.registries.clone(), limits.clone());
-    let content = content_for(&access, on_loss, &registries, &limits, ledger, started).await?;
+    let content = content_but(scanner, &access, on_loss, &registries, &limits, ledger, started).await?;
     check_names(&selection, &content)?;
     check_parts(&selection, &content)?;
 
@@ -274,11 +295,24 @@ pub(crate) async fn content_for(
     ledger: &mut Ledger,
     started: Timestamp,
 ) -> Result<Content, ScanError> {
+    content_but(None, access, on_loss, registries, limits, ledger, started).await
+}
+
+/// The same with this definition in the place of the one of its name.
+async fn content_but(
+    scanner: Option<&ScannerDocument>,
+    access: &Access,
+    on_loss: OnLoss,
+    registries: &Registries,
+    limits: &Limits,
+    ledger: &mut Ledger,
+    started: Timestamp,
+) -> Result<Content, ScanError> {
     match &access.bundle {
         Some(source) => {
             let state = source.state.clone().unwrap_or_else(|| access.default_state());
             let remembered = tokio::task::block_in_place(|| seen::remembered(state, ledger.reader(), on_loss))?;
-            let content = Content::of_bundle(source, &remembered, registries, limits, started).await;
+            let content = Content::of_bundle_but(scanner, source, &remembered, registries, limits, started).await;
             if let Err(error) = &content {
                 let event = Event {
                     at: started,

@@ -6,7 +6,7 @@ use crate::model::access::Way;
 use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
 use crate::model::target::Target;
-use crate::stage::plan::Policy;
+use crate::stage::plan::{Policy, TargetPrograms};
 use crate::stage::scan::container::{OF_IMAGE, Ways};
 use crate::stage::scan::content::External;
 use crate::stage::scan::unit::{Context, NotDone, Reached, Task};
@@ -34,8 +34,29 @@ pub(crate) fn offers(external: &External, facts: &ContainerFacts, policy: &Polic
             choice.refused.extend(refused.into_iter().map(|chosen| Chosen { why: why.to_owned(), ..chosen }));
         }
     }
+    let within = external.scanner.approaches.exec.as_ref().is_some_and(|exec| exec.in_target().is_some());
+    if within {
+        let why = match (policy.target_programs, external.inputs.is_empty()) {
+            (TargetPrograms::Refuse, _) => Some(
+                "the scanner's program would be the target's own, and policy does not allow that (policy.targetPrograms)",
+            ),
+            (TargetPrograms::Allow, false) => {
+                Some("the plan has inputs for the profile, and they are not given to programs of the target's own")
+            }
+            (TargetPrograms::Allow, true) => None,
+        };
+        if let Some(why) = why {
+            let refused: Vec<Chosen> = choice.ways.extract_if(.., |chosen| chosen.way == Way::Exec).collect();
+            choice.refused.extend(refused.into_iter().map(|chosen| Chosen { why: why.to_owned(), ..chosen }));
+        }
+    }
     for chosen in &mut choice.ways {
         let how = match chosen.way {
+            Way::Exec if within => {
+                "the container's own program, with the bundle's content; the container needs a shell, and nobody vouches for \
+                 the program"
+                    .to_owned()
+            }
             Way::Exec => {
                 "a pod of the scanner that may run commands in this one pod; the container needs a shell".to_owned()
             }

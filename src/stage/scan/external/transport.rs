@@ -1,11 +1,12 @@
 //! By a scanner that talks to the API server: to run commands in one container, or to list what its definition names.
 
-use super::{Left, Seen, judge, needed, parameters, scanning, take, without_secrets};
+use super::{Left, Seen, judge, needed, parameters, scanning, take, within, without_secrets};
 use crate::cluster::access::exec::Place;
+use crate::cluster::access::in_target;
 use crate::cluster::access::transport::{self, KUBECONFIG, Transport};
 use crate::cluster::agent::protocol::Unreadable;
 use crate::cluster::identity::Reach;
-use crate::cluster::job::{self, JobOutput, JobRequest, JobTarget};
+use crate::cluster::job::{self, JobOutput, JobRequest, JobTarget, UID};
 use crate::model::reason::Reason;
 use crate::model::scanner::{self as placeholder, Offered};
 use crate::model::target::Target;
@@ -32,7 +33,10 @@ pub(super) async fn of_container(
     };
     let place = Place { namespace: &namespace, pod: &pod, container: &container, uid: uid.as_deref() };
     let reach = Reach::Pod { namespace: namespace.clone(), pod: pod.clone() };
-    let (output, servers, _) = run(reached, external, context, approach.into(), (reach, Some(&place))).await?;
+    let (mut output, servers, _) = run(reached, external, context, approach.into(), (reach, Some(&place))).await?;
+    if approach.in_target().is_some() {
+        within::take(&mut output)?;
+    }
     let allowance = Allowance { tcp: &servers };
     judge(reached, tasks, external, context, Left { output, allowance, seen: Seen::Unknown(UNSEEN) })
 }
@@ -71,6 +75,11 @@ async fn run<'e>(
     let inputs = inputs::gather(external, approach, cluster).await?;
     let mut scanning = scanning(external, approach, parameters, (None, None), (session, context)).await?;
     scanning.inputs = inputs.as_ref().map(|inputs| inputs.files.clone());
+    let (word, guest) = (scanning.word(), approach.in_target);
+    if guest.is_some() {
+        // The program that would answer in the scanner's pod is not the one that is run.
+        scanning.program.version = &[];
+    }
     let mut transport = Transport::open(cluster, home, scanning.scan, reach).await.map_err(failed)?;
     let outcome = async {
         let identity = transport.identity().ok_or_else(|| NotDone::new(Reason::InternalError, "it has no identity"))?;
@@ -80,25 +89,42 @@ async fn run<'e>(
             Some(place) => Some(transport::look(identity, place).await.map_err(failed)?),
             None => None,
         };
-        Ok((unlisted, before))
+        let found = match (guest, place) {
+            (Some(guest), Some(place)) => Some(within::look(reached, identity, place, external, guest).await?),
+            _ => None,
+        };
+        if let Some(before) = &before {
+            scanning.parameters.insert(UID.to_owned(), before.uid().to_owned());
+        }
+        Ok((unlisted, before, found))
     }
     .await;
     let servers: Vec<_> = transport.access().servers.iter().copied().collect();
     let outcome = match outcome {
-        Ok((unlisted, before)) => {
+        Ok((unlisted, before, found)) => {
             let target = JobTarget::Api(transport.access().clone());
             let request = JobRequest { scanning, target, uploads: context.uploads.clone() };
             let mut same = Ok(());
+            let mut folder = None;
             // The pod may take some seconds to go; its rights need not last so long.
             let ended = async {
                 if let (Some(identity), Some(place), Some(before)) = (transport.identity(), place, &before) {
                     same = transport::unchanged(identity, place, before).await;
+                    if guest.is_some_and(|guest| guest.delivers.is_some()) {
+                        folder = Some(in_target::tidy(identity.cluster(), place, &word).await);
+                    }
                 }
                 transport.revoke(cluster, home).await;
             };
             let report = job::run_job_then(cluster, home, &request, ended).await;
             let output = take(reached, report);
-            let output = without_secrets(reached, output, inputs.as_ref(), context);
+            if let (Some(place), Some(folder)) = (place, folder) {
+                within::account(reached, place, &word, folder);
+            }
+            let output = without_secrets(reached, output, inputs.as_ref(), context).map(|mut output| {
+                output.version = found.or(output.version);
+                output
+            });
             same.map_err(failed).and(output).map(|output| (output, servers, unlisted))
         }
         Err(why) => {

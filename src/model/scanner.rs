@@ -1,6 +1,7 @@
 //! Scanner definitions: scanners are data.
 
 mod approach;
+mod archive;
 mod exit;
 mod needs;
 mod version;
@@ -15,9 +16,10 @@ use crate::base::document::{ApiVersion, Document};
 use crate::base::quantity::Span;
 
 pub use approach::{
-    Approaches, CONTAINER, ClusterApproach, CommandApproach, INPUTS, KUBECONFIG, ListedResource, ListedResourceError,
-    MountApproach, NAMESPACE, Offered, POD, RESULTS, ROOT, TARGET,
+    ARCHIVE, Approaches, CONTAINER, ClusterApproach, CommandApproach, INPUTS, KUBECONFIG, ListedResource,
+    ListedResourceError, MountApproach, NAMESPACE, Offered, POD, RESULTS, ROOT, TARGET,
 };
+pub use archive::{ArchiveNeeds, LayerForm};
 pub use exit::ExitMeaning;
 pub use needs::{Capability, ScannerUser, WritableFolder};
 pub use version::VersionQuestion;

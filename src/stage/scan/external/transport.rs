@@ -87,7 +87,7 @@ async fn run<'e>(
     let outcome = match outcome {
         Ok((unlisted, before)) => {
             let target = JobTarget::Api(transport.access().clone());
-            let request = JobRequest { scanning, target, uploads: context.uploads.clone() };
+            let request = JobRequest { scanning, target, archive: None, uploads: context.uploads.clone() };
             let mut same = Ok(());
             // The pod may take some seconds to go; its rights need not last so long.
             let ended = async {

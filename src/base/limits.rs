@@ -27,6 +27,8 @@ pub struct Limits {
     pub fact_file_bytes: u64,
     /// Items of one list of facts (files, packages, processes ...); beyond it the fact counts as truncated.
     pub fact_items: usize,
+    /// Bytes of one image that is handed to a scanner as an archive, which a node's disk has to hold.
+    pub archive_bytes: u64,
     /// Bytes that a container's collector may print.
     pub collector_bytes: u64,
     /// Bytes of one scanner's result file. A row of the ledger ends at 10^9 bytes (SQLite), and a result that can't be
@@ -68,6 +70,7 @@ impl Default for Limits {
             layer_entries: 4_000_000,
             fact_file_bytes: 4 << 20,
             fact_items: 200_000,
+            archive_bytes: 16 << 30,
             collector_bytes: 64 << 20,
             result_bytes: 953 << 20,
             read_bytes: 1 << 30,

@@ -8,7 +8,7 @@ use crate::base::text::brief;
 use crate::model::scanner::{BUILTIN, ExitMeaning, NOT_DONE, Offered, ScannerDocument, VersionQuestion};
 
 /// Folders of a scanner's pod that are gapscan's own, with what is below them.
-const TAKEN: [&str; 6] = ["/access", "/agent", "/inputs", "/results", "/tmp", "/upload"];
+const TAKEN: [&str; 7] = ["/access", "/agent", "/archive", "/inputs", "/results", "/tmp", "/upload"];
 
 /// Reads a scanner's definition; `path` is only for messages.
 ///
@@ -218,6 +218,7 @@ mod tests {
         names.sort();
         let wanted = [
             "cinc-auditor",
+            "clair",
             "falco",
             "generic",
             "grype",
@@ -271,6 +272,30 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("approaches.node.command: "), "{found:?}");
         assert!(found[1].starts_with("dependencies.grype-db.mount: "), "{found:?}");
+    }
+
+    #[test]
+    fn an_archive_is_for_images_and_for_those_who_say_where_it_is_to_be() {
+        let clair = include_str!("../../bundle/scanners/clair.yaml");
+        assert_eq!(problems_of(clair), Vec::<String>::new());
+        let archive = "    archive: {}\n";
+        for (was, is, field) in [
+            ("${target.archive}", "/archive/image.tar", "approaches.image.archive: "),
+            ("layers: [tar, gzip]", "layers: []", "approaches.image.archive.layers: "),
+            ("approaches:\n  image:", "approaches:\n  node:", "approaches.node.mount: "),
+        ] {
+            assert!(clair.contains(was), "{was}");
+            let found = problems_of(&clair.replace(was, is));
+            assert!(found[0].starts_with(field), "{is}: {found:?}");
+        }
+        let both = shipped().replace("    mount: /target\n", &format!("    mount: /target\n{archive}"));
+        assert!(matches!(&problems_of(&both)[..], [one] if one.contains("${target.archive}")), "it is not named");
+        let both = both.replace("dir:/target", "oci-archive:${target.archive}");
+        assert_eq!(problems_of(&both), Vec::<String>::new(), "mounted and as an archive");
+        let neither = shipped().replace("    mount: /target\n", "");
+        assert!(matches!(&problems_of(&neither)[..], [one] if one.starts_with("approaches.image.mount: ")));
+        let unknown = shipped().replace("dir:/target", "${target.archive}");
+        assert!(matches!(&problems_of(&unknown)[..], [one] if one.contains("means nothing")), "without the field");
     }
 
     #[test]

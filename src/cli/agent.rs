@@ -11,6 +11,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use crate::base::digest::Digest;
 use crate::base::exit::{ExitClass, Failure, Outcome};
 use crate::base::limits::Limits;
+use crate::cluster::agent::archive::{self, Awaited};
 use crate::cluster::agent::beside::{self, Kept as KeptParcel, Neighbour, Settled};
 use crate::cluster::agent::error::AgentError;
 use crate::cluster::agent::in_target::{self, GuestRequest};
@@ -58,6 +59,8 @@ enum Command {
         /// The target is another container of the pod, whose id will be in this file
         #[arg(long, value_name = "FILE", conflicts_with = "target_mount")]
         beside: Option<PathBuf>,
+        #[command(flatten)]
+        archive: Archive,
         /// Seconds after which the scanner is killed
         #[arg(long)]
         deadline: u64,
@@ -105,6 +108,18 @@ enum Command {
         /// The program and its arguments
         #[arg(last = true, required = true)]
         command: Vec<String>,
+    },
+    /// Take an image as an archive from stdin, and say to stdout what came of it
+    Receive {
+        /// The archive's file
+        #[arg(long)]
+        into: PathBuf,
+        /// Bytes of the archive, at most
+        #[arg(long)]
+        limit: u64,
+        /// Seconds after which a sender that says nothing is given up
+        #[arg(long)]
+        silence: u64,
     },
     /// Wait for the scanner's end and write its result to stdout
     Collect {
@@ -192,6 +207,23 @@ enum Command {
     },
 }
 
+/// What a scanner waits for.
+#[derive(Debug, ClapArgs)]
+struct Archive {
+    /// The image comes as an archive, which will be in this file
+    #[arg(long = "archive", value_name = "FILE", requires = "within")]
+    file: Option<PathBuf>,
+    /// Seconds after which the archive is not waited for any more
+    #[arg(long = "archive-within", id = "within", value_name = "SECONDS")]
+    within: Option<u64>,
+}
+
+impl Archive {
+    fn awaited(self) -> Option<Awaited> {
+        Some(Awaited { file: self.file?, within: Duration::from_secs(self.within?) })
+    }
+}
+
 /// How a scanner reaches the API server.
 #[derive(Debug, ClapArgs)]
 struct Api {
@@ -272,6 +304,7 @@ impl Args {
                 shared_network,
                 word: _,
                 beside,
+                archive,
                 deadline,
                 hold,
                 version_word,
@@ -281,6 +314,7 @@ impl Args {
                     result: kept.result(),
                     spool: kept.spool,
                     beside,
+                    archive: archive.awaited(),
                     target_mount,
                     api: api.server(),
                     upload: upload.destination(),
@@ -327,6 +361,11 @@ impl Args {
                 let code = in_target::run(&request).await;
                 // It ends as the program did, which no class of gapscan's own can say.
                 std::process::exit(i32::from(code));
+            }
+            Command::Receive { into, limit, silence } => {
+                let place = archive::Place { into, limit, silence: Duration::from_secs(silence) };
+                // A runner that went away can be told nothing.
+                archive::tell(&archive::receive(std::io::stdin(), &place), &mut std::io::stdout().lock())?;
             }
             Command::Collect { kept, release, tell } => {
                 if let [file, id] = &tell[..] {

@@ -176,6 +176,22 @@ pub enum ClusterError {
         /// Where it is asked for.
         template: String,
     },
+    /// The target did not get to the scanner as an archive.
+    #[error("give the scanner its target as an archive: {}", brief_message(.detail))]
+    Archive {
+        /// What that means for the target.
+        reason: Reason,
+        /// What went wrong.
+        detail: String,
+    },
+    /// The target's blobs can't be had.
+    #[error("give the scanner its target as an archive")]
+    ArchiveSource {
+        /// What that means for the target.
+        reason: Reason,
+        /// What went wrong.
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// An image could not be pulled.
     #[error("start a pod: image `{image}` can't be pulled: {}", brief_message(.message))]
     ImagePull {
@@ -288,6 +304,7 @@ impl ClusterError {
             Self::NoShell { .. } => Reason::NoShell,
             Self::ExecTimeout { .. } | Self::ScannerTimeout { .. } => Reason::Timeout,
             Self::ExecBroken { .. } => Reason::CollectorFailed,
+            Self::Archive { reason, .. } | Self::ArchiveSource { reason, .. } => *reason,
             Self::ImagePull { .. } => Reason::ImagePullFailed,
             Self::NotStarted { .. } => Reason::ScannerNotStarted,
             Self::Evicted { .. } => Reason::ScannerEvicted,
@@ -356,6 +373,8 @@ impl Classify for ClusterError {
             | Self::NoShell { .. }
             | Self::ExecTimeout { .. }
             | Self::ExecBroken { .. }
+            | Self::Archive { .. }
+            | Self::ArchiveSource { .. }
             | Self::ImagePull { .. }
             | Self::NotStarted { .. }
             | Self::Evicted { .. }

@@ -6,6 +6,8 @@
 //! image volumes, which the kubelet mounts read-only; so is a target that is an image. A target that is a node is the node's
 //! file system, mounted read-only in a pod on it (see [`access::node`](super::access::node)).
 
+mod archive;
+mod deliver;
 mod fetch;
 mod in_target;
 mod manifest;
@@ -38,6 +40,7 @@ use crate::base::text::brief;
 use crate::model::provenance::Cleanup;
 use crate::model::scanner::ExitMeaning;
 
+pub use archive::{BlobSource, ImageArchive, ImageManifest, SourceError};
 pub(crate) use fetch::{Again, Fetching, fetch, renewed};
 pub(crate) use in_target::UID;
 pub(crate) use manifest::{AGENT, CONTAINER, Furniture, RESULTS, container, furnish};
@@ -74,6 +77,8 @@ pub struct JobRequest<'a> {
     pub scanning: Scanning<'a>,
     /// What is scanned.
     pub target: JobTarget,
+    /// The image as an archive, where the scanner wants it so.
+    pub archive: Option<ImageArchive>,
     /// Where results are taken by upload; `None` to fetch them by exec.
     pub uploads: Option<Uploads>,
 }
@@ -197,7 +202,8 @@ async fn scan(
     identity: &mut Option<ScanIdentity>,
     notes: &mut Vec<String>,
 ) -> Result<JobOutput, ClusterError> {
-    let mut manifest = manifest::job(request, START + HOLD)?;
+    let within = request.archive.as_ref().map_or(Duration::ZERO, ImageArchive::within);
+    let mut manifest = manifest::job(request, START + within + HOLD)?;
     let ticket = upload::ticket(request)?;
     if let Some(ticket) = &ticket {
         upload::dress(&mut manifest, request.scanning.scan, ticket);
@@ -229,22 +235,33 @@ async fn scan(
             request.scanning.program.approach.mount.unwrap_or_default(),
         ));
     }
-    if let Some(ticket) = ticket {
-        return upload::receive(cluster, request, &pod, ticket, notes).await;
+    match (&request.archive, ticket) {
+        (None, Some(ticket)) => upload::receive(cluster, request, &pod, ticket, notes).await,
+        (None, None) => {
+            let identity = identity.insert(identify(cluster, home, request, &pod).await?);
+            fetch::of_job(cluster, identity, request, &pod).await
+        }
+        (Some(archive), ticket) => {
+            let identity = identity.insert(identify(cluster, home, request, &pod).await?);
+            notes.push(deliver::deliver(cluster, identity, request, &pod, archive).await?);
+            match ticket {
+                Some(ticket) => upload::receive(cluster, request, &pod, ticket, notes).await,
+                None => fetch::of_job(cluster, identity, request, &pod).await,
+            }
+        }
     }
-    let name = pod.metadata.name.clone().unwrap_or_default();
-    let identity = identity.insert(
-        ScanIdentity::create_for(
-            cluster,
-            home,
-            request.scanning.scan,
-            (home.name(), &name),
-            Rights::Exec,
-            fetch::patience(request),
-        )
-        .await?,
-    );
-    fetch::of_job(cluster, identity, request, &pod).await
+}
+
+/// An identity that may run commands in the scanner's pod, for as long as that may take.
+async fn identify(
+    cluster: &Cluster,
+    home: &ScanNamespace,
+    request: &JobRequest<'_>,
+    pod: &Pod,
+) -> Result<ScanIdentity, ClusterError> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let life = fetch::patience(request) + request.archive.as_ref().map_or(Duration::ZERO, ImageArchive::within);
+    ScanIdentity::create_for(cluster, home, request.scanning.scan, (home.name(), name), Rights::Exec, life).await
 }
 
 /// Waits until the scanner's container runs.

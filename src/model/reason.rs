@@ -41,6 +41,8 @@ reasons! {
     TargetNotRunning = "target-not-running",
     /// No approach that the scanner supports reaches this kind of target.
     TargetUnsupported = "target-unsupported",
+    /// The target is larger than what a scanner can be given.
+    TargetTooLarge = "target-too-large",
     /// The cluster or the registry denied access.
     AccessDenied = "access-denied",
     /// The container has no shell, so that the collector can't run in it.

@@ -1,6 +1,7 @@
 //! Scanner definitions: scanners are data.
 
 mod approach;
+mod archive;
 mod exit;
 mod needs;
 mod version;
@@ -15,10 +16,11 @@ use crate::base::document::{ApiVersion, Document};
 use crate::base::quantity::Span;
 
 pub use approach::{
-    Approaches, CONTAINER, ClusterApproach, CommandApproach, DELIVERED, ExecApproach, INPUTS, InTarget, KUBECONFIG,
-    ListedResource, ListedResourceError, MountApproach, NAMESPACE, NOT_DONE, Offered, POD, RESULT, RESULTS, ROOT,
-    RunsIn, TARGET, is_at_least,
+    ARCHIVE, Approaches, CONTAINER, ClusterApproach, CommandApproach, DELIVERED, ExecApproach, INPUTS, InTarget,
+    KUBECONFIG, ListedResource, ListedResourceError, MountApproach, NAMESPACE, NOT_DONE, Offered, POD, RESULT, RESULTS,
+    ROOT, RunsIn, TARGET, is_at_least,
 };
+pub use archive::{ArchiveNeeds, LayerForm};
 pub use exit::ExitMeaning;
 pub use needs::{Capability, ScannerUser, WritableFolder};
 pub use version::VersionQuestion;

@@ -19,7 +19,7 @@ use crate::base::text::brief;
 pub struct Action(String);
 
 impl Action {
-    pub(super) fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Clair lists packages, vulnerabilities, and which package has which: each such pair is a finding, and fails the control of
 //! its normalised severity ([`super::vulnerabilities`]). A severity without any counts as passed only where packages were
-//! found in a distribution that Clair has advisories of. A pair whose package or vulnerability the report does not describe
+//! found in a distribution that Clair has advisories of, and where another vulnerability shows that the database has them: of an
+//! empty database Clair says nothing, and ends as it does for an image without vulnerabilities. A pair whose package or vulnerability the report does not describe
 //! is a gap: it is cut, or put together wrongly.
 //!
 //! Which package has which vulnerability comes after these, so that the file is read twice: vulnerabilities are most of it, and
@@ -59,6 +60,8 @@ struct Vulnerability {
     name: String,
     updater: String,
     severity: String,
+    /// The distribution that its advisory is for.
+    distribution: String,
     fixed: String,
     references: Vec<Reference>,
 }
@@ -101,6 +104,8 @@ pub(crate) fn read<C: Content + ?Sized>(content: &C, out: &mut Out<'_>, limits: 
     }
     let mut failed = [false; 5];
     let mut reported = 0;
+    let distributions = report.distributions;
+    let mut shown = vec![false; distributions.len()];
     let mut json = Json::new(content.reader(), FORMAT, limits.result_bytes);
     json.object(|json, key| match key {
         "vulnerabilities" => json.object(|json, id| {
@@ -111,6 +116,9 @@ pub(crate) fn read<C: Content + ?Sized>(content: &C, out: &mut Out<'_>, limits: 
                 let Some(package) = &report.packages[*package as usize] else { continue };
                 failed[control_of(&vulnerability.severity).0] = true;
                 reported += 1;
+                for ((id, _), shown) in distributions.iter().zip(&mut shown) {
+                    *shown |= vulnerability.is_of(id);
+                }
                 out.finding(vulnerability.report(package))?;
             }
             Ok(())
@@ -123,7 +131,6 @@ pub(crate) fn read<C: Content + ?Sized>(content: &C, out: &mut Out<'_>, limits: 
         let detail = format!("{undescribed} pairs of a package and a vulnerability name one that it does not describe");
         out.gap("the report", Reason::ControlMissing, detail)?;
     }
-    let distributions = report.distributions;
     let names: Vec<String> =
         distributions.iter().map(|(id, version)| brief(format!("{id} {version}").trim())).collect();
     let names = if names.is_empty() { "no distribution".to_owned() } else { names.join(", ") };
@@ -133,6 +140,12 @@ pub(crate) fn read<C: Content + ?Sized>(content: &C, out: &mut Out<'_>, limits: 
     } else if !advised || count == 0 {
         let detail =
             format!("there is none, and in {names} with {count} packages nothing says that one could be found");
+        Outcome::not_evaluated(Reason::ScannerSkipped, detail)
+    } else if shown.contains(&false) {
+        let detail = format!(
+            "there is none, and no other vulnerability shows that the database has advisories for {names}: Clair says the same \
+             of {count} packages where it has none"
+        );
         Outcome::not_evaluated(Reason::ScannerSkipped, detail)
     } else {
         Outcome::Passed
@@ -248,6 +261,10 @@ fn vulnerability(json: &mut Json<impl Read>) -> Result<Vulnerability, ResultsErr
         "name" => json.text_or_empty().map(|text| found.name = text),
         "updater" => json.text_or_empty().map(|text| found.updater = text),
         "normalized_severity" => json.text_or_empty().map(|text| found.severity = text),
+        "distribution" if json.kind()? == Kind::Object => json.object(|json, key| match key {
+            "did" => json.text_or_empty().map(|text| found.distribution = text),
+            _ => json.skip(),
+        }),
         "fixed_in_version" => json.text_or_empty().map(|text| found.fixed = text),
         "links" => json.text_or_empty().map(|text| links = text),
         _ => json.skip(),
@@ -270,6 +287,15 @@ fn vulnerability(json: &mut Json<impl Read>) -> Result<Vulnerability, ResultsErr
 }
 
 impl Vulnerability {
+    /// Whether its advisory is for this distribution: those of Red Hat name products instead, by updaters of its name.
+    fn is_of(&self, distribution: &str) -> bool {
+        let red_hat = |id: &str| matches!(id, "rhel" | "rhcos");
+        self.distribution == distribution
+            || self.distribution.is_empty()
+                && red_hat(distribution)
+                && self.updater.to_ascii_lowercase().contains("rhel")
+    }
+
     fn report(&self, package: &Package) -> Reported {
         let (control, severity) = control_of(&self.severity);
         let word = if self.severity.is_empty() { "Unknown" } else { &self.severity };

@@ -15,6 +15,7 @@ mod install;
 mod installation;
 mod isolation;
 mod lab;
+mod layers;
 mod node;
 mod outage;
 mod pull;

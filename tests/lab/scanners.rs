@@ -56,7 +56,7 @@ cat /replay/falco.json"#,
 ];
 
 /// What each finds when something is missing: it fails, and nothing is evaluated.
-const HEAD: &str = "#!/bin/sh\nr() { echo \"wrong: $1\" >&2; exit 77; }\n";
+pub(crate) const HEAD: &str = "#!/bin/sh\nr() { echo \"wrong: $1\" >&2; exit 77; }\n";
 
 /// A definition of the test's own, for a scanner that gapscan has never heard of. Its findings exit 1.
 const RUFF: &str = "apiVersion: gapscan/v1\nkind: Scanner\nname: ruff\ntitle: Ruff's rules on security\nimage: packages\n\
@@ -68,14 +68,14 @@ const RUFF: &str = "apiVersion: gapscan/v1\nkind: Scanner\nname: ruff\ntitle: Ru
 /// Falco's alerts have the form of its `json_output`.
 const ALERT: &str = r#"{"hostname":"lab","output":"a shell","output_fields":{"container.id":"host","proc.name":"sh"},"priority":"Notice","rule":"Terminal shell in container","source":"syscall","tags":["shell"],"time":"2026-11-21T00:00:00.000000000Z"}"#;
 
-fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) {
+pub(crate) fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) {
     let path = folder.join(name);
     fs::create_dir_all(path.parent().expect("it is in a folder")).expect("a folder");
     fs::write(path, text).expect("written");
 }
 
 /// BusyBox with these files, of mode 0755, as the reference of an OCI layout.
-fn image(lab: &Lab, folder: &Path, name: &str, files: &[(&Path, &str)]) -> String {
+pub(crate) fn image(lab: &Lab, folder: &Path, name: &str, files: &[(&Path, &str)]) -> String {
     let layout = folder.join(name);
     let copied =
         Command::new("cp").arg("-a").arg(Path::new(lab.var("LAB_IMAGES")).join("busybox")).arg(&layout).status();
@@ -94,7 +94,7 @@ fn image(lab: &Lab, folder: &Path, name: &str, files: &[(&Path, &str)]) -> Strin
 }
 
 /// A profile with these controls, and files beside it.
-fn profile(folder: &Path, name: &str, (engine, target): (&str, &str), controls: &[String], more: &str) {
+pub(crate) fn profile(folder: &Path, name: &str, (engine, target): (&str, &str), controls: &[String], more: &str) {
     let controls: Vec<Value> = controls
         .iter()
         .map(|id| json!({"id": id, "title": "A", "description": "A", "check": "A", "fix": "A", "severity": "high"}))
@@ -114,14 +114,14 @@ fn corpus(name: &str) -> Option<Vec<u8>> {
 }
 
 /// The bundle of this test, loaded.
-struct Loaded<'a> {
+pub(crate) struct Loaded<'a> {
     lab: &'a Lab,
     folder: PathBuf,
 }
 
 impl<'a> Loaded<'a> {
     /// A bundle with these images, scanners and profiles, each as a line of its definition.
-    fn new(lab: &'a Lab, folder: &Path, parts: (&str, &str, &str), more: &str) -> Self {
+    pub(crate) fn new(lab: &'a Lab, folder: &Path, parts: (&str, &str, &str), more: &str) -> Self {
         let loaded = Self { lab, folder: folder.to_owned() };
         lab.outside(&["trust", "init", &loaded.file("trust"), "--unencrypted"]).exits(0);
         loaded.load(1, parts, more);
@@ -141,11 +141,11 @@ impl<'a> Loaded<'a> {
         loaded.inside(&["load", &tar]).exits(0);
     }
 
-    fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
     }
 
-    fn registry(&self) -> String {
+    pub(crate) fn registry(&self) -> String {
         let prefix = std::env::var("GAPSCAN_TEST_PREFIX").unwrap_or_else(|_| NAME.to_owned());
         format!("{}/{prefix}", self.lab.var("REGISTRY"))
     }
@@ -157,7 +157,7 @@ impl<'a> Loaded<'a> {
     }
 
     /// Scans, and gives the lines of the record.
-    fn scan(&self, ledger: &str, what: &[&str]) -> (Ran, Vec<Value>) {
+    pub(crate) fn scan(&self, ledger: &str, what: &[&str]) -> (Ran, Vec<Value>) {
         let ledger = self.file(ledger);
         let ran = self.inside(&[&["scan", "--bundle", NAME, "--ledger", &ledger], what].concat());
         let lines = self.lab.inside(&["export", "--format", "jsonl", "--ledger", &ledger]).exits(0).stdout;
@@ -167,14 +167,14 @@ impl<'a> Loaded<'a> {
 
 /// The task of a scanner.
 #[track_caller]
-fn task<'l>(lines: &'l [Value], engine: &str) -> &'l Value {
+pub(crate) fn task<'l>(lines: &'l [Value], engine: &str) -> &'l Value {
     let is_it = |l: &&Value| l["type"] == "task" && l["provenance"]["engine"]["name"] == engine;
     lines.iter().find(is_it).unwrap_or_else(|| panic!("{engine} is not in the record"))
 }
 
 /// How a control of a scanner ended, as `outcome` or `outcome reason`.
 #[track_caller]
-fn ended(lines: &[Value], engine: &str, control: &str) -> String {
+pub(crate) fn ended(lines: &[Value], engine: &str, control: &str) -> String {
     let is_it = |l: &&Value| l["type"] == "finding" && l["engine"] == engine && l["control"] == control;
     let line = lines.iter().find(is_it).unwrap_or_else(|| panic!("{control} of {engine} is not in the record"));
     [&line["outcome"], &line["reason"]].iter().filter_map(|word| word.as_str()).collect::<Vec<_>>().join(" ")

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::api::AttachParams;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 use crate::cluster::client::{Cluster, unreachable};
 use crate::cluster::error::ClusterError;
@@ -139,7 +139,7 @@ pub(crate) async fn exec_since(
     let before = incarnation(seen, &place)?;
     let mut stdout = Vec::new();
     let mut sink = |bytes: &[u8]| stdout.extend_from_slice(bytes);
-    let end = exec_in(cluster, &place, &before, argv, None, caps, deadline, &mut sink).await?;
+    let end = exec_in(cluster, &place, &before, argv, None::<&[u8]>, caps, deadline, &mut sink).await?;
     let ExecEnd { stderr, code, stdout_truncated } = end;
     Ok(ExecOutput { stdout, stderr, code, stdout_truncated })
 }
@@ -190,6 +190,23 @@ pub(crate) async fn exec_into(
     exec_in(cluster, place, &before, argv, stdin, caps, left, sink).await
 }
 
+/// The same for a command that reads what it is fed: whatever `feed` gives, a piece at a time, as fast as the command takes it.
+/// Who feeds it has to see to it that an end that came too early is noticed; an error of `feed` ends the input.
+pub(crate) async fn exec_fed(
+    cluster: &Cluster,
+    place: &Place<'_>,
+    argv: &[&str],
+    feed: impl AsyncRead + Send + Unpin,
+    caps: Caps,
+    deadline: Duration,
+    sink: &mut Sink<'_>,
+) -> Result<ExecEnd, ClusterError> {
+    let began = Instant::now();
+    let before = look(cluster, place).await?;
+    let left = deadline.saturating_sub(began.elapsed());
+    exec_in(cluster, place, &before, argv, Some(feed), caps, left, sink).await
+}
+
 /// The same in a container that was seen to run.
 #[expect(clippy::too_many_arguments, reason = "it is what all others of this file come to")]
 async fn exec_in(
@@ -197,7 +214,7 @@ async fn exec_in(
     place: &Place<'_>,
     before: &Incarnation,
     argv: &[&str],
-    stdin: Option<&[u8]>,
+    stdin: Option<impl AsyncRead + Send + Unpin>,
     caps: Caps,
     deadline: Duration,
     sink: &mut Sink<'_>,
@@ -314,7 +331,7 @@ async fn run(
     cluster: &Cluster,
     place: &Place<'_>,
     argv: &[&str],
-    stdin: Option<&[u8]>,
+    stdin: Option<impl AsyncRead + Send + Unpin>,
     caps: Caps,
     sink: &mut Sink<'_>,
 ) -> Result<ExecEnd, ClusterError> {
@@ -336,7 +353,7 @@ async fn run(
     let feed = async {
         if let (Some(mut writer), Some(input)) = (writer, stdin) {
             // A command may end without reading all of it; its exit code tells.
-            let _ = writer.write_all(input).await;
+            let _ = tokio::io::copy_buf(&mut BufReader::with_capacity(PIPE, input), &mut writer).await;
             let _ = writer.shutdown().await;
         }
     };

@@ -1,6 +1,7 @@
 //! The other end: what gapscan's own binary does inside a pod. It talks to nobody, but for looking whether the API server can be
 //! reached by a scanner that is to talk to it, and for an [`upload`] where that is how results travel; else the runner comes to it by exec, or reads its termination message.
 
+pub mod archive;
 pub mod beside;
 pub mod collect;
 pub mod error;

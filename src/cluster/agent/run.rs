@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::archive::Awaited;
 use super::beside::{self, Neighbour};
 use super::error::AgentError;
 use super::kubeconfig::{self, ApiServer};
@@ -50,6 +51,8 @@ pub struct RunRequest {
     pub target_mount: Option<PathBuf>,
     /// The target is another container of the pod, whose id will be in this file; the scanner waits for it.
     pub beside: Option<PathBuf>,
+    /// The target is an image that comes as an archive, which the scanner waits for.
+    pub archive: Option<Awaited>,
     /// What it needs to talk to the API server, where it is to.
     pub api: Option<ApiServer>,
     /// Whose network it has.
@@ -105,6 +108,11 @@ const ROOT: &str = "${target.root}";
 const TOLD: Duration = Duration::from_millis(100);
 
 async fn work(request: &RunRequest) -> Result<Header, AgentError> {
+    if let Some(archive) = &request.archive
+        && let Err(late) = archive.arrived().await
+    {
+        return Ok(not_run(late));
+    }
     let Some(file) = &request.beside else { return attempt(request, &[]).await };
     let id = loop {
         match fs::read_to_string(file) {
@@ -122,7 +130,7 @@ async fn work(request: &RunRequest) -> Result<Header, AgentError> {
     let found = look.await.map_err(|error| AgentError::Send(std::io::Error::other(error)))?;
     let neighbour = match found {
         Ok(neighbour) => neighbour,
-        Err(error) => return Ok(unfound(&error)),
+        Err(error) => return Ok(not_run(chain(&error))),
     };
     let root = neighbour.root();
     let named = root.to_string_lossy();
@@ -150,8 +158,7 @@ fn chain(error: &AgentError) -> String {
 }
 
 /// What is handed over where there is no target to run the scanner on.
-fn unfound(error: &AgentError) -> Header {
-    let detail = chain(error);
+fn not_run(detail: String) -> Header {
     Header {
         exit: ExitStatus::NotStarted { message: detail.clone() },
         oom_killed: false,

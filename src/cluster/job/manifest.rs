@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{HOLD, JobRequest, JobTarget, Run, START, Scanning, Unread};
+use super::{HOLD, ImageArchive, JobRequest, JobTarget, Run, START, Scanning, Unread};
+use crate::base::limits::Limits;
 use crate::cluster::access::node;
 use crate::cluster::agent::unreadable::LOOK;
 use crate::cluster::canary::BINARY;
@@ -22,6 +23,11 @@ pub(crate) const RESULTS: &str = "/results";
 
 /// Where the profile's inputs are, one file each, where the scanner asks for them.
 pub(super) const INPUTS: &str = "/inputs";
+
+/// The image as an archive, where the scanner asks for it.
+pub(super) const ARCHIVE: &str = "/archive/image.tar";
+/// The folder that it is in.
+const ARCHIVE_FOLDER: &str = "/archive";
 
 /// How the agent runs it.
 pub(super) const RUN: Run<'_> = Run { agent: AGENT, results: RESULTS, hold: HOLD, root: None };
@@ -57,9 +63,15 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
     if let JobTarget::Api(access) = &request.target {
         told.extend(access.arguments());
     }
+    let archived = program.approach.archive.is_some();
+    if archived {
+        let within = request.archive.as_ref().map_or(START, ImageArchive::within).as_secs().to_string();
+        told.extend(["--archive", ARCHIVE, "--archive-within", &within].map(str::to_owned));
+    }
     let told: Vec<&str> = told.iter().map(String::as_str).collect();
     let command = request.scanning.command(RUN, &told)?;
     let (target, target_mounts, security) = match &request.target {
+        JobTarget::Image(_) if program.approach.mount.is_none() => (Vec::new(), Vec::new(), pod::security()),
         JobTarget::Image(image) => (
             vec![image_volume("target", image)],
             vec![json!({ "name": "target", "mountPath": mount, "readOnly": true })],
@@ -83,6 +95,11 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
             None => json!({ "name": "inputs", "emptyDir": { "sizeLimit": "1Mi" } }),
         });
         furniture.mounts.push(json!({ "name": "inputs", "mountPath": INPUTS, "readOnly": true }));
+    }
+    if archived {
+        let bytes = request.archive.as_ref().map_or(Limits::default().archive_bytes, ImageArchive::bytes);
+        furniture.volumes.push(json!({ "name": "archive", "emptyDir": { "sizeLimit": room(bytes) } }));
+        furniture.mounts.push(json!({ "name": "archive", "mountPath": ARCHIVE_FOLDER }));
     }
     let container = container(&request.scanning, command, security, furniture.mounts);
     let mut specification = pod::specification(json!([container]));
@@ -174,6 +191,11 @@ pub(crate) fn container(
 
 fn image_volume(name: &str, reference: &str) -> Value {
     json!({ "name": name, "image": { "reference": reference, "pullPolicy": "IfNotPresent" } })
+}
+
+/// The archive, and what a file system needs for it.
+fn room(archive_bytes: u64) -> String {
+    format!("{}Mi", (archive_bytes >> 20) + 16)
 }
 
 /// The folder for results holds the result and a little more; the kubelet evicts a pod that writes beyond it.

@@ -87,6 +87,6 @@ fn of(
             namespace: "NAMESPACE".to_owned(),
         }),
     };
-    let job = manifest::job(&JobRequest { scanning, target, uploads: None }, START)?;
+    let job = manifest::job(&JobRequest { scanning, target, archive: None, uploads: None }, START)?;
     Ok(json!({ "spec": job["spec"]["template"]["spec"] }))
 }

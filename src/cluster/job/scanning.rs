@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::in_target;
-use super::manifest::INPUTS;
+use super::manifest::{ARCHIVE, INPUTS};
 use super::parameters::substitute;
 use crate::cluster::error::ClusterError;
 use crate::cluster::inputs::InputFiles;
@@ -129,6 +129,7 @@ impl Scanning<'_> {
         let mut values = self.parameters.clone();
         values.insert(placeholder::RESULTS.to_owned(), run.results.to_owned());
         values.insert(placeholder::INPUTS.to_owned(), INPUTS.to_owned());
+        values.insert(placeholder::ARCHIVE.to_owned(), ARCHIVE.to_owned());
         if let Some(root) = run.root {
             values.insert(placeholder::ROOT.to_owned(), root.to_owned());
         }

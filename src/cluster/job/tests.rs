@@ -48,7 +48,7 @@ fn request(scanner: &ScannerDocument) -> JobRequest<'_> {
         result_limit: 1 << 20,
         spool: std::env::temp_dir(),
     };
-    JobRequest { scanning, target: JobTarget::Image("r/target@sha256:3".to_owned()), uploads: None }
+    JobRequest { scanning, target: JobTarget::Image("r/target@sha256:3".to_owned()), archive: None, uploads: None }
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn what_a_definition_asks_for_is_in_its_pod() {
     let other = self::request(&with_image);
     let program = Program::of(&scanner, scanner.approaches.node.as_ref().expect("it has one"));
     let scanning = Scanning { program, ..other.scanning };
-    let request = JobRequest { scanning, target: JobTarget::Node(place), uploads: None };
+    let request = JobRequest { scanning, target: JobTarget::Node(place), archive: None, uploads: None };
     let manifest = manifest::job(&request, Duration::from_secs(60)).expect("a manifest");
     let pod = &manifest["spec"]["template"]["spec"];
     assert_eq!(pod["securityContext"]["runAsUser"], 65532);

@@ -105,7 +105,11 @@ pub(super) async fn receive(
     let place = Place { namespace, pod: name, container: manifest::CONTAINER, uid: pod.metadata.uid.as_deref() };
     let outcome = wait(cluster, request, &place, &mut ticket).await;
     if outcome.is_ok() {
-        notes.push("the result came by upload; nobody ran a command in the scanner's pod".to_owned());
+        let commands = match request.archive {
+            None => "nobody ran a command in the scanner's pod",
+            Some(_) => "the only command that was run in the scanner's pod took the image's archive",
+        };
+        notes.push(format!("the result came by upload; {commands}"));
     }
     notes.extend(ticket.notes());
     outcome

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::archive::ArchiveNeeds;
 use super::needs::Capability;
 use crate::base::text::brief;
 use crate::model::access::Way;
@@ -20,6 +21,8 @@ pub const RESULTS: &str = "target.results";
 pub const INPUTS: &str = "target.inputs";
 /// The folder that is the root of the target's files: `/proc/1/root`, as an example.
 pub const ROOT: &str = "target.root";
+/// The path of the target image as an archive: an OCI image layout in one tar file.
+pub const ARCHIVE: &str = "target.archive";
 /// The path of a kubeconfig that leads to the target and to nothing else.
 pub const KUBECONFIG: &str = "target.kubeconfig";
 /// The namespace of the target's pod.
@@ -41,8 +44,8 @@ pub const NOT_DONE: u8 = 93;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Approaches {
-    /// A scanner pod with the target image mounted read-only as an image volume: for images, and for containers by the image
-    /// that they were started from.
+    /// A scanner pod with the target image mounted read-only as an image volume, or beside it as an archive: for images, and for
+    /// containers by the image that they were started from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<MountApproach>,
     /// A scanner pod on the node, as root who may read and not write, with the node's file system mounted read-only.
@@ -66,12 +69,17 @@ pub struct Approaches {
     pub cluster: Option<ClusterApproach>,
 }
 
-/// How a scanner is run on a target whose files are mounted read-only.
+/// How a scanner is run on a target whose files are mounted read-only, or on an image that it gets as an archive.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct MountApproach {
-    /// Where the target's files are mounted, as `/target`.
-    pub mount: String,
+    /// Where the target's files are mounted, as `/target`. An image that the scanner gets as an archive need not be mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<String>,
+    /// The image as an archive in the file that `${target.archive}` stands for, for scanners that read its layers: an OCI image
+    /// layout in one tar file, with the blobs as the registry has them. Not there where this is absent; only `image` has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveNeeds>,
     /// The command with its arguments; no shell is involved. `${parameter}` stands for a parameter of the profile.
     pub command: Vec<String>,
     /// Environment variables; `${parameter}` as in the command.
@@ -303,6 +311,8 @@ pub struct Offered<'a> {
     pub field: &'static str,
     /// Where the target's files are mounted, where gapscan mounts them.
     pub mount: Option<&'a str>,
+    /// The image as an archive, where the scanner wants it so.
+    pub archive: Option<&'a ArchiveNeeds>,
     /// The command with its arguments.
     pub command: &'a [String],
     /// Environment variables.
@@ -319,7 +329,8 @@ impl<'a> From<&'a MountApproach> for Offered<'a> {
     fn from(from: &'a MountApproach) -> Self {
         Self {
             field: "",
-            mount: Some(&from.mount),
+            mount: from.mount.as_deref(),
+            archive: from.archive.as_ref(),
             command: &from.command,
             env: &from.env,
             capabilities: &from.capabilities,
@@ -334,6 +345,7 @@ impl<'a> From<&'a CommandApproach> for Offered<'a> {
         Self {
             field: "",
             mount: None,
+            archive: None,
             command: &from.command,
             env: &from.env,
             capabilities: &[],
@@ -348,6 +360,7 @@ impl<'a> From<&'a ExecApproach> for Offered<'a> {
         Self {
             field: "",
             mount: None,
+            archive: None,
             command: &from.command,
             env: &from.env,
             capabilities: &[],
@@ -362,6 +375,7 @@ impl<'a> From<&'a ClusterApproach> for Offered<'a> {
         Self {
             field: "",
             mount: None,
+            archive: None,
             command: &from.command,
             env: &from.env,
             capabilities: &[],
@@ -372,6 +386,7 @@ impl<'a> From<&'a ClusterApproach> for Offered<'a> {
 }
 
 const MOUNTED: &[&str] = &[RESULTS, INPUTS];
+const ARCHIVED: &[&str] = &[RESULTS, INPUTS, ARCHIVE];
 const TRANSPORTED: &[&str] = &[RESULTS, INPUTS, KUBECONFIG, NAMESPACE, POD, CONTAINER];
 /// Neither inputs nor a folder for results: nothing is written in the target but what is delivered.
 const WITHIN: &[&str] = &[DELIVERED, RESULT, NAMESPACE, POD, CONTAINER];
@@ -387,7 +402,7 @@ impl Approaches {
             Offered { field, placeholders, ..offered }
         }
         let all = [
-            image.as_ref().map(|a| named("image", MOUNTED, a.into())),
+            image.as_ref().map(|a| named("image", if a.archive.is_some() { ARCHIVED } else { MOUNTED }, a.into())),
             node.as_ref().map(|a| named("node", MOUNTED, a.into())),
             exec.as_ref().map(|a| named("exec", if a.in_target().is_some() { WITHIN } else { TRANSPORTED }, a.into())),
             debug.as_ref().map(|a| named("debug", BESIDE, a.into())),
@@ -423,14 +438,39 @@ impl Offered<'_> {
 
     /// Whether its command or its environment names the folder with inputs.
     pub fn wants_inputs(&self) -> bool {
-        let named = format!("${{{INPUTS}}}");
+        self.says(INPUTS)
+    }
+
+    /// Whether its command or its environment has this placeholder.
+    fn says(&self, placeholder: &str) -> bool {
+        let named = format!("${{{placeholder}}}");
         self.command.iter().chain(self.env.values()).any(|text| text.contains(&named))
+    }
+
+    /// What is wrong with how the scanner gets the target's files.
+    fn source_problems(&self) -> Vec<String> {
+        let field = self.field;
+        let wrong = match (field, self.mount, self.archive) {
+            ("node", None, _) => "mount: it is not there, so that the scanner would see nothing of the node",
+            ("node", _, Some(_)) => "archive: only an image is to be had as an archive",
+            ("image", None, None) => {
+                "mount: neither it nor archive is there, so that the scanner would get nothing of the image"
+            }
+            (_, _, Some(needs)) if needs.layers.is_empty() => {
+                "archive.layers: none is there, so that no image would fit"
+            }
+            (_, _, Some(_)) if !self.says(ARCHIVE) => {
+                "archive: neither the command nor the environment says `${target.archive}`, where it will be"
+            }
+            _ => return Vec::new(),
+        };
+        vec![format!("approaches.{field}.{wrong}")]
     }
 
     /// What is wrong with the command and the environment, each with its place below `approaches`.
     pub fn problems(&self) -> Vec<String> {
         let field = self.field;
-        let mut problems = Vec::new();
+        let mut problems = self.source_problems();
         if self.command.is_empty() {
             problems.push(format!("approaches.{field}.command: it is empty"));
         }

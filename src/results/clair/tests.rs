@@ -12,7 +12,7 @@ fn report(distribution: &str, pairs: Value) -> Value {
         "distributions": {"1": {"id": "1", "did": distribution, "name": "x", "version_id": "12"}},
         "repository": {}, "environments": {"10": [{"distribution_id": "1"}]},
         "vulnerabilities": {
-            "7": {"id": "7", "updater": "u", "name": "RHSA-1", "links": "https://a.example/CVE-2026-1 https://b.example/CVE-2026-1",
+            "7": {"id": "7", "updater": "rhel-vex", "distribution": {"did": ""}, "name": "RHSA-1", "links": "https://a.example/CVE-2026-1 https://b.example/CVE-2026-1",
                   "severity": "Important", "normalized_severity": "High", "fixed_in_version": "2"},
             "8": {"id": "8", "name": "CVE-2026-2", "normalized_severity": "Odd"},
         },
@@ -47,7 +47,19 @@ fn each_pair_is_a_finding() {
 
 #[test]
 fn nothing_found_is_a_pass_only_where_something_could_be() {
-    assert_eq!(words(&read_all(&report("debian", json!({})))), ["passed"; 5]);
+    // As of an empty database, which Clair takes without a word.
+    assert_eq!(words(&read_all(&report("debian", json!({})))), ["scanner-skipped"; 5]);
+    // An advisory of another distribution's shows nothing.
+    let other = report("debian", json!({"10": ["7"]}));
+    assert_eq!(
+        words(&read_all(&other)),
+        ["failed", "scanner-skipped", "scanner-skipped", "scanner-skipped", "scanner-skipped"]
+    );
+    let mut own = other;
+    own["vulnerabilities"]["7"]["distribution"]["did"] = json!("debian");
+    assert_eq!(words(&read_all(&own)), ["failed", "passed", "passed", "passed", "passed"]);
+    own["distributions"]["2"] = json!({"id": "2", "did": "alpine"});
+    assert_eq!(words(&read_all(&own))[1], "scanner-skipped", "and of the other one nothing is known");
     assert_eq!(words(&read_all(&report("templeos", json!({})))), ["scanner-skipped"; 5]);
     let mut empty = report("debian", json!({}));
     empty["packages"] = json!({});

@@ -11,15 +11,16 @@ mod within;
 
 use std::collections::BTreeMap;
 
+use super::archive;
 use super::content::External;
-use super::image::{self, Platformed};
+use super::image;
 use super::inputs::{self, Inputs};
 use super::network::Allowance;
 use super::node;
 use super::session::Session;
 use super::unit::{Context, NotDone, Reached, Task};
 use crate::cluster::ScanNamespace;
-use crate::cluster::job::{self, ImageMount, JobReport, JobRequest, JobTarget, Program, Scanning};
+use crate::cluster::job::{self, ImageArchive, ImageMount, JobReport, JobRequest, JobTarget, Program, Scanning};
 use crate::model::provenance::{Approach, Engine};
 use crate::model::reason::Reason;
 use crate::model::scanner::{self as placeholder, MountApproach, Offered};
@@ -75,7 +76,7 @@ async fn on_node(
     reached.network = Some(network);
     reached.notes.push(node::NETWORK_HIDDEN.to_owned());
     let place = node::place(name, &context.policy);
-    by_mount(reached, tasks, external, context, (home, approach, place)).await
+    by_mount(reached, tasks, external, context, (home, approach, place, None)).await
 }
 
 /// By an image that is mounted, whatever the target is.
@@ -89,26 +90,35 @@ async fn by_image(
     let approach = needed(external.scanner.approaches.image.as_ref(), "images")?;
     let session = context.session()?;
     reached.network = Some(session.may_run()?);
-    let Platformed { reference: pinned, digest, note, .. } = image::resolve(reference, context).await?;
-    reached.notes.extend(note);
+    let mut image = image::resolve(reference, context).await?;
+    reached.notes.extend(image.note.take());
     if let Target::Image { digest: known, .. } = &mut reached.target {
-        *known = Some(digest);
+        *known = Some(image.digest);
     }
-    let target = JobTarget::Image(pinned.to_string());
-    by_mount(reached, tasks, external, context, (&session.home, approach, target)).await
+    let archive = match &approach.archive {
+        None => None,
+        Some(needs) => {
+            let (archive, note) = archive::archive(&image, needs, &context.limits)?;
+            reached.notes.extend(note);
+            Some(archive)
+        }
+    };
+    let target = JobTarget::Image(image.reference.to_string());
+    by_mount(reached, tasks, external, context, (&session.home, approach, target, archive)).await
 }
 
-/// By files that are mounted.
+/// By files that are mounted, or by an archive.
 async fn by_mount(
     reached: &mut Reached,
     tasks: &[Task],
     external: &External,
     context: &Context,
-    (home, approach, target): (&ScanNamespace, &MountApproach, JobTarget),
+    (home, approach, target, archive): (&ScanNamespace, &MountApproach, JobTarget, Option<ImageArchive>),
 ) -> Result<(), NotDone> {
     let session = context.session()?;
     let (image, node) = match &target {
-        JobTarget::Image(image) => (Some(image.as_str()), None),
+        // The nodes pull what they mount.
+        JobTarget::Image(image) => (approach.mount.is_some().then_some(image.as_str()), None),
         JobTarget::Node(place) => (None, Some(place.node.as_str())),
         JobTarget::Api(_) => (None, None),
     };
@@ -116,7 +126,7 @@ async fn by_mount(
     let inputs = inputs::gather(external, approach, &session.cluster).await?;
     let mut scanning = scanning(external, approach, parameters, (image, node), (session, context)).await?;
     scanning.inputs = inputs.as_ref().map(|inputs| inputs.files.clone());
-    let request = JobRequest { scanning, target, uploads: context.uploads.clone() };
+    let request = JobRequest { scanning, target, archive, uploads: context.uploads.clone() };
     let report = job::run_job(&session.cluster, home, &request).await;
     let output = take(reached, report);
     let output = without_secrets(reached, output, inputs.as_ref(), context)?;

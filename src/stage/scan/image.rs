@@ -51,22 +51,30 @@ pub(crate) struct Platformed {
     pub(crate) digest: Digest,
     /// What was chosen, where there was a choice.
     pub(crate) note: Option<String>,
-    client: Client,
-    manifest: Manifest,
-    bytes: Vec<u8>,
+    pub(super) client: Client,
+    pub(super) manifest: Manifest,
+    /// The manifest, byte for byte.
+    pub(super) bytes: Vec<u8>,
+    /// Its media type.
+    pub(super) media_type: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Manifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
+pub(super) struct Manifest {
+    pub(super) config: Descriptor,
+    pub(super) layers: Vec<Descriptor>,
 }
 
 #[derive(Deserialize)]
-struct Descriptor {
-    digest: Digest,
-    size: u64,
+#[serde(rename_all = "camelCase")]
+pub(super) struct Descriptor {
+    #[serde(default)]
+    pub(super) media_type: String,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    #[serde(default)]
+    pub(super) urls: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -127,9 +135,9 @@ pub(crate) async fn resolve(reference: &str, context: &Context) -> Result<Platfo
             return Err(NotDone::new(Reason::ImageUnreadable, "an index in an index"));
         }
     }
-    let ManifestBody { bytes, digest, .. } = found;
+    let ManifestBody { bytes, digest, media_type } = found;
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|e| unreadable(&e))?;
-    Ok(Platformed { reference: reference.pinned(digest), digest, note, client, manifest, bytes })
+    Ok(Platformed { reference: reference.pinned(digest), digest, note, client, manifest, bytes, media_type })
 }
 
 /// The one image of an index that a node of this architecture runs.

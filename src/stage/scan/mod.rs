@@ -17,6 +17,7 @@
 //! * `session`: what a run sets up in the cluster, proves, and removes again.
 
 pub mod account;
+mod archive;
 mod breaker;
 mod budget;
 mod container;

@@ -72,7 +72,13 @@ async fn collect(reached: &mut Reached, image: &str, context: &Context) -> Resul
     let session = context.session()?;
     let (home, network) = home(session).await?;
     let command = [AGENT, "agent", "facts", "--root", ROOT].map(str::to_owned).into();
-    let approach = MountApproach { mount: ROOT.to_owned(), command, env: Default::default(), capabilities: Vec::new() };
+    let approach = MountApproach {
+        mount: Some(ROOT.to_owned()),
+        archive: None,
+        command,
+        env: Default::default(),
+        capabilities: Vec::new(),
+    };
     let cpu = context.cpu(CPU, Some(name));
     let program = Program {
         approach: (&approach).into(),
@@ -99,7 +105,7 @@ async fn collect(reached: &mut Reached, image: &str, context: &Context) -> Resul
         spool: context.spool.clone(),
     };
     let target = place(name, &context.policy);
-    let request = JobRequest { scanning, target, uploads: context.uploads.clone() };
+    let request = JobRequest { scanning, target, archive: None, uploads: context.uploads.clone() };
     reached.network = Some(network);
     let report = job::run_job(&session.cluster, home, &request).await;
     reached.identity = report.identity;

@@ -127,6 +127,7 @@ pub(crate) fn signs(approach: Approach, outcome: Result<(), Reason>) -> Signs {
         // Either it was known before anything was tried, or it may come from elsewhere.
         Reason::TargetNotFound
         | Reason::TargetUnsupported
+        | Reason::TargetTooLarge
         | Reason::AccessDenied
         | Reason::RegistryUnreachable
         | Reason::ImageUnreadable

@@ -103,7 +103,7 @@ async fn run<'e>(
     let outcome = match outcome {
         Ok((unlisted, before, found)) => {
             let target = JobTarget::Api(transport.access().clone());
-            let request = JobRequest { scanning, target, uploads: context.uploads.clone() };
+            let request = JobRequest { scanning, target, archive: None, uploads: context.uploads.clone() };
             let mut same = Ok(());
             let mut folder = None;
             // The pod may take some seconds to go; its rights need not last so long.

@@ -40,17 +40,23 @@ pub(super) async fn look(
         let detail = format!("the container has no `{program}`, which the scanner's definition runs in it");
         return Err(NotDone::new(Reason::ToolMissing, detail));
     };
-    reached.notes.push(format!(
-        "what judged is the target's own program, `{path}`: no bundle has its digest, and nobody vouches for what it says"
-    ));
     let Some(question) = &external.scanner.version else {
+        reached.notes.push(vouched_by_nobody(&path));
         return Ok(Asked::Unanswered { detail: "nothing says how it is asked".to_owned() });
     };
     let printed = in_target::ask(identity.cluster(), place, &question.command).await.map_err(failed)?;
     if let Some(oldest) = guest.oldest {
         recent(question.find(&printed).as_deref(), oldest, program)?;
     }
+    reached.notes.push(vouched_by_nobody(&path));
     Ok(Asked::Answered { printed })
+}
+
+/// What is to be said where such a program was run, whatever came of it: another way may be taken after this one.
+fn vouched_by_nobody(path: &str) -> String {
+    format!(
+        "by exec it is the target's own program that judges, `{path}`: no bundle has its digest, and nobody vouches for what it says"
+    )
 }
 
 /// Whether a program of this version counts.

@@ -213,7 +213,7 @@ async fn job(
         result_limit: 256 << 20,
         spool: std::env::temp_dir(),
     };
-    let request = JobRequest { scanning, target: JobTarget::Image(target), uploads: None };
+    let request = JobRequest { scanning, target: JobTarget::Image(target), archive: None, uploads: None };
     let name = home.name().to_owned();
     let other = tokio::task::spawn_blocking(move || meanwhile(name));
     let began = Instant::now();
@@ -259,7 +259,7 @@ async fn a_job_on_a_node_reads_what_is_roots_and_changes_nothing() {
     assert!(home.name().ends_with("-node"), "{}", home.name());
     let mut scanner = scanner(&["sh", "-c", INTRUDER], "1m", "64Mi");
     let approach = scanner.approaches.image.take().expect("it has one");
-    let approach = MountApproach { mount: "/host".to_owned(), ..approach };
+    let approach = MountApproach { mount: Some("/host".to_owned()), ..approach };
     let scanning = Scanning {
         run: home.run(),
         scan: 1,
@@ -274,7 +274,7 @@ async fn a_job_on_a_node_reads_what_is_roots_and_changes_nothing() {
         spool: std::env::temp_dir(),
     };
     let node = NodePlace { node: "lab".to_owned(), tolerated: Vec::new() };
-    let request = JobRequest { scanning, target: JobTarget::Node(node), uploads: None };
+    let request = JobRequest { scanning, target: JobTarget::Node(node), archive: None, uploads: None };
     let report = run_job(&cluster, &home, &request).await;
     println!("{:?} {:?} {:?}", report.identity, report.cleanup, report.notes);
     let output = report.outcome.expect("it ran");

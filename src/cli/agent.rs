@@ -47,7 +47,7 @@ enum Command {
         #[arg(long)]
         target_mount: Option<PathBuf>,
         #[command(flatten)]
-        api: Api,
+        api: Box<Api>,
         #[command(flatten)]
         upload: Box<Upload>,
         /// The network is the target's too
@@ -60,7 +60,7 @@ enum Command {
         #[arg(long, value_name = "FILE", conflicts_with = "target_mount")]
         beside: Option<PathBuf>,
         #[command(flatten)]
-        archive: Archive,
+        archive: Box<Archive>,
         /// Seconds after which the scanner is killed
         #[arg(long)]
         deadline: u64,

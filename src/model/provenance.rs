@@ -199,6 +199,8 @@ pub enum Approach {
     Image,
     /// By a scanner pod with the image mounted as a volume.
     ImageVolume,
+    /// By a scanner pod that was given the image as an archive.
+    ImageArchive,
     /// Through the API server.
     Objects,
     /// From the files and processes of this machine.
@@ -221,6 +223,7 @@ impl Approach {
             Self::Node => "node",
             Self::Image => "image",
             Self::ImageVolume => "image-volume",
+            Self::ImageArchive => "image-archive",
             Self::Objects => "objects",
             Self::Local => "local",
             Self::Imported => "imported",

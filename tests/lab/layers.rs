@@ -108,6 +108,7 @@ fn a_scanner_of_layers_gets_them_whole() {
         assert_eq!(ended(&lines, "clair", own), "passed", "{clair}");
     }
     assert!(clair["notes"].to_string().contains("handed to the scanner as an archive"), "{clair}");
+    assert_eq!(clair["provenance"]["approach"], "image-archive", "{clair}");
     assert_eq!(clair["provenance"]["engine"]["version"], "v0.0.15", "{clair}");
     assert!(clair["provenance"]["cleanup"].get("remaining").is_none(), "{clair}");
     let ledger = loaded.file("layers.sqlite");

@@ -160,9 +160,8 @@ fn attempt(input: impl Read + Send + 'static, place: &Place) -> Result<u64, Refu
     }
     let part = place.into.with_extension(format!("{}.part", std::process::id()));
     let taken = take(&mut Arriving::begin(input, place.silence), &part, place).and_then(|taken| {
-        match &taken.file {
-            Some(part) => fs::rename(part, &place.into).map_err(unwritten)?,
-            None => {}
+        if let Some(part) = &taken.file {
+            fs::rename(part, &place.into).map_err(unwritten)?;
         }
         Ok(taken.bytes)
     });

@@ -256,6 +256,7 @@ fn approach_words(approach: Approach) -> &'static str {
         Approach::Node => "by a Job on the node, with the node's files mounted read-only",
         Approach::Image => "from the image in the registry",
         Approach::ImageVolume => "by a scanner pod with the image mounted as a volume",
+        Approach::ImageArchive => "by a scanner pod that was given the image as an archive",
         Approach::Objects => "through the API server",
         Approach::Local => "from the files and processes of this machine",
         Approach::Alerts => "by somebody who watches it, and sent alerts",

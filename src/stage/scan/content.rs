@@ -306,6 +306,12 @@ impl External {
         node.map(|approach| approach.capabilities.clone()).unwrap_or_default()
     }
 
+    /// Whether an image is not mounted for it, but given to it as an archive.
+    pub(crate) fn takes_archive_alone(&self) -> bool {
+        let image = self.scanner.approaches.image.as_ref();
+        image.is_some_and(|approach| approach.archive.is_some() && approach.mount.is_none())
+    }
+
     /// The profile's own folder where the scanner's definition wants it.
     pub(crate) fn profile_mount(&self) -> Option<ImageMount> {
         let path = self.scanner.profile_mount.clone()?;

@@ -30,17 +30,18 @@ use judge::{Left, Seen, judge};
 pub(crate) use container::{offers, reach_container};
 
 /// How a scanner reaches a target of this kind, where there is one way only.
-pub(crate) fn approach(target: &Target) -> Approach {
+pub(crate) fn approach(target: &Target, external: &External) -> Approach {
     match target {
         Target::Node { .. } => Approach::Node,
         Target::Cluster { .. } => Approach::Objects,
+        Target::Image { .. } if external.takes_archive_alone() => Approach::ImageArchive,
         Target::Image { .. } | Target::Host { .. } | Target::Container { .. } => Approach::ImageVolume,
     }
 }
 
 /// A target that is no container.
 pub(crate) async fn reach(target: &Target, tasks: &[Task], external: &External, context: &Context) -> Reached {
-    let mut reached = begin(target, approach(target), external);
+    let mut reached = begin(target, approach(target, external), external);
     let outcome = match target {
         Target::Node { name, .. } => on_node(&mut reached, name, tasks, external, context).await,
         Target::Image { reference, .. } => by_image(&mut reached, reference, tasks, external, context).await,
@@ -88,6 +89,9 @@ async fn by_image(
     context: &Context,
 ) -> Result<(), NotDone> {
     let approach = needed(external.scanner.approaches.image.as_ref(), "images")?;
+    if external.takes_archive_alone() {
+        reached.approach = Approach::ImageArchive;
+    }
     let session = context.session()?;
     reached.network = Some(session.may_run()?);
     let mut image = image::resolve(reference, context).await?;

@@ -173,6 +173,10 @@ impl Unit {
             Work::External(external) if self.target.kind() == TargetKind::Cluster => {
                 (plain(Approach::Objects, &external::explain(external)), Vec::new())
             }
+            Work::External(external) if external.takes_archive_alone() => (
+                plain(Approach::ImageArchive, "a Job of the scanner, which is given the image as an archive"),
+                Vec::new(),
+            ),
             Work::External(_) => {
                 (plain(Approach::ImageVolume, "a Job of the scanner, with the image mounted as a volume"), Vec::new())
             }
@@ -321,7 +325,7 @@ impl Work {
             }
             Self::Objects => Approach::Objects,
             Self::Node(_) => Approach::Node,
-            Self::External(_) => external::approach(target),
+            Self::External(external) => external::approach(target, external),
             Self::Impossible(_) => Approach::None,
         }
     }

@@ -4,9 +4,12 @@ use std::io::Cursor;
 use super::*;
 use crate::cluster::agent::archive::{Place, Receipt, receive};
 
+/// What a stream gives, one after the other.
+type Pieces = Vec<Result<Bytes, &'static str>>;
+
 /// Blobs in memory; what it says of each is what is there, whatever was asked for.
 #[derive(Debug, Default)]
-struct Shelf(HashMap<Digest, Vec<Result<Bytes, &'static str>>>);
+struct Shelf(HashMap<Digest, Pieces>);
 
 #[async_trait]
 impl BlobSource for Shelf {
@@ -27,13 +30,13 @@ fn manifest() -> ImageManifest {
 }
 
 /// An archive of these blobs, which the source has in these pieces.
-fn archive(blobs: &[(&[u8], Vec<Result<Bytes, &'static str>>)]) -> ImageArchive {
+fn archive(blobs: &[(&[u8], Pieces)]) -> ImageArchive {
     let sizes: Vec<(Digest, u64)> = blobs.iter().map(|(bytes, _)| (Digest::of(bytes), bytes.len() as u64)).collect();
     let shelf = Shelf(blobs.iter().map(|(bytes, pieces)| (Digest::of(bytes), pieces.clone())).collect());
     ImageArchive::new(manifest(), &sizes, Arc::new(shelf)).expect("it can be counted")
 }
 
-fn whole(bytes: &'static [u8]) -> (&'static [u8], Vec<Result<Bytes, &'static str>>) {
+fn whole(bytes: &'static [u8]) -> (&'static [u8], Pieces) {
     (bytes, bytes.chunks(3).map(|piece| Ok(Bytes::from_static(piece))).collect())
 }
 

@@ -80,7 +80,9 @@ pub(crate) fn signs(approach: Approach, outcome: Result<(), Reason>) -> Signs {
     let registry = match (approach, outcome) {
         // A node that can't pull may have a reason of its own; if so, the registry's own probe soon says that it is there.
         (_, Err(reason @ (Reason::RegistryUnreachable | Reason::ImagePullFailed))) => Fails(reason),
-        (Approach::Image, Ok(()) | Err(Reason::ImageUnreadable | Reason::TargetNotFound)) => Works,
+        (Approach::Image | Approach::ImageArchive, Ok(()) | Err(Reason::ImageUnreadable | Reason::TargetNotFound)) => {
+            Works
+        }
         // What runs in a pod may have come from the node's own store.
         _ => Nothing,
     };
@@ -91,6 +93,7 @@ pub(crate) fn signs(approach: Approach, outcome: Result<(), Reason>) -> Signs {
         | Approach::Sidecar
         | Approach::Node
         | Approach::ImageVolume
+        | Approach::ImageArchive
         | Approach::Objects => {}
         // What the registry or this machine gave says nothing of the cluster.
         Approach::Image | Approach::Local | Approach::Imported | Approach::Alerts | Approach::None => {

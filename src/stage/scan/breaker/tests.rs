@@ -329,6 +329,7 @@ fn what_the_registry_answers_shows_that_it_is_there() {
         assert_eq!(signs(Approach::Image, Err(reason)).registry, Sign::Works);
     }
     assert_eq!(signs(Approach::Image, Err(Reason::AccessDenied)).registry, Sign::Nothing);
+    assert_eq!(signs(Approach::ImageArchive, Ok(())).registry, Sign::Works, "its layers were read from it");
     assert_eq!(signs(Approach::ImageVolume, Ok(())).registry, Sign::Nothing, "the node may have had it");
     let failed = signs(Approach::ImageVolume, Err(Reason::ImagePullFailed));
     assert_eq!(failed.registry, Sign::Fails(Reason::ImagePullFailed));

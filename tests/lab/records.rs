@@ -172,8 +172,7 @@ fn a_result_of_others_stands_beside_a_scan_and_never_for_it() {
     let enclave = enclave(lab);
     let ledger = enclave.file("beside.sqlite");
     let image = format!("image/{}/lab/web:1", lab.var("REGISTRY"));
-    let scan = |engines: &[&str]| enclave.scan(lab, "beside.sqlite", &[&[image.as_str()][..], engines].concat());
-    scan(&["-e", "openscap", "-e", "grype"]);
+    enclave.scan(lab, "beside.sqlite", &[&image, "-e", "openscap", "-e", "grype"]);
     let of_scan = lines(lab, &ledger);
     let tasks = |lines: &[Value]| -> Vec<Value> { lines.iter().filter(|l| l["type"] == "task").cloned().collect() };
     let own = tasks(&of_scan);
@@ -221,11 +220,6 @@ fn a_result_of_others_stands_beside_a_scan_and_never_for_it() {
     let results = lab.inside(&["results", "-L", &ledger]).stdout;
     assert!(results.contains("imported by import:arf") && results.contains("image-volume by openscap"), "{results}");
 
-    // A newer scan takes the place of the older one, and of nothing else.
-    scan(&["-e", "grype"]);
-    let newer = lines(lab, &ledger);
-    assert_eq!(tasks(&newer).len(), 4);
-    assert_eq!(findings_of(&newer, false), findings_of(&both, false));
     lab.inside(&["ledger", "verify", "-L", &ledger]).exits(0);
 }
 
@@ -581,10 +575,8 @@ fn alerts_reach_an_installed_runner_by_its_service_and_outlive_it() {
 
     // The service's rules come a moment after it.
     wait_until("the way to the runner", || falco.post(&alert("Shell in a container", 0), TOKEN) == 200);
-    for number in 1..4 {
-        assert_eq!(falco.post(&alert("Shell in a container", number), TOKEN), 200);
-    }
-    assert_eq!(falco.post(&alert("A rule of nobody", 4), TOKEN), 200);
+    assert_eq!(falco.post(&alert("Shell in a container", 1), TOKEN), 200);
+    assert_eq!(falco.post(&alert("A rule of nobody", 2), TOKEN), 200);
     assert_eq!(falco.post(&alert("Shell in a container", 99), "0123456789abcdef0124"), 401);
     // Answered is on the disk, and not in the ledger yet.
     let journal = Path::new(&one.file("volume")).join("ledger.sqlite.falco");
@@ -592,7 +584,7 @@ fn alerts_reach_an_installed_runner_by_its_service_and_outlive_it() {
         .expect("the journal is there")
         .map(|entry| String::from_utf8_lossy(&fs::read(entry.expect("an entry").path()).expect("read")).into_owned())
         .collect();
-    for number in 0..5 {
+    for number in 0..3 {
         assert!(kept.contains(&format!("alert-{number} ")), "{number}: {kept}");
     }
     assert!(!kept.contains("alert-99"), "{kept}");
@@ -608,7 +600,7 @@ fn alerts_reach_an_installed_runner_by_its_service_and_outlive_it() {
     let failed = rule("Shell_in_a_container");
     assert_eq!((failed.len(), &failed[0]["outcome"]), (1, &"failed".into()), "{failed:?}");
     let told = failed[0]["details"].to_string();
-    for number in 0..4 {
+    for number in 0..2 {
         assert_eq!(told.matches(&format!("alert-{number} ")).count(), 1, "{number}: {told}");
     }
     assert!(!serde_json::to_string(&lines).expect("JSON").contains("alert-99"));
@@ -617,7 +609,7 @@ fn alerts_reach_an_installed_runner_by_its_service_and_outlive_it() {
     assert_eq!((&task["profile"]["name"], &task["coverage"]["passed"]), (&"example-falco".into(), &0.into()), "{task}");
     assert!(task["coverage"]["notEvaluated"].as_u64() > Some(0), "a rule without an alert was not evaluated: {task}");
     // It goes on where it was.
-    assert_eq!(falco.post(&alert("Shell in a container", 5), TOKEN), 200);
+    assert_eq!(falco.post(&alert("Shell in a container", 3), TOKEN), 200);
     let mut answer = Vec::new();
     let _ = stranger.read_to_end(&mut answer);
     assert_eq!(stranger.child.wait().expect("it ends").code(), Some(143), "no way in: {answer:?}");

@@ -109,9 +109,19 @@ struct State {
     bytes: u64,
     alerts: u64,
     /// When the first of them came.
-    since: Option<Instant>,
+    since: Option<Since>,
     refused: Refused,
     counted: Option<Instant>,
+}
+
+/// Since when alerts wait.
+#[derive(Clone, Copy)]
+enum Since {
+    /// A process before this one took them, and they have waited for long enough: where each process dies young, they would wait
+    /// for ever.
+    Before,
+    /// This one did.
+    Instant(Instant),
 }
 
 impl Journal {
@@ -145,7 +155,7 @@ impl Journal {
             found.seek(SeekFrom::Start(bytes)).map_err(failed)?;
             file = Some(found);
         }
-        let since = (alerts > 0).then(Instant::now);
+        let since = (alerts > 0).then_some(Since::Before);
         let state = State { file, bytes, alerts, since, refused, counted: None };
         Ok(Self { folder: folder.to_owned(), state: Mutex::new(state) })
     }
@@ -191,7 +201,7 @@ impl Journal {
         }
         state.bytes += line.len() as u64;
         state.alerts += 1;
-        state.since.get_or_insert_with(Instant::now);
+        state.since.get_or_insert_with(|| Since::Instant(Instant::now()));
         Ok(())
     }
 
@@ -221,7 +231,12 @@ impl Journal {
     /// How many alerts wait, and for how long the first of them does.
     pub(super) fn waiting(&self) -> (u64, Duration) {
         let state = self.state();
-        (state.alerts, state.since.map_or(Duration::ZERO, |since| since.elapsed()))
+        let waited = match state.since {
+            None => Duration::ZERO,
+            Some(Since::Before) => Duration::MAX,
+            Some(Since::Instant(since)) => since.elapsed(),
+        };
+        (state.alerts, waited)
     }
 
     /// What was refused and is not recorded yet.

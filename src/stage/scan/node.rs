@@ -82,6 +82,7 @@ async fn collect(reached: &mut Reached, image: &str, context: &Context) -> Resul
         cpu: cpu.into(),
         unread: Unread::Told,
         version: &[],
+        leaves_out: &[],
         user: None,
         writable: &[],
     };

@@ -9,6 +9,7 @@ fn request(folder: &Path, result: ResultAt, script: &str) -> RunRequest {
         spool: folder.join("spool"),
         beside: None,
         target_mount: None,
+        leaves_out: Vec::new(),
         api: None,
         network: Network::Own,
         upload: None,

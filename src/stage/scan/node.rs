@@ -130,6 +130,7 @@ mod tests {
     use crate::base::spool::Spool;
     use crate::cluster::agent::protocol::{ExitStatus, Unreadable};
     use crate::cluster::agent::sockets::Sockets;
+    use crate::cluster::job::TakenOut;
 
     fn output(code: u8, result: Vec<u8>) -> JobOutput {
         let mut spool = Spool::in_memory();
@@ -142,6 +143,7 @@ mod tests {
             unreadable: Unreadable::default(),
             sockets: Sockets::default(),
             version: None,
+            taken_out: TakenOut::default(),
         }
     }
 

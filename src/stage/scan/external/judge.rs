@@ -39,11 +39,15 @@ pub(super) fn judge(
     Left { output, allowance, seen }: Left<'_>,
 ) -> Result<(), NotDone> {
     if let Ok(result) = &output.result {
-        reached.evidence.push(Evidence::new("result", external.scanner.result.format.media_type(), result.clone()));
+        let media_type = external.scanner.result.format.media_type();
+        reached.evidence.push(Evidence::new("result", media_type, result.clone()).redacted(output.taken_out.result));
     }
-    for (name, bytes) in [("stdout", &output.stdout_tail), ("stderr", &output.stderr_tail)] {
+    for (name, bytes, taken_out) in [
+        ("stdout", &output.stdout_tail, output.taken_out.stdout),
+        ("stderr", &output.stderr_tail, output.taken_out.stderr),
+    ] {
         if !bytes.is_empty() {
-            reached.evidence.push(Evidence::new(name, "text/plain", bytes.clone()));
+            reached.evidence.push(Evidence::new(name, "text/plain", bytes.clone()).redacted(taken_out));
         }
     }
     let sockets = output.sockets.clone();

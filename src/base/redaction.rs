@@ -5,7 +5,8 @@
 //! | as it is | the first pass |
 //! | with JSON's escapes, whichever (`\"`, `\/`, `\u0041`) | the second pass, on what the escapes stand for |
 //! | with XML's (`&amp;`, `&#x41;`) | the third |
-//! | quoted once more inside a text, percent-encoded, as base64 | as further values to look for, in the form that tools write |
+//! | quoted once more inside a text, percent-encoded, in hexadecimal | as further values to look for, in the form that tools write |
+//! | as base64, alone or amid more (`user:password`), in either alphabet | as the part of it that does not depend on what is beside it, at each of three places |
 //! | across two reads | what may be the begin of a value is held back |
 //! | cut at the begin of what was kept | the end of a value counts there, where the caller says that something was cut |
 //! | overlapping another one | what is covered by either is taken out as one |
@@ -17,8 +18,8 @@
 use std::io::{self, Read, Write};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use zeroize::Zeroizing;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// What stands for a value that was taken out.
 pub const MARKER: &str = "[redacted]";
@@ -38,8 +39,8 @@ pub struct Redaction {
     values: Vec<Zeroizing<Vec<u8>>>,
     longest: usize,
     short: usize,
-    /// Whether a value ends with this byte.
-    ends: Vec<bool>,
+    /// Those that end with each byte.
+    ends: Vec<Vec<usize>>,
 }
 
 impl std::fmt::Debug for Redaction {
@@ -51,7 +52,7 @@ impl std::fmt::Debug for Redaction {
 impl Redaction {
     /// What takes out these values, in every form that is looked for.
     pub fn of<'v>(values: impl IntoIterator<Item = &'v str>) -> Self {
-        let mut all = Self { ends: vec![false; 256], ..Self::default() };
+        let mut all = Self { ends: vec![Vec::new(); 256], ..Self::default() };
         for value in values {
             if value.chars().count() < SHORTEST {
                 all.short += usize::from(!value.is_empty());
@@ -66,7 +67,13 @@ impl Redaction {
             all.add(quoted.replace("#{", "\\#{").replace("#$", "\\#$").replace("#@", "\\#@").into_bytes());
             all.add(xml(value).into_bytes());
             all.add(percent(bytes).into_bytes());
-            all.add(STANDARD.encode(bytes).trim_end_matches('=').as_bytes().to_vec());
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            all.add(hex.to_ascii_uppercase().into_bytes());
+            all.add(hex.into_bytes());
+            for alphabet in [&STANDARD, &URL_SAFE] {
+                all.add(alphabet.encode(bytes).trim_end_matches('=').as_bytes().to_vec());
+                (0..3).filter_map(|before| amid(alphabet, bytes, before)).for_each(|part| all.add(part));
+            }
         }
         all
     }
@@ -78,7 +85,7 @@ impl Redaction {
         }
         self.longest = self.longest.max(value.len());
         if let Some(last) = value.last() {
-            self.ends[usize::from(*last)] = true;
+            self.ends[usize::from(*last)].push(self.values.len());
         }
         self.values.push(value);
     }
@@ -115,6 +122,20 @@ impl Redaction {
         let count = self.copy(&mut text.as_bytes(), &mut kept, false).unwrap_or_default();
         (String::from_utf8_lossy(&kept).into_owned(), count)
     }
+}
+
+/// Characters of base64 of which no one would say that they are in a text by chance.
+const BASE64: usize = 6;
+
+/// The base64 of the bytes after so many others, and before some: without the characters at both ends that depend on these.
+fn amid(alphabet: &impl base64::Engine, bytes: &[u8], before: usize) -> Option<Vec<u8>> {
+    let mut text = vec![0; before];
+    text.extend_from_slice(bytes);
+    let encoded = Zeroizing::new(alphabet.encode(&text).into_bytes());
+    text.zeroize();
+    // Six bits each: the first that has none of what is before, up to the last that has none of what is behind.
+    let (begin, end) = ((before * 8).div_ceil(6), (before + bytes.len()) * 8 / 6);
+    encoded.get(begin..end).filter(|part| part.len() >= BASE64).map(<[u8]>::to_vec)
 }
 
 fn xml(value: &str) -> String {
@@ -244,10 +265,8 @@ impl<'r, W: Write> Pass<'r, W> {
     /// Finds values that end with the last decoded byte.
     fn find(&mut self) {
         let Some(last) = self.decoded.last() else { return };
-        if !self.redaction.ends[usize::from(*last)] {
-            return;
-        }
-        for value in &self.redaction.values {
+        let Some(ends) = self.redaction.ends.get(usize::from(*last)) else { return };
+        for value in ends.iter().map(|at| &self.redaction.values[*at]) {
             if !self.decoded.ends_with(value) {
                 continue;
             }

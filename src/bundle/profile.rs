@@ -166,9 +166,11 @@ fn read_whole() -> Control {
     Control {
         id: COMPLETE_CONTROL.to_owned(),
         title: "The scanner could read every file of the target".to_owned(),
-        description: "A scanner passes over files that its user may not read, without a word. What is in them was not \
-                      looked at, whatever its other verdicts say."
-            .to_owned(),
+        description:
+            "A scanner passes over files that its user may not read, without a word, and over some by itself, \
+                      which its definition names (leavesOut). What is in them was not looked at, whatever its other \
+                      verdicts say."
+                .to_owned(),
         check: "Before the scan, every path of the target is opened as the scanner's own user.".to_owned(),
         fix: "Look into the named paths with the builtin engine, which reads the layers of the image and needs no \
               permission in it."

@@ -10,6 +10,9 @@ use crate::model::scanner::{BUILTIN, ExitMeaning, NOT_DONE, Offered, ScannerDocu
 /// Folders of a scanner's pod that are gapscan's own, with what is below them.
 const TAKEN: [&str; 7] = ["/access", "/agent", "/archive", "/inputs", "/results", "/tmp", "/upload"];
 
+/// Paths that are looked for in a target, each in each of its files.
+const PATTERNS: usize = 100;
+
 /// Reads a scanner's definition; `path` is only for messages.
 ///
 /// # Errors
@@ -54,6 +57,19 @@ pub fn problems(scanner: &ScannerDocument) -> Vec<String> {
         if spot.controls.is_empty() {
             problems.push(format!("blindSpots[{at}].controls: none is there, so that nothing is blind"));
         }
+    }
+    for (at, left_out) in scanner.leaves_out.iter().enumerate() {
+        if left_out.paths.is_empty() {
+            problems.push(format!("leavesOut[{at}].paths: none is there, so that nothing is left out"));
+        }
+        for pattern in left_out.paths.iter().filter(|pattern| !is_pattern(pattern)) {
+            let pattern = brief(pattern);
+            problems.push(format!("leavesOut[{at}].paths: `{pattern}` must begin with / or *, as */node_modules/*"));
+        }
+    }
+    let patterns: usize = scanner.leaves_out.iter().map(|left_out| left_out.paths.len()).sum();
+    if patterns > PATTERNS {
+        problems.push(format!("leavesOut: there are {patterns} paths, and at most {PATTERNS} are looked for"));
     }
     for (at, folder) in scanner.writable.iter().enumerate() {
         if !is_quantity(&folder.size) {
@@ -132,6 +148,11 @@ fn mount_problems(mounts: &[(String, &str)]) -> Vec<String> {
     problems
 }
 
+/// Whether paths in a target may fit it.
+fn is_pattern(pattern: &str) -> bool {
+    pattern.starts_with(['/', '*']) && pattern.len() <= 4096 && !pattern.contains(char::is_control)
+}
+
 /// Whether a relative path has only plain parts.
 fn is_below(path: &str) -> bool {
     !path.contains(char::is_control) && path.split('/').all(|part| !matches!(part, "" | "." | ".." | ".gapscan"))
@@ -197,6 +218,18 @@ mod tests {
         assert!(found[0].contains("approaches.image.command[1]: `${target.root}` means nothing"), "{found:#?}");
         assert!(found[1].contains("cpus: there is no such field; there are "), "{found:#?}");
         assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn what_is_left_out_is_named_by_paths_that_can_be_there() {
+        let many = vec!["/z"; 100].join(", ");
+        let more = format!(
+            "leavesOut:\n  - {{paths: [], why: nothing}}\n  - {{paths: [node_modules, '*/x', /y], why: some}}\n  - {{paths: [{many}], why: all}}\n"
+        );
+        let found = problems_of(&shipped().replace("leavesOut:\n", &more));
+        assert_eq!(found.len(), 3, "{found:#?}");
+        assert!(found[0].starts_with("leavesOut[0].paths: none") && found[1].contains("`node_modules`"), "{found:#?}");
+        assert!(found[2].contains("paths, and at most 100 are looked for"), "{found:#?}");
     }
 
     #[test]

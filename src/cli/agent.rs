@@ -70,6 +70,9 @@ enum Command {
         /// A word of the command by which the scanner is asked for its version first
         #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
         version_word: Vec<OsString>,
+        /// Paths in the target that the scanner passes over without a word: those that are there are told
+        #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
+        leaves_out: Vec<String>,
         /// The scanner's program and its arguments
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
@@ -308,6 +311,7 @@ impl Args {
                 deadline,
                 hold,
                 version_word,
+                leaves_out,
                 command,
             } => {
                 let request = RunRequest {
@@ -316,6 +320,7 @@ impl Args {
                     beside,
                     archive: archive.awaited(),
                     target_mount,
+                    leaves_out,
                     api: api.server(),
                     upload: upload.destination(),
                     network: if shared_network { Network::Shared } else { Network::Own },

@@ -100,6 +100,19 @@ pub struct JobOutput {
     pub sockets: Sockets,
     /// What it said of its version, where it was asked.
     pub version: Option<Asked>,
+    /// What was taken out of this since it arrived.
+    pub taken_out: TakenOut,
+}
+
+/// How often secret values were taken out of what a scanner left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakenOut {
+    /// Of its result.
+    pub result: u64,
+    /// Of the end of its standard output.
+    pub stdout: u64,
+    /// Of the end of its standard error.
+    pub stderr: u64,
 }
 
 impl JobOutput {

@@ -68,6 +68,10 @@ pub struct ScannerDocument {
     /// Controls that it can't tell to be met, in any of its approaches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blind_spots: Vec<BlindSpot>,
+    /// What it passes over without a word, in any of its approaches. Where there is any of it in the target,
+    /// `gapscan-target-read-whole` is not evaluated, and names it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaves_out: Vec<LeftOut>,
     /// Dependencies of the bundle that it needs, mounted read-only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<DependencyMount>,
@@ -277,8 +281,25 @@ impl BlindSpot {
     }
 }
 
+/// Files or folders that a scanner passes over without a word: whoever reads its other verdicts would take them for ones on these, too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct LeftOut {
+    /// Their paths in the target, which begin with `/`, as `*/node_modules/*/package.json`; `*` stands for any characters.
+    pub paths: Vec<String>,
+    /// What of them it does not see, for the record: a sentence without its period.
+    pub why: String,
+}
+
+impl LeftOut {
+    /// Whether this path in the target is one of them.
+    pub fn covers(&self, path: &str) -> bool {
+        self.paths.iter().any(|pattern| fits(pattern, path))
+    }
+}
+
 /// Whether the text is the pattern's, where `*` stands for any characters.
-pub(super) fn fits(pattern: &str, text: &str) -> bool {
+pub(crate) fn fits(pattern: &str, text: &str) -> bool {
     let Some((begin, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(begin) else { return false };
     let mut parts = rest.split('*');

@@ -31,6 +31,8 @@ pub(super) fn control_of(severity: Severity) -> &'static str {
 impl Sink for BySeverity<'_> {
     fn take(&mut self, event: Event) {
         match event {
+            // That one rule is met says nothing of all the others of its severity.
+            Event::Finding(found) if matches!(found.outcome, Outcome::Passed | Outcome::NotApplicable { .. }) => {}
             Event::Finding(mut found) => {
                 let rule = std::mem::replace(&mut found.control, control_of(found.severity).to_owned());
                 match found.messages.is_empty() {

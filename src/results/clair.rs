@@ -1,9 +1,10 @@
 //! Clair 4's vulnerability report as JSON (`clairctl report --out json`, and the matcher's API).
 //!
 //! Clair lists packages, vulnerabilities, and which package has which: each such pair is a finding, and fails the control of
-//! its normalised severity ([`super::vulnerabilities`]). A severity without any counts as passed only where packages were
-//! found in a distribution that Clair has advisories of, and where another vulnerability shows that the database has them: of an
-//! empty database Clair says nothing, and ends as it does for an image without vulnerabilities. A pair whose package or vulnerability the report does not describe
+//! its normalised severity ([`super::vulnerabilities`]). A severity without any counts as passed only where a package of the
+//! distribution itself was found (its environment names the distribution; that of a language's package names none), where
+//! advisories are published of that release, and where another vulnerability shows that the database has them: of an empty
+//! database Clair says nothing, and ends as it does for an image without vulnerabilities. A pair whose package or vulnerability the report does not describe
 //! is a gap: it is cut, or put together wrongly.
 //!
 //! Which package has which vulnerability comes after these, so that the file is read twice: vulnerabilities are most of it, and
@@ -12,7 +13,7 @@
 //! Identity of a finding: the vulnerability's name and updater, the package's name, version, kind and architecture. Never
 //! their ids, which are those of one database.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
 use super::ResultsError;
@@ -20,6 +21,7 @@ use super::event::{
     Budget, Component, FindingKind, Out, Reported, cut, first_bytes, identity, reference, vulnerability_reference,
 };
 use super::json::{Json, Kind};
+use super::releases::has_advisories;
 use super::vulnerabilities::{self, CONTROLS, control_of};
 use crate::base::limits::Limits;
 use crate::base::spool::Content;
@@ -30,23 +32,8 @@ use crate::model::reason::Reason;
 
 const FORMAT: &str = "Clair JSON";
 
-/// Distributions that Clair has advisories of, by the `did` of their os-release. One that is missing here only makes a report
-/// without a vulnerability count as not evaluated.
-const DISTRIBUTIONS: [&str; 13] = [
-    "alpine",
-    "amzn",
-    "chainguard",
-    "debian",
-    "ol",
-    "opensuse-leap",
-    "photon",
-    "rhel",
-    "rhcos",
-    "sles",
-    "ubuntu",
-    "wolfi",
-    "opensuse",
-];
+/// Distributions of one report that are looked at: an image has one, or one for each layer that changed it.
+const DISTRIBUTIONS: usize = 256;
 
 struct Package {
     name: String,
@@ -76,7 +63,10 @@ struct Report {
     numbers: HashMap<String, u32>,
     has_packages: bool,
     has_vulnerabilities: bool,
-    distributions: Vec<(String, String)>,
+    /// Id in the report, name, release.
+    distributions: Vec<(String, String, String)>,
+    /// Ids of those of which there are packages.
+    found_in: HashSet<String>,
     /// Vulnerabilities, by what stands for their ids, with numbers of packages that have them, in order.
     pairs: Option<Vec<(u64, u32)>>,
 }
@@ -116,8 +106,8 @@ pub(crate) fn read<C: Content + ?Sized>(content: &C, out: &mut Out<'_>, limits: 
                 let Some(package) = &report.packages[*package as usize] else { continue };
                 failed[control_of(&vulnerability.severity).0] = true;
                 reported += 1;
-                for ((id, _), shown) in distributions.iter().zip(&mut shown) {
-                    *shown |= vulnerability.is_of(id);
+                for ((_, name, _), shown) in distributions.iter().zip(&mut shown) {
+                    *shown |= vulnerability.is_of(name);
                 }
                 out.finding(vulnerability.report(package))?;
             }
@@ -132,14 +122,15 @@ pub(crate) fn read<C: Content + ?Sized>(content: &C, out: &mut Out<'_>, limits: 
         out.gap("the report", Reason::ControlMissing, detail)?;
     }
     let names: Vec<String> =
-        distributions.iter().map(|(id, version)| brief(format!("{id} {version}").trim())).collect();
+        distributions.iter().map(|(_, name, version)| brief(format!("{name} {version}").trim())).collect();
     let names = if names.is_empty() { "no distribution".to_owned() } else { names.join(", ") };
-    let advised = distributions.iter().any(|(id, _)| DISTRIBUTIONS.contains(&id.as_str()));
+    let advised =
+        distributions.iter().any(|(id, name, version)| report.found_in.contains(id) && has_advisories(name, version));
     let without = if undescribed > 0 {
         Outcome::not_evaluated(Reason::ControlMissing, "vulnerabilities that the report does not describe may be of it")
     } else if !advised || count == 0 {
         let detail =
-            format!("there is none, and in {names} with {count} packages nothing says that one could be found");
+            format!("there is none, and of {names}, with {count} packages, nothing says that one could be found");
         Outcome::not_evaluated(Reason::ScannerSkipped, detail)
     } else if shown.contains(&false) {
         let detail = format!(
@@ -178,15 +169,30 @@ fn report<C: Content + ?Sized>(content: &C, limits: &Limits) -> Result<Report, R
                 Ok(())
             })
         }
-        "distributions" => json.object(|json, _| {
-            let (mut id, mut version) = (String::new(), String::new());
+        "environments" => json.object(|json, _| {
+            json.array(|json| {
+                json.object(|json, key| match key {
+                    "distribution_id" => {
+                        let id = json.scalar()?.unwrap_or_default();
+                        if !id.is_empty() && report.found_in.len() < DISTRIBUTIONS {
+                            report.found_in.insert(cut(id));
+                        }
+                        Ok(())
+                    }
+                    _ => json.skip(),
+                })
+            })
+        }),
+        "distributions" => json.object(|json, id| {
+            let which = cut(id.to_owned());
+            let (mut name, mut version) = (String::new(), String::new());
             json.object(|json, key| match key {
-                "did" => json.text_or_empty().map(|text| id = text),
+                "did" => json.text_or_empty().map(|text| name = text),
                 "version_id" => json.text_or_empty().map(|text| version = text),
                 _ => json.skip(),
             })?;
-            if report.distributions.len() < 256 {
-                report.distributions.push((cut(id), cut(version)));
+            if report.distributions.len() < DISTRIBUTIONS {
+                report.distributions.push((which, cut(name), cut(version)));
             }
             Ok(())
         }),

@@ -31,6 +31,8 @@ pub(crate) struct Account {
 /// * the worst of its findings counts: failed before not evaluated before waived before passed before not applicable;
 /// * two findings of one identity whose verdicts differ make it [`Reason::ControlAmbiguous`];
 /// * with neither finding nor verdict it is [`Reason::ControlMissing`];
+/// * what passed, or does not apply, is not evaluated ([`Reason::ScannerSkipped`]) where the scanner left findings about it out
+///   by rules of its own: what may be accepted, and until when, is for waivers to say;
 /// * one that the scanner holds to have no bearing is not applicable, unless a check failed or broke.
 pub(crate) struct Collector {
     details: usize,
@@ -58,6 +60,8 @@ struct Held {
     details: Vec<Detail>,
     omitted: u64,
     findings: u64,
+    /// Findings that the scanner left out.
+    left_out: u64,
 }
 
 impl Collector {
@@ -94,6 +98,7 @@ impl Collector {
             details: Vec::new(),
             omitted: 0,
             findings: 0,
+            left_out: 0,
         });
         at
     }
@@ -134,6 +139,8 @@ impl Collector {
     }
 
     fn suppressed(&mut self, reported: &Reported) {
+        let at = self.at(&reported.control);
+        self.order[at].left_out += 1;
         let known = self.suppressed.iter().position(|(control, _)| *control == reported.control);
         // What is left out of very many controls is still counted: under the last of them.
         let at = known.or((self.suppressed.len() >= SUPPRESSED).then_some(SUPPRESSED - 1));
@@ -223,6 +230,17 @@ impl Held {
             worse(self.worst, self.verdict).unwrap_or_else(|| {
                 Outcome::not_evaluated(Reason::ControlMissing, "the scanner's result does not say how it ended")
             })
+        };
+        let outcome = match outcome {
+            Outcome::Passed
+            | Outcome::NotApplicable { .. }
+            | Outcome::NotEvaluated { reason: Reason::ControlMissing, .. }
+                if self.left_out > 0 =>
+            {
+                let detail = format!("the scanner left out {} findings about it by rules of its own", self.left_out);
+                Outcome::not_evaluated(Reason::ScannerSkipped, detail)
+            }
+            outcome => outcome,
         };
         let mut finding = Finding::new(&*self.id, outcome);
         finding.details = self.details;

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | exploitable, or none | failed |
 //! | in_triage | not evaluated, `scanner-skipped` |
-//! | resolved, resolved_with_pedigree, false_positive, not_affected | left out, which is counted |
+//! | resolved, resolved_with_pedigree, false_positive, not_affected | left out, which is counted; no pass |
 //! | any other word | not evaluated, `status-unknown` |
 //!
 //! The worst of its ratings counts.

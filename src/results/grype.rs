@@ -2,15 +2,19 @@
 //!
 //! Grype lists matches of packages with vulnerabilities, and no controls: those are the ones of [`super::vulnerabilities`].
 //!
-//! A list without matches is also what Grype prints for a target in which it saw no package, and for one of a distribution
-//! that publishes no advisories (an image of BusyBox is of the "distribution" `busybox`). Its output does not say how many
-//! packages it saw; the only sign is the distribution that it recognised. So without a match nothing counts as passed unless
-//! the distribution is one that publishes advisories, and the database says that it has them (where it says what it has:
-//! schema 5 does not); and then a note says what that rests on.
+//! A list without matches is also what Grype prints for a target in which it saw no package (somebody removed the package
+//! manager's database), for one of a distribution that publishes no advisories (an image of BusyBox is of the "distribution"
+//! `busybox`), and for a release of which its database has none: too old, or newer than the database. Its output says
+//! nothing of what it saw. So a severity without a match counts as passed only where the result shows that it could have had
+//! one: some package matched an advisory of the distribution, which Grype has for this release then. Whoever wants to know that
+//! an image has nothing at all takes a scanner that lists what it saw.
+//!
+//! The same holds where Grype was told to leave something out (paths, states of fixes), and where it warns that a release
+//! gets no advisories any more (`alertsByPackage`).
 //!
 //! Identity of a finding: the vulnerability's id and namespace, the package's name, version, type, and its first location.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::io::Read;
 
 use jiff::Timestamp;
@@ -29,41 +33,19 @@ pub use super::vulnerabilities::CONTROLS;
 
 const FORMAT: &str = "Grype JSON";
 
-/// Providers of one database. There are some thirty.
-const PROVIDERS: usize = 1000;
+/// Paths that it was told to leave out, of those that are named.
+const LEFT_OUT: usize = 20;
 
 /// What a Grype that was built without a version says.
 const NO_VERSION: &str = "[not provided]";
-
-/// Distributions that Grype's database may have advisories of, by the name that Grype gives them, with the providers of
-/// these. One that is missing here only makes a result without a match count as not evaluated.
-const DISTRIBUTIONS: [(&str, &[&str]); 17] = [
-    ("almalinux", &["alma", "rhel"]),
-    ("alpine", &["alpine"]),
-    ("amazonlinux", &["amazon"]),
-    ("azurelinux", &["mariner"]),
-    ("centos", &["rhel"]),
-    ("chainguard", &["chainguard"]),
-    ("debian", &["debian"]),
-    ("echo", &["echo"]),
-    ("mariner", &["mariner"]),
-    ("minimos", &["minimos"]),
-    ("opensuse-leap", &["sles"]),
-    ("oraclelinux", &["oracle"]),
-    ("redhat", &["rhel"]),
-    ("rockylinux", &["rhel"]),
-    ("sles", &["sles"]),
-    ("ubuntu", &["ubuntu"]),
-    ("wolfi", &["wolfi"]),
-];
 
 #[derive(Default)]
 struct Descriptor {
     name: Option<String>,
     version: Option<String>,
     built: Option<Timestamp>,
-    /// Whose advisories the database has.
-    providers: Option<BTreeSet<String>>,
+    /// What it was told to leave out.
+    left_out: Vec<String>,
 }
 
 /// One match of a package with a vulnerability.
@@ -81,7 +63,24 @@ struct Match {
     location: String,
     references: Vec<Reference>,
     ratings: Vec<Rating>,
+    /// Every rule that it is ignored by is one of Grype's own on what a match is.
+    no_match_at_all: bool,
 }
+
+/// Why Grype's matchers take back a match themselves: the distribution says that its package has the fix, or never had the
+/// flaw. (`reason` of `appliedIgnoreRules`.)
+const TAKEN_BACK: [&str; 6] = [
+    "Alma Unaffected",
+    "Distro Fixed",
+    "Distro Not Vulnerable",
+    "DistroPackageFixed",
+    "Explicit APK NAK",
+    "UnaffectedPackageEntry",
+];
+
+/// The built-in rules by which packages with a kernel's headers alone don't match what is known of the kernel, by the package's
+/// name; they hold for matches through the source package.
+const HEADERS: [&str; 4] = ["kernel-headers", "linux(-.*)?-headers-.*", "linux-libc-dev", "linux-kbuild-.*"];
 
 /// Reads Grype's output.
 pub(crate) fn read(source: impl Read, out: &mut Out<'_>, limits: &Limits) -> Result<(), ResultsError> {
@@ -89,27 +88,31 @@ pub(crate) fn read(source: impl Read, out: &mut Out<'_>, limits: &Limits) -> Res
     if json.kind()? != Kind::Object {
         return Err(json.foreign("it is no object"));
     }
-    let (mut descriptor, mut matches, mut alerts) = (None, None, 0_u64);
+    let (mut descriptor, mut matches, mut alerts) = (None, false, 0_u64);
     let (mut distribution, mut release) = (String::new(), String::new());
     let mut failed = [false; 5];
+    let (mut seen_to_work, mut no_matches) = (false, 0_u64);
     json.object(|json, key| match key {
         "descriptor" => self::descriptor(json).map(|found| descriptor = Some(found)),
         "matches" => {
             if json.kind()? != Kind::Array {
                 return Err(json.foreign("its matches are no list"));
             }
-            let mut count = 0_u64;
+            matches = true;
             json.array(|json| {
-                count += 1;
                 let found = one(json)?;
                 failed[control_of(&found.severity).0] = true;
+                seen_to_work |= is_of_distribution(&found.namespace);
                 out.finding(found.report())
-            })?;
-            matches = Some(count);
-            Ok(())
+            })
         }
         "ignoredMatches" => json.array(|json| {
             let found = one(json)?;
+            seen_to_work |= is_of_distribution(&found.namespace);
+            if found.no_match_at_all {
+                no_matches += 1;
+                return Ok(());
+            }
             out.suppressed(found.report())
         }),
         "alertsByPackage" => json.array(|json| {
@@ -125,7 +128,7 @@ pub(crate) fn read(source: impl Read, out: &mut Out<'_>, limits: &Limits) -> Res
         _ => json.skip(),
     })?;
     json.end()?;
-    let (Some(descriptor), Some(matches)) = (descriptor, matches) else {
+    let Some(descriptor) = descriptor.filter(|_| matches) else {
         return Err(json.foreign("it has no descriptor or no matches"));
     };
     match descriptor.name.as_deref() {
@@ -136,32 +139,24 @@ pub(crate) fn read(source: impl Read, out: &mut Out<'_>, limits: &Limits) -> Res
     let version = descriptor.version.filter(|version| version != NO_VERSION);
     out.scanner(descriptor.name, version, descriptor.built);
 
-    let has_advisories = DISTRIBUTIONS.iter().any(|(known, from)| {
-        let provided = |providers: &BTreeSet<String>| from.iter().any(|name| providers.contains(*name));
-        distribution == *known && descriptor.providers.as_ref().is_none_or(provided)
-    });
     let name = match distribution.as_str() {
         "" => "no distribution".to_owned(),
         name => brief(format!("{name} {release}").trim()),
     };
-    let without_match = match (has_advisories, matches == 0) {
-        (false, true) => Outcome::not_evaluated(
-            Reason::ScannerSkipped,
-            format!(
-                "there is no match, and the scanner, which recognised {name}, has no advisories for that: nothing says that it could have found one"
-            ),
-        ),
-        (true, true) => {
-            out.note(format!("no match in {name}; the scanner's output does not say how many packages it saw"));
-            Outcome::Passed
-        }
-        (false, false) => {
-            out.note(format!(
-                "the scanner recognised {name}: packages of a distribution, if there are any, were not matched"
-            ));
-            Outcome::Passed
-        }
-        (true, false) => Outcome::Passed,
+    let silent = |detail: String| Outcome::not_evaluated(Reason::ScannerSkipped, detail);
+    let without_match = if !descriptor.left_out.is_empty() {
+        silent(format!("there is no match, and the scanner was told to leave out {}", descriptor.left_out.join(", ")))
+    } else if alerts > 0 {
+        silent(format!(
+            "there is no match, and the scanner warns of {alerts} packages: {name} gets no advisories any more"
+        ))
+    } else if !seen_to_work {
+        silent(format!(
+            "there is no match, and none of the matches is by an advisory of what the scanner recognised, {name}: nothing \
+             says that it saw its packages, and has advisories of them"
+        ))
+    } else {
+        Outcome::Passed
     };
     for (control, failed) in failed.into_iter().enumerate() {
         vulnerabilities::declare(out, control)?;
@@ -169,10 +164,19 @@ pub(crate) fn read(source: impl Read, out: &mut Out<'_>, limits: &Limits) -> Res
             out.verdict(CONTROLS[control], without_match.clone());
         }
     }
+    if no_matches > 0 {
+        out.note(format!("{no_matches} matches are none by the scanner's own rules on what a match is"));
+    }
     if alerts > 0 {
         out.note(format!("the scanner has alerts on {alerts} packages; the raw result has them"));
     }
     Ok(())
+}
+
+/// Whether this is an advisory of a distribution, for one of its releases: `PROVIDER:distro:NAME:RELEASE`. Grype looks only
+/// for those of the release that it recognised, or of the one that this is built from.
+fn is_of_distribution(namespace: &str) -> bool {
+    namespace.split(':').nth(1) == Some("distro")
 }
 
 fn descriptor(json: &mut Json<impl Read>) -> Result<Descriptor, ResultsError> {
@@ -180,6 +184,7 @@ fn descriptor(json: &mut Json<impl Read>) -> Result<Descriptor, ResultsError> {
     json.object(|json, key| match key {
         "name" => json.text().map(|name| found.name = name),
         "version" => json.text().map(|version| found.version = version),
+        "configuration" if json.kind()? == Kind::Object => configuration(json, &mut found.left_out),
         "db" => json.object(|json, key| match key {
             "status" => json.object(|json, key| match key {
                 "built" => built(json).map(|built| found.built = built),
@@ -187,22 +192,24 @@ fn descriptor(json: &mut Json<impl Read>) -> Result<Descriptor, ResultsError> {
             }),
             // Where schema 5 has it.
             "built" => built(json).map(|built| found.built = found.built.or(built)),
-            "providers" if json.kind()? == Kind::Object => {
-                let mut providers = BTreeSet::new();
-                json.object(|json, name| {
-                    if providers.len() < PROVIDERS {
-                        providers.insert(name.to_owned());
-                    }
-                    json.skip()
-                })?;
-                found.providers = Some(providers);
-                Ok(())
-            }
             _ => json.skip(),
         }),
         _ => json.skip(),
     })?;
     Ok(found)
+}
+
+/// What of its configuration keeps it from looking, or from telling. What its rules on matches left out is in the result.
+fn configuration(json: &mut Json<impl Read>, left_out: &mut Vec<String>) -> Result<(), ResultsError> {
+    json.object(|json, key| match key {
+        "exclude" => json.array(|json| {
+            if let Some(path) = json.scalar()?.filter(|_| left_out.len() < LEFT_OUT) {
+                left_out.push(format!("`{}`", brief(&path)));
+            }
+            Ok(())
+        }),
+        _ => json.skip(),
+    })
 }
 
 fn built(json: &mut Json<impl Read>) -> Result<Option<Timestamp>, ResultsError> {
@@ -232,6 +239,8 @@ fn source_of(json: &mut Json<impl Read>, out: &mut Out<'_>) -> Result<(), Result
 fn one(json: &mut Json<impl Read>) -> Result<Match, ResultsError> {
     let mut found = Match::default();
     let (mut id, mut package) = (None, None);
+    // Grype's own on what a match is, and all.
+    let mut rules = (0_u64, 0_u64);
     json.object(|json, key| match key {
         "vulnerability" => vulnerability(json, &mut found, &mut id),
         "artifact" => json.object(|json, key| match key {
@@ -262,8 +271,14 @@ fn one(json: &mut Json<impl Read>) -> Result<Match, ResultsError> {
                 _ => json.skip(),
             })
         }),
+        "appliedIgnoreRules" => json.array(|json| {
+            rules.1 += 1;
+            rules.0 += u64::from(is_own_rule(json)?);
+            Ok(())
+        }),
         _ => json.skip(),
     })?;
+    found.no_match_at_all = rules.1 > 0 && rules.0 == rules.1;
     match (id, package) {
         (Some(id), Some(package)) => {
             found.references.splice(0..0, vulnerability_reference(&id));
@@ -275,6 +290,26 @@ fn one(json: &mut Json<impl Read>) -> Result<Match, ResultsError> {
         }
         _ => Err(json.foreign("a match lacks the vulnerability's id or the package's name")),
     }
+}
+
+/// Whether a match is ignored by a rule of Grype's own on what a match is, and not because somebody does not want to see it.
+fn is_own_rule(json: &mut Json<impl Read>) -> Result<bool, ResultsError> {
+    let (mut reason, mut kind, mut package, mut wish) = (String::new(), String::new(), String::new(), false);
+    json.object(|json, key| match key {
+        "reason" => json.text_or_empty().map(|text| reason = text),
+        "match-type" => json.text_or_empty().map(|text| kind = text),
+        "package" => json.object(|json, key| match key {
+            "name" => json.text_or_empty().map(|name| package = name),
+            _ => json.skip(),
+        }),
+        "fix-state" | "vex-status" | "vex-justification" => {
+            wish |= !json.text_or_empty()?.is_empty();
+            Ok(())
+        }
+        _ => json.skip(),
+    })?;
+    let headers = HEADERS.contains(&package.as_str()) && kind == "exact-indirect-match";
+    Ok(!wish && (headers || TAKEN_BACK.contains(&reason.as_str())))
 }
 
 fn vulnerability(json: &mut Json<impl Read>, found: &mut Match, id: &mut Option<String>) -> Result<(), ResultsError> {

@@ -9,9 +9,10 @@
 //! | `<error>` | not evaluated, `rule-error`: the test broke |
 //! | `<skipped>`; a `status` or `result` that says that it did not run | not evaluated, `scanner-skipped` |
 //! | a `status` or `result` that is not known | not evaluated, `status-unknown` |
+//! | `<flakyFailure>`, `<flakyError>` (Maven's Surefire) | not evaluated, `control-ambiguous`: it ended in both ways |
 //! | none of these | passed |
 //!
-//! A suite counts its cases. Where it lists fewer than it counts, the missing ones were not evaluated.
+//! A suite counts its cases, failures and errors. Where it lists fewer than it counts, the missing ones were not evaluated.
 //!
 //! Identity of a finding: the suite's name, the class name and the name; which one it is of the failures of one case.
 
@@ -35,11 +36,13 @@ const PARTS: usize = 1000;
 #[derive(Default)]
 struct Suite {
     name: String,
-    /// The cases and failures that it counts, where it does.
+    /// The cases, failures and errors that it counts, where it does.
     tests: Option<u64>,
     failures: Option<u64>,
+    errors: Option<u64>,
     listed: u64,
     failed: u64,
+    broken: u64,
 }
 
 /// Reads a report.
@@ -65,15 +68,21 @@ pub(crate) fn read(source: impl Read, out: &mut Out<'_>, limits: &Limits) -> Res
             Node::Open(tag) if tag.name() == "testcase" => {
                 let suite = open.last().map_or("", |suite| suite.name.as_str());
                 let case = case(&mut xml, &tag, suite).map_err(|error| error.of(FORMAT))?;
-                let failed = case.parts.iter().filter(|(outcome, ..)| *outcome == Outcome::Failed).count() > 0;
+                let count =
+                    |is: fn(&Outcome) -> bool| case.parts.iter().filter(|(outcome, ..)| is(outcome)).count() as u64;
+                let failed = count(|outcome| *outcome == Outcome::Failed);
+                let broken =
+                    count(|outcome| matches!(outcome, Outcome::NotEvaluated { reason: Reason::RuleError, .. }));
                 case.report(out)?;
                 for suite in &mut open {
                     suite.listed += 1;
-                    suite.failed += u64::from(failed);
+                    suite.failed += failed;
+                    suite.broken += broken;
                 }
             }
             Node::Open(tag) if tag.name() == "error" => {
                 let text = xml.line().map_err(|error| error.of(FORMAT))?;
+                open.iter_mut().for_each(|suite| suite.broken += 1);
                 let suite = open.last().map_or("", |suite| suite.name.as_str());
                 out.gap(format!("suite {suite}"), Reason::ScannerFailed, format!("the suite broke: {text}"))?;
             }
@@ -95,25 +104,27 @@ fn suite(tag: &Tag) -> Result<Suite, XmlError> {
         name: tag.attribute("name")?.unwrap_or_default(),
         tests: count("tests")?,
         failures: count("failures")?,
+        errors: count("errors")?,
         listed: 0,
         failed: 0,
+        broken: 0,
     })
 }
 
 impl Suite {
     fn account(self, out: &mut Out<'_>) -> Result<(), ResultsError> {
         let name = format!("suite {}", self.name);
-        match (self.tests, self.failures) {
-            (Some(tests), _) if tests > self.listed => {
-                let detail = format!("it counts {tests} cases and lists {}", self.listed);
-                out.gap(name.trim(), Reason::ControlMissing, detail)
+        for (what, counted, listed) in [
+            ("cases", self.tests, self.listed),
+            ("failures", self.failures, self.failed),
+            ("errors", self.errors, self.broken),
+        ] {
+            if let Some(counted) = counted.filter(|counted| *counted > listed) {
+                let detail = format!("it counts {counted} {what} and lists {listed}");
+                out.gap(name.trim(), Reason::ControlMissing, detail)?;
             }
-            (_, Some(failures)) if failures > 0 && self.failed == 0 => {
-                let detail = format!("it counts {failures} failures and lists none");
-                out.gap(name.trim(), Reason::ControlMissing, detail)
-            }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
@@ -140,6 +151,7 @@ fn case(xml: &mut Xml<impl Read>, tag: &Tag, suite: &str) -> Result<Case, XmlErr
                     "failure" => "failure",
                     "error" => "error",
                     "skipped" => "skipped",
+                    "flakyFailure" | "flakyError" => "flaky",
                     _ => {
                         xml.skip()?;
                         continue;
@@ -154,6 +166,10 @@ fn case(xml: &mut Xml<impl Read>, tag: &Tag, suite: &str) -> Result<Case, XmlErr
                 let outcome = match word {
                     "failure" => Outcome::Failed,
                     "error" => Outcome::not_evaluated(Reason::RuleError, format!("the test broke: {}", why())),
+                    "flaky" => {
+                        let detail = format!("the test failed, and passed when it was repeated: {}", why());
+                        Outcome::not_evaluated(Reason::ControlAmbiguous, detail)
+                    }
                     _ => Outcome::not_evaluated(Reason::ScannerSkipped, format!("the test was skipped: {}", why())),
                 };
                 if case.parts.len() >= PARTS {

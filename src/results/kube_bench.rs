@@ -4,7 +4,7 @@
 //!
 //! | status | counts as |
 //! |---|---|
-//! | PASS | passed; not evaluated, `scanner-skipped`, where what it looked at was not there |
+//! | PASS | passed; not evaluated, `scanner-skipped`, where what it looked at was not there, or printed nothing |
 //! | FAIL | failed |
 //! | WARN | not evaluated, `scanner-skipped`: a person has to look |
 //! | INFO | not evaluated, `scanner-skipped`: the benchmark's configuration leaves it out |
@@ -52,6 +52,8 @@ struct Test {
     remedy: String,
     kind: String,
     not_there: bool,
+    /// What the test asked printed nothing.
+    silent: bool,
 }
 
 /// Reads either of the two.
@@ -192,6 +194,8 @@ fn test(json: &mut Json<impl Read>) -> Result<Test, ResultsError> {
         "type" => json.scalar().map(|text| test.kind = text.unwrap_or_default()),
         "actual_value" => {
             let seen = json.scalar()?.unwrap_or_default().to_ascii_lowercase();
+            // A test that wants a setting not to be there passes where there is no such process, too.
+            test.silent = seen.trim().is_empty();
             test.not_there = NOT_THERE.iter().any(|words| seen.contains(words));
             Ok(())
         }
@@ -207,6 +211,7 @@ impl Test {
             |what: &str| if self.reason.is_empty() { what.to_owned() } else { format!("{what}: {}", self.reason) };
         let outcome = match self.status.as_str() {
             "PASS" if self.not_there => skipped("it passed, and what it looked at was not there".to_owned()),
+            "PASS" if self.silent => skipped("it passed, and what it asked printed nothing at all".to_owned()),
             "PASS" => Outcome::Passed,
             "FAIL" => Outcome::Failed,
             "WARN" => skipped(why("the scanner reports WARN: a person has to look")),

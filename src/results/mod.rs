@@ -35,6 +35,7 @@ mod kube_bench;
 pub mod merge;
 mod origin;
 mod read;
+mod releases;
 mod sarif;
 mod severity;
 mod spdx;

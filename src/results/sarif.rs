@@ -12,7 +12,7 @@
 //!
 //! A rule that a tool lists and has no result of is not evaluated: nothing in the file says that it passed. A suppressed
 //! result counts as the tool gave it, which is noted: waivers are gapscan's, and expire. One that a baseline says is absent
-//! is left out, which is counted. A run that did not end well, or that tells of errors, is a gap.
+//! is left out, which is counted. A run that did not end well, that tells of errors or that warns of anything is a gap.
 //!
 //! Results may come before the rules that they refer to, so that the file is read twice.
 //!
@@ -44,8 +44,8 @@ pub(crate) fn read<C: Content + ?Sized>(content: &C, out: &mut Out<'_>, limits: 
         for rule in &run.rules {
             out.control(rule.declared())?;
         }
-        for problem in &run.problems {
-            out.gap(format!("run {}", number + 1), Reason::ScannerFailed, problem.as_str())?;
+        for (reason, problem) in &run.problems {
+            out.gap(format!("run {}", number + 1), *reason, problem.as_str())?;
         }
     }
     let mut json = Json::new(content.reader(), FORMAT, limits.result_bytes);

@@ -9,10 +9,12 @@
 //!
 //! Any other status word is not evaluated, `status-unknown`.
 //!
-//! A severity of which there is no vulnerability counts as passed only where packages were looked at, those of an operating
-//! system that Trivy has advisories of and that still gets them, or of a language. That nothing was found in a target that
-//! Trivy does not know looks the same in the file. Nothing says whether secrets or licences were looked for, so that their
-//! controls never pass without any. Checks that passed are only counted in most files; what is not named is no control.
+//! A severity of which there is no vulnerability counts as passed only where packages of an operating system were looked at
+//! for which Trivy has advisories that still come: it lists a package, and has a vulnerability of one or the release is one
+//! of which its advisories are known to exist. That nothing was found in a system that Trivy does not know, in a release
+//! that is newer than its database, or where somebody removed the package manager's database, looks the same in the file.
+//! Packages of languages alone are enough for what has no system: a repository. Nothing says whether secrets or licences
+//! were looked for, so that their controls never pass without any. Checks that passed are only counted in most files; what is not named is no control.
 //!
 //! `trivy k8s --compliance` reports checks as passed that it could not look at: its output is another format, which is not
 //! read.
@@ -39,6 +41,7 @@ use self::vulnerability::{Vulnerability, vulnerability};
 use super::ResultsError;
 use super::event::{Budget, Numbers, Out, cut};
 use super::json::{Json, Kind};
+use super::releases::has_advisories;
 use super::vulnerabilities::{self, CONTROLS};
 use crate::base::limits::Limits;
 use crate::base::spool::Content;
@@ -48,34 +51,8 @@ use crate::model::reason::Reason;
 
 const FORMAT: &str = "Trivy JSON";
 
-/// Families of operating systems that Trivy has advisories of. One that is missing here only makes a result without a
-/// vulnerability count as not evaluated.
-const FAMILIES: [&str; 24] = [
-    "alma",
-    "alpine",
-    "amazon",
-    "azurelinux",
-    "bottlerocket",
-    "cbl-mariner",
-    "centos",
-    "chainguard",
-    "debian",
-    "echo",
-    "minimos",
-    "opensuse",
-    "opensuse-leap",
-    "opensuse-tumbleweed",
-    "opensuse.leap",
-    "opensuse.tumbleweed",
-    "oracle",
-    "photon",
-    "redhat",
-    "rocky",
-    "slem",
-    "sles",
-    "ubuntu",
-    "wolfi",
-];
+/// The class of results with packages of the operating system.
+const SYSTEM: &str = "os-pkgs";
 
 /// What the file says of itself.
 #[derive(Default)]
@@ -83,6 +60,8 @@ struct About {
     schema: Option<u64>,
     version: Option<String>,
     artifact: Option<String>,
+    /// What it is: an image, a folder, a repository.
+    artifact_kind: String,
     family: String,
     release: String,
     end_of_life: bool,
@@ -102,6 +81,9 @@ struct Part {
 struct Seen {
     failed: [bool; 5],
     vulnerabilities: u64,
+    /// Packages of the operating system, and how many vulnerabilities they have.
+    system_packages: u64,
+    system_vulnerabilities: u64,
     checks_passed_unnamed: u64,
     numbers: Numbers,
 }
@@ -144,6 +126,7 @@ fn about<C: Content + ?Sized>(content: &C, limits: &Limits) -> Result<About, Res
             _ => json.skip(),
         }),
         "ArtifactName" => json.text().map(|name| about.artifact = name),
+        "ArtifactType" => json.text_or_empty().map(|kind| about.artifact_kind = kind),
         "Metadata" => json.object(|json, key| match key {
             "OS" => json.object(|json, key| match key {
                 "Family" => json.text_or_empty().map(|family| about.family = family),
@@ -184,17 +167,31 @@ fn about<C: Content + ?Sized>(content: &C, limits: &Limits) -> Result<About, Res
 impl About {
     /// Says how the severities end of which no vulnerability was found.
     fn judge_silence(&self, seen: &Seen, out: &mut Out<'_>) -> Result<(), ResultsError> {
-        let system = self.results.iter().any(|part| part.class == "os-pkgs");
+        let system = self.results.iter().any(|part| part.class == SYSTEM);
         let language = self.results.iter().any(|part| part.class == "lang-pkgs");
         if !system && !language && seen.vulnerabilities == 0 {
             return Ok(());
         }
-        let name = brief(format!("{} {}", self.family, self.release).trim());
+        let name = match self.family.as_str() {
+            "" | "none" => "no operating system".to_owned(),
+            family => brief(format!("{family} {}", self.release).trim()),
+        };
         let silent = |detail: String| Outcome::not_evaluated(Reason::ScannerSkipped, detail);
-        let without = if system && !FAMILIES.contains(&self.family.as_str()) {
-            silent(format!("there is none, and nothing says that the scanner has advisories of `{name}`"))
-        } else if system && self.end_of_life {
+        let without = if !system && language && self.artifact_kind == "repository" {
+            Outcome::Passed
+        } else if !system {
+            silent(format!(
+                "there is none, and the scanner, which recognised {name}, looked at no packages of an operating system"
+            ))
+        } else if self.end_of_life {
             silent(format!("there is none, and {name} gets no advisories any more"))
+        } else if seen.system_packages == 0 && seen.system_vulnerabilities == 0 {
+            silent(format!(
+                "there is none, and the scanner lists no package of {name}: it was not told to, or somebody removed the \
+                 package manager's database"
+            ))
+        } else if seen.system_vulnerabilities == 0 && !has_advisories(&self.family, &self.release) {
+            silent(format!("there is none, and nothing says that the scanner has advisories of {name}"))
         } else {
             Outcome::Passed
         };
@@ -219,6 +216,7 @@ fn result(json: &mut Json<impl Read>, part: &Part, seen: &mut Seen, out: &mut Ou
     let (mut passed, mut failed) = (0_u64, 0_u64);
     json.object(|json, key| match key {
         "Packages" => json.array(|json| {
+            seen.system_packages += u64::from(part.class == SYSTEM);
             let component = package(json, part)?;
             out.component(component)
         }),
@@ -230,6 +228,7 @@ fn result(json: &mut Json<impl Read>, part: &Part, seen: &mut Seen, out: &mut Ou
                 seen.failed[control] = true;
             }
             seen.vulnerabilities += 1;
+            seen.system_vulnerabilities += u64::from(part.class == SYSTEM);
             out.finding(found)
         }),
         "ExperimentalModifiedFindings" => json.array(|json| {

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use crate::base::digest::digest_reader;
+use crate::base::digest::{Digest, Hasher};
 use crate::base::exit::{Classify, ExitClass};
 use crate::base::limits::Limits;
 use crate::base::spool::{Content, Spool, Spooled};
@@ -112,13 +113,14 @@ pub fn read_result(
                 return Err(unreadable(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")));
             }
             if about.is_file() {
-                let content = OnDisk { file: opened, length: about.len() };
+                let content = OnDisk { file: opened, length: about.len(), read: Mutex::default() };
                 if content.length > limits.result_bytes {
                     return Err(unusable(ResultsError::TooLarge { limit: limits.result_bytes }));
                 }
-                let (digest, _) = digest_reader(content.reader()).map_err(unreadable)?;
                 let format = format.map_or_else(|| detect(&content), Ok).map_err(unusable)?;
-                summarise(format, &content, digest, listed, limits).map_err(unusable)?
+                let unknown = Digest::of([]);
+                let summary = summarise(format, &content, unknown, listed, limits).map_err(unusable)?;
+                Summary { digest: content.digest().map_err(unreadable)?, ..summary }
             } else {
                 let content = spooled(opened, folder, limits).map_err(unreadable)?.map_err(unusable)?;
                 of_spooled(&content, format, listed, limits).map_err(unusable)?
@@ -187,10 +189,26 @@ fn spooled(source: impl Read, folder: &Path, limits: &Limits) -> io::Result<Resu
     Ok(Ok(spool.finish()))
 }
 
-/// A regular file, read where it is.
+/// A regular file, read where it is: somebody may write to it meanwhile. So what is read is hashed as it is read.
 struct OnDisk {
     file: File,
     length: u64,
+    /// What it was each time that it was read to its end.
+    read: Mutex<Vec<Digest>>,
+}
+
+impl OnDisk {
+    /// The digest of the bytes that were read.
+    ///
+    /// # Errors
+    /// When they were not the same each time, or it was never read to its end.
+    fn digest(&self) -> io::Result<Digest> {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        match read.split_first() {
+            Some((first, others)) if others.iter().all(|other| other == first) => Ok(*first),
+            _ => Err(io::Error::other("it was changed while it was read")),
+        }
+    }
 }
 
 impl Content for OnDisk {
@@ -199,13 +217,15 @@ impl Content for OnDisk {
     }
 
     fn reader(&self) -> impl Read + '_ {
-        Reader { of: self, at: 0 }
+        Reader { of: self, at: 0, hasher: Some(Hasher::new()) }
     }
 }
 
 struct Reader<'a> {
     of: &'a OnDisk,
     at: u64,
+    /// None when its end was reached.
+    hasher: Option<Hasher>,
 }
 
 impl Read for Reader<'_> {
@@ -217,6 +237,52 @@ impl Read for Reader<'_> {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter while it was read"));
         }
         self.at += read as u64;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..read]);
+        }
+        if self.at == self.of.length
+            && let Some(hasher) = self.hasher.take()
+        {
+            self.of.read.lock().unwrap_or_else(PoisonError::into_inner).push(hasher.finish());
+        }
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_that_of_the_bytes_that_were_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("r.json");
+        std::fs::write(&path, "0123456789").expect("written");
+        let opened = || OnDisk { file: File::open(&path).expect("there"), length: 10, read: Mutex::default() };
+        let whole = |content: &OnDisk| {
+            let mut bytes = Vec::new();
+            content.reader().read_to_end(&mut bytes).expect("it is read");
+            bytes
+        };
+        let content = opened();
+        assert!(content.digest().is_err(), "nobody read it");
+        content.reader().read_exact(&mut [0; 9]).expect("most of it");
+        assert!(content.digest().is_err(), "nobody read all of it");
+        assert_eq!((whole(&content), whole(&content)), (b"0123456789".to_vec(), b"0123456789".to_vec()));
+        assert_eq!(content.digest().expect("the same each time"), Digest::of("0123456789"));
+        // Somebody writes to it between two looks of a parser that needs two.
+        std::fs::write(&path, "01234x6789").expect("written");
+        whole(&content);
+        assert!(content.digest().is_err(), "it was not the same each time");
+        assert_eq!(
+            {
+                let content = opened();
+                whole(&content);
+                content.digest().expect("once")
+            },
+            Digest::of("01234x6789")
+        );
+        std::fs::write(&path, "0").expect("written");
+        assert!(opened().reader().read_to_end(&mut Vec::new()).is_err(), "it became shorter");
     }
 }

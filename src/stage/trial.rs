@@ -17,7 +17,7 @@ use crate::bundle::profile::ProfileFolder;
 use crate::bundle::writer::BuildError;
 use crate::cluster::agent::protocol::{ExitStatus, Unreadable};
 use crate::cluster::agent::sockets::Sockets;
-use crate::cluster::job::JobOutput;
+use crate::cluster::job::{JobOutput, TakenOut};
 use crate::model::control::{Control, Severity};
 use crate::model::coverage::Coverage;
 use crate::model::finding::Finding;
@@ -158,6 +158,7 @@ pub fn attempt(request: &TrialRequest<'_>, limits: &Limits) -> Result<Trial, Tri
         unreadable: Unreadable::default(),
         sockets: Sockets::default(),
         version: None,
+        taken_out: TakenOut::default(),
     };
     let ended = output.meaning(&scanner.exit_codes);
     trial.meaning = ended.map(|(_, meaning)| meaning);

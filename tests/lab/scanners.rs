@@ -197,6 +197,7 @@ fn scanners_from_packages_run_without_any_code_for_them() {
     });
     write(path, "key", key);
     write(path, "shell.py", "import subprocess\nsubprocess.call(input(), shell=True)  # noqa\n");
+    write(path, "package.json", r#"{"name": "left-pad", "version": "1.0.0"}"#);
     let tool = |name: &str| packages.join(name);
     let tools = image(
         lab,
@@ -208,7 +209,11 @@ fn scanners_from_packages_run_without_any_code_for_them() {
         lab,
         path,
         "leaky",
-        &[(&path.join("key"), "/etc/key"), (&path.join("shell.py"), "/lib/site-packages/shell.py")],
+        &[
+            (&path.join("key"), "/etc/key"),
+            (&path.join("shell.py"), "/lib/site-packages/shell.py"),
+            (&path.join("package.json"), "/app/node_modules/left-pad/package.json"),
+        ],
     );
     // The shipped definitions name an image of their own each; here one image is all of them.
     let images: String =
@@ -241,6 +246,10 @@ fn scanners_from_packages_run_without_any_code_for_them() {
     assert!(found.contains(&"not-evaluated control-missing".to_owned()), "{found:?}");
     assert!(!found.contains(&"passed".to_owned()), "{found:?}");
     assert!(!serde_json::to_string(&lines).expect("JSON").contains("AKIAQYLPMN5HHHFPZAM2"));
+    let whole = "gapscan-target-read-whole";
+    assert_eq!(ended(&lines, "kingfisher", whole), "not-evaluated scanner-skipped", "there is a node_modules");
+    assert!(task(&lines, "syft")["notes"].to_string().contains("names 1 components"), "an installed package of npm");
+    assert_eq!(ended(&lines, "syft", whole), "passed");
     assert_eq!(ended(&lines, "ruff", "S602"), "failed");
     assert_eq!(ended(&lines, "ruff", "S307"), "passed", "it was looked for, and the definition vouches for that");
     assert!(task(&lines, "ruff")["notes"].to_string().contains("tells of failures alone"), "{}", task(&lines, "ruff"));

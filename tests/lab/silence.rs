@@ -9,8 +9,8 @@ use crate::lab::{Lab, Ran, lab};
 
 const NAME: &str = "caller";
 
-/// What the scanner leaves as its result: nothing was found.
-const RESULT: &str = r#"{"descriptor":{"name":"grype"},"distro":{"name":"debian"},"matches":[]}"#;
+/// What the scanner leaves as its result: nothing critical was found, and something was.
+const RESULT: &str = r#"{"descriptor":{"name":"grype"},"distro":{"name":"debian"},"matches":[{"vulnerability":{"id":"CVE-1","severity":"Low","namespace":"debian:distro:debian:12"},"artifact":{"name":"a"}}]}"#;
 
 /// A bundle with a scanner that runs this script before it leaves its result.
 fn bundle(lab: &Lab, folder: &str, script: &str) {

@@ -72,6 +72,32 @@ fn values_that_overlap_go_as_one() {
 }
 
 #[test]
+fn base64_with_more_beside_it_and_hexadecimal_are_found() {
+    let secret = "p\u{fb}ss\u{ff}w?rd~~";
+    for alphabet in [&STANDARD, &URL_SAFE] {
+        for before in ["", "a", "ab", "abc", "admin:"] {
+            for behind in ["", "\n", "yz", "xyz"] {
+                let text = format!("Basic {} end", alphabet.encode(format!("{before}{secret}{behind}")));
+                let (kept, count) = redacted(&[secret], &text);
+                assert!(count > 0 && kept.contains(MARKER), "{before} {behind}: {kept}");
+                // What is left of it has less than a character of the value at either side.
+                let left = kept.trim_start_matches("Basic ").replace(MARKER, "");
+                assert!(left.len() <= (before.len() + behind.len()).div_ceil(3) * 4 + 4 + " end".len(), "{kept}");
+            }
+        }
+    }
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(redacted(&[secret], &format!("0x{hex}, {}", hex.to_uppercase())).1, 2);
+    // A value that is too short for that is found as it is, and not in every text that has a few of its characters.
+    assert_eq!(redacted(&["abcd"], &STANDARD.encode("xabcdx")).1, 0);
+}
+
+#[test]
+fn nothing_to_take_out_leaves_all_as_it_is() {
+    assert_eq!(Redaction::default().text("a\\u0041&amp;"), ("a\\u0041&amp;".to_owned(), 0));
+}
+
+#[test]
 fn the_end_of_a_value_counts_where_the_begin_was_cut() {
     let redaction = Redaction::of(["secret-value"]);
     let kept = |text: &str, cut| {

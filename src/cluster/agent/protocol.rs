@@ -20,7 +20,7 @@ pub const STDERR: &str = "stderr";
 /// [`OwnSockets`](super::own_sockets::OwnSockets).
 pub const OWN_SOCKETS: &str = "sockets";
 
-/// Bytes of the header. It holds at most [`SAMPLE`] paths of 4096 bytes.
+/// Bytes of the header. It holds at most [`SAMPLE`] and [`LEFT_OUT_SAMPLE`] paths of 4096 bytes.
 pub const HEADER_BYTES: usize = 1 << 20;
 
 /// Bytes that are kept of the end of standard output and of standard error.
@@ -28,6 +28,9 @@ pub const TAIL_BYTES: usize = 64 << 10;
 
 /// How many unreadable paths are named.
 pub const SAMPLE: usize = 100;
+
+/// How many paths are named that the scanner leaves out.
+pub const LEFT_OUT_SAMPLE: usize = 20;
 
 /// The name of the file in the spool that is there when the scanner has ended.
 pub const STATUS_FILE: &str = "status.json";
@@ -80,7 +83,7 @@ pub enum ResultState {
     },
 }
 
-/// Paths in the target that the scanner's user may not read. A scanner passes over them in silence.
+/// Paths in the target that the scanner's user may not read, or that it leaves out. A scanner passes over them in silence.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Unreadable {
@@ -88,8 +91,21 @@ pub struct Unreadable {
     pub count: u64,
     /// The first of them.
     pub sample: Vec<String>,
+    /// How many paths there are that the scanner's definition says it passes over.
+    #[serde(default)]
+    pub left_out: u64,
+    /// The first of these.
+    #[serde(default)]
+    pub left_out_sample: Vec<String>,
     /// Whether the search ended early, by number of entries or time, so that there may be more.
     pub incomplete: bool,
+}
+
+impl Unreadable {
+    /// Whether all of the target could be looked at, and nothing in it is left out.
+    pub fn is_none(&self) -> bool {
+        self.count == 0 && self.left_out == 0 && !self.incomplete
+    }
 }
 
 /// What the scanner said when it was asked for its version.

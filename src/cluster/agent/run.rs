@@ -49,6 +49,8 @@ pub struct RunRequest {
     pub spool: PathBuf,
     /// Where the target's files are, to find out what can't be read.
     pub target_mount: Option<PathBuf>,
+    /// Paths in the target that the scanner passes over; `*` stands for any characters.
+    pub leaves_out: Vec<String>,
     /// The target is another container of the pod, whose id will be in this file; the scanner waits for it.
     pub beside: Option<PathBuf>,
     /// The target is an image that comes as an archive, which the scanner waits for.
@@ -196,7 +198,8 @@ async fn attempt(request: &RunRequest, env: &[(String, String)]) -> Result<Heade
     tail(STDOUT_TAIL, &stdout)?;
     tail(STDERR_TAIL, &stderr)?;
     let mount = request.target_mount.clone();
-    let look = tokio::task::spawn_blocking(move || mount.map(|mount| unreadable(&mount)));
+    let left_out = request.leaves_out.clone();
+    let look = tokio::task::spawn_blocking(move || mount.map(|mount| unreadable(&mount, &left_out)));
     let unreadable = match look.await {
         Ok(found) => found.unwrap_or_default(),
         // It panicked: what it would have found is not known.

@@ -1,5 +1,5 @@
 //! Which files of the target this user may not read: found out by looking, since a scanner that may not read a file most
-//! often says nothing.
+//! often says nothing; and which files it leaves out by itself, as its definition tells.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, access};
 
-use super::protocol::{SAMPLE, Unreadable};
+use super::protocol::{LEFT_OUT_SAMPLE, SAMPLE, Unreadable};
+use crate::model::scanner::fits;
 
 /// Entries that are looked at: a tree without end must not hold the pod.
 const ENTRIES: u64 = 4_000_000;
@@ -20,16 +21,23 @@ pub const LOOK: Duration = Duration::from_secs(120);
 /// Looks at everything below `root` without following symbolic links. Devices, pipes and sockets are passed over: nothing
 /// should read them. So is what is mounted below `root` and is no file system that keeps files on the machine itself: a node's
 /// `/proc` and `/sys`, shares of other machines, and the roots of its containers, which are targets of their own.
-pub fn unreadable(root: &Path) -> Unreadable {
+///
+/// What is there that fits one of the patterns in `left_out` is counted apart, whatever it is.
+pub fn unreadable(root: &Path, left_out: &[String]) -> Unreadable {
     let began = Instant::now();
     let mut found = Unreadable::default();
+    let inside = |path: &Path| {
+        let inside = path.strip_prefix(root).unwrap_or(path);
+        format!("/{}", inside.to_string_lossy())
+    };
+    let named = |mut text: String| {
+        text.truncate(text.floor_char_boundary(4096));
+        text
+    };
     let note = |path: &Path, found: &mut Unreadable| {
         found.count += 1;
         if found.sample.len() < SAMPLE {
-            let inside = path.strip_prefix(root).unwrap_or(path);
-            let mut text = format!("/{}", inside.to_string_lossy());
-            text.truncate(text.floor_char_boundary(4096));
-            found.sample.push(text);
+            found.sample.push(named(inside(path)));
         }
     };
     let mut seen = 0u64;
@@ -56,6 +64,15 @@ pub fn unreadable(root: &Path) -> Unreadable {
                 break;
             };
             let path = entry.path();
+            if !left_out.is_empty() {
+                let place = inside(&path);
+                if left_out.iter().any(|pattern| fits(pattern, &place)) {
+                    found.left_out += 1;
+                    if found.left_out_sample.len() < LEFT_OUT_SAMPLE {
+                        found.left_out_sample.push(named(place));
+                    }
+                }
+            }
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => match entry.metadata() {
                     Ok(inside) if inside.dev() == device || is_local(&path) => folders.push((path, inside.dev())),
@@ -75,6 +92,7 @@ pub fn unreadable(root: &Path) -> Unreadable {
         }
     }
     found.sample.sort();
+    found.left_out_sample.sort();
     found
 }
 
@@ -109,8 +127,22 @@ mod tests {
         fs::create_dir(folder.path().join("a")).expect("made");
         symlink(folder.path(), folder.path().join("a/loop")).expect("made");
         fs::write(folder.path().join("a/file"), "x").expect("made");
-        assert_eq!(unreadable(folder.path()), Unreadable::default());
-        assert_eq!(unreadable(&folder.path().join("nowhere")).count, 1);
+        assert_eq!(unreadable(folder.path(), &[]), Unreadable::default());
+        assert_eq!(unreadable(&folder.path().join("nowhere"), &[]).count, 1);
+    }
+
+    #[test]
+    fn what_the_scanner_leaves_out_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["node_modules/a", "srv/node_modules/b/node_modules/c", "srv/other"] {
+            fs::create_dir_all(folder.path().join(name)).expect("made");
+            fs::write(folder.path().join(name).join("package.json"), "{}").expect("made");
+        }
+        let found = unreadable(folder.path(), &["*/node_modules/*/package.json".to_owned(), "/opt/*".to_owned()]);
+        assert_eq!((found.left_out, found.count), (2, 0), "{found:?}");
+        let paths = ["/node_modules/a/package.json", "/srv/node_modules/b/node_modules/c/package.json"];
+        assert_eq!(found.left_out_sample, paths);
+        assert!(!found.is_none() && unreadable(folder.path(), &["/opt/*".to_owned()]).is_none());
     }
 
     #[test]
@@ -129,7 +161,7 @@ mod tests {
         let file = folder.path().join("secret");
         fs::write(&file, "x").expect("made");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).expect("set");
-        let found = unreadable(folder.path());
+        let found = unreadable(folder.path(), &[]);
         assert_eq!((found.count, found.sample), (1, vec!["/secret".to_owned()]));
     }
 }

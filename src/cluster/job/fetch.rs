@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::manifest::{self, CONTAINER};
-use super::{HOLD, JobOutput, JobRequest, Scanning};
+use super::{HOLD, JobOutput, JobRequest, Scanning, TakenOut};
 use crate::base::spool::Content as _;
 use crate::cluster::access::exec::{Caps, ExecEnd, Place, exec_into};
 use crate::cluster::agent::parcel::{BLOCK_BYTES, Parts, Receiver};
@@ -275,6 +275,15 @@ impl<'a> HandOver<'a> {
             ExitStatus::Signalled { .. } | ExitStatus::Exited { .. } | ExitStatus::NotStarted { .. } => {}
         }
         let Header { exit, unreadable, sockets, version, .. } = header;
-        Ok(JobOutput { exit, result, stdout_tail, stderr_tail, unreadable, sockets, version })
+        Ok(JobOutput {
+            exit,
+            result,
+            stdout_tail,
+            stderr_tail,
+            unreadable,
+            sockets,
+            version,
+            taken_out: TakenOut::default(),
+        })
     }
 }

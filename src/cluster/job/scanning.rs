@@ -14,7 +14,7 @@ use crate::cluster::error::ClusterError;
 use crate::cluster::inputs::InputFiles;
 use crate::cluster::pull::PullSecret;
 use crate::model::record::RunId;
-use crate::model::scanner::{self as placeholder, Offered, ScannerDocument, ScannerUser, WritableFolder};
+use crate::model::scanner::{self as placeholder, LeftOut, Offered, ScannerDocument, ScannerUser, WritableFolder};
 
 /// An image that is mounted read-only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct Program<'a> {
     pub unread: Unread,
     /// The command by which it is asked for its version; empty where it is not asked.
     pub version: &'a [String],
+    /// What it passes over without a word, which somebody has to look for in the target.
+    pub leaves_out: &'a [LeftOut],
     /// As whom it runs, where that is neither root on a node nor the user of what it is beside; gapscan's own user where this is
     /// absent.
     pub user: Option<ScannerUser>,
@@ -69,6 +71,7 @@ impl<'a> Program<'a> {
             cpu: Cow::Borrowed(&scanner.cpu),
             unread: Unread::Silent,
             version: scanner.version.as_ref().map_or(&[], |question| &question.command),
+            leaves_out: &scanner.leaves_out,
             user: scanner.user,
             writable: &scanner.writable,
         }
@@ -138,6 +141,8 @@ impl Scanning<'_> {
         command.extend(told.iter().map(|word| (*word).to_owned()));
         let (deadline, hold) = (self.program.deadline.as_secs().to_string(), run.hold.as_secs().to_string());
         command.extend(self.program.version.iter().map(|word| format!("--version-word={word}")));
+        let left_out = self.program.leaves_out.iter().flat_map(|left_out| &left_out.paths);
+        command.extend(left_out.map(|pattern| format!("--leaves-out={pattern}")));
         command.extend(["--deadline", &deadline, "--hold", &hold, "--"].map(str::to_owned));
         if let Some(in_target) = self.program.approach.in_target {
             // It is not this container that has the program, nor these variables.

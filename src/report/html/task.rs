@@ -4,6 +4,7 @@ use super::finding::FindingView;
 use super::shown::{Shown, When, digest};
 use crate::model::control::{Control, Severity};
 use crate::model::coverage::Coverage;
+use crate::model::evidence::EvidenceRef;
 use crate::model::finding::Finding;
 use crate::model::outcome::{Outcome, Status};
 use crate::model::provenance::{Approach, Expectation, Imported, Provenance};
@@ -128,11 +129,19 @@ impl TaskView {
                 .iter()
                 .map(|e| Fact {
                     label: "Evidence",
-                    value: Shown::line(&format!("{} {} ({} bytes)", e.digest, e.name, e.length)),
+                    value: Shown::line(&format!("{} {} ({} bytes{})", e.digest, e.name, e.length, redacted(e))),
                     is_code: true,
                 })
                 .collect(),
         }
+    }
+}
+
+/// That it is not what the scanner wrote, byte for byte.
+fn redacted(evidence: &EvidenceRef) -> String {
+    match evidence.redacted {
+        0 => String::new(),
+        times => format!("; redacted: secret values were taken out {times} times"),
     }
 }
 

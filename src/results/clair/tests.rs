@@ -30,7 +30,7 @@ fn words(read: &Summary) -> Vec<&'static str> {
 
 #[test]
 fn each_pair_is_a_finding() {
-    let read = read_all(&report("rhel", json!({"10": ["7", "8"]})));
+    let read = read_all(&report("debian", json!({"10": ["7", "8"]})));
     assert_eq!((read.findings.failed, read.components, read.controls.passed), (2, 1, 3));
     let failed: Vec<&str> =
         verdicts(&read).into_iter().filter(|(_, word)| *word == "failed").map(|(id, _)| id).collect();
@@ -40,7 +40,7 @@ fn each_pair_is_a_finding() {
     assert_eq!((first.references.len(), first.references[0].id.as_str()), (1, "CVE-2026-1"));
     // The ids are those of one database.
     let other =
-        report("rhel", json!({"10": ["7", "8"]})).to_string().replace("\"7\"", "\"71\"").replace("\"10\"", "\"11\"");
+        report("debian", json!({"10": ["7", "8"]})).to_string().replace("\"7\"", "\"71\"").replace("\"10\"", "\"11\"");
     let other = summary(ResultFormat::Clair, &other).expect("a result");
     assert_eq!(other.finding_list[0].identity, first.identity);
 }
@@ -61,6 +61,15 @@ fn nothing_found_is_a_pass_only_where_something_could_be() {
     own["distributions"]["2"] = json!({"id": "2", "did": "alpine"});
     assert_eq!(words(&read_all(&own))[1], "scanner-skipped", "and of the other one nothing is known");
     assert_eq!(words(&read_all(&report("templeos", json!({})))), ["scanner-skipped"; 5]);
+    // A release that is newer than what it has advisories of, and packages of a language alone.
+    let mut newer = report("debian", json!({}));
+    newer["distributions"]["1"]["version_id"] = "99".into();
+    assert_eq!(words(&read_all(&newer)), ["scanner-skipped"; 5]);
+    for environments in [json!({"10": [{"package_db": "python:x", "distribution_id": ""}]}), json!({}), Value::Null] {
+        let mut without = report("debian", json!({}));
+        without["environments"] = environments;
+        assert_eq!(words(&read_all(&without)), ["scanner-skipped"; 5]);
+    }
     let mut empty = report("debian", json!({}));
     empty["packages"] = json!({});
     assert_eq!(words(&read_all(&empty)), ["scanner-skipped"; 5]);

@@ -9,7 +9,7 @@ use crate::results::{Parsed, parse};
 
 fn found(severity: Value, id: &str) -> Value {
     json!({
-        "vulnerability": {"id": id, "severity": severity, "fix": {"versions": ["1.2"], "state": "fixed"}},
+        "vulnerability": {"id": id, "severity": severity, "namespace": "debian:distro:debian:12", "fix": {"versions": ["1.2"], "state": "fixed"}},
         "artifact": {"name": "openssl", "version": "1.1"},
     })
 }
@@ -79,29 +79,78 @@ fn versions_and_dates_are_read() {
 }
 
 #[test]
-fn no_match_in_nothing_that_is_known_is_no_pass() {
+fn no_match_is_no_pass_unless_the_result_shows_that_there_could_have_been_one() {
+    use Status::{Failed, NotEvaluated, Passed};
+    let of = |namespace: &str| {
+        let mut found = found(json!("Low"), "CVE-1");
+        found["vulnerability"]["namespace"] = namespace.into();
+        found
+    };
+    for (case, matches, distribution, wanted) in [
+        ("no distribution and no match", vec![], "", [NotEvaluated; 5]),
+        ("one without advisories", vec![], "busybox", [NotEvaluated; 5]),
+        // A removed database of packages, and a release that the database lacks, look the same.
+        ("a known one and no match", vec![], "debian", [NotEvaluated; 5]),
+        ("a library alone", vec![of("github:language:python")], "debian", {
+            [NotEvaluated, NotEvaluated, NotEvaluated, Failed, NotEvaluated]
+        }),
+        ("a library in an unknown system", vec![of("github:language:python")], "void", {
+            [NotEvaluated, NotEvaluated, NotEvaluated, Failed, NotEvaluated]
+        }),
+        ("a package of the distribution", vec![of("debian:distro:debian:12")], "debian", {
+            [Passed, Passed, Passed, Failed, Passed]
+        }),
+        ("a package of one built from another", vec![of("redhat:distro:redhat:9")], "rockylinux", {
+            [Passed, Passed, Passed, Failed, Passed]
+        }),
+    ] {
+        assert_eq!(statuses(&read_all(&document(matches, distribution))), wanted, "{case}");
+    }
     let mut nothing = document(Vec::new(), "");
-    assert_eq!(statuses(&read_all(&nothing)), [Status::NotEvaluated; 5]);
     nothing["distro"] = Value::Null;
-    assert_eq!(statuses(&read_all(&nothing)), [Status::NotEvaluated; 5]);
-    let busybox = read_all(&document(Vec::new(), "busybox"));
-    assert_eq!(statuses(&busybox), [Status::NotEvaluated; 5], "it publishes no advisories");
-    let mut alpine = document(Vec::new(), "alpine");
-    alpine["descriptor"]["db"]["providers"] = json!({"debian": {"captured": "2026-01-01T00:00:00Z"}});
-    assert_eq!(statuses(&read_all(&alpine)), [Status::NotEvaluated; 5], "the database has none of it");
-    alpine["descriptor"]["db"]["providers"]["alpine"] = json!({});
-    assert_eq!(statuses(&read_all(&alpine)), [Status::Passed; 5]);
-    let known = read_all(&document(Vec::new(), "debian"));
-    assert_eq!(statuses(&known), [Status::Passed; 5]);
-    assert!(known.notes[0].contains("debian 12"), "{:?}", known.notes);
+    assert_eq!(statuses(&read_all(&nothing)), [NotEvaluated; 5]);
 }
 
 #[test]
-fn what_the_scanner_ignored_is_noted() {
+fn what_it_was_told_to_leave_out_and_what_it_warns_of_keeps_severities_from_passing() {
+    use Status::{Failed, NotEvaluated};
+    let whole = document(vec![found(json!("Low"), "CVE-1")], "debian");
+    let wanted = [NotEvaluated, NotEvaluated, NotEvaluated, Failed, NotEvaluated];
+    let mut excluding = whole.clone();
+    excluding["descriptor"]["configuration"] = json!({"exclude": ["/opt/**"], "only-fixed": false});
+    assert_eq!(statuses(&read_all(&excluding)), wanted);
+    let mut old = whole.clone();
+    old["alertsByPackage"] =
+        json!([{"package": {"name": "openssl"}, "alerts": [{"type": "distro-eol", "message": "m"}]}]);
+    let read = read_all(&old);
+    assert_eq!(statuses(&read), wanted);
+    assert!(format!("{:?}", read.findings[0].outcome).contains("debian 12 gets no advisories any more"));
+}
+
+#[test]
+fn what_the_scanner_ignored_is_no_pass() {
     let mut ignoring = document(vec![found(json!("Low"), "CVE-1")], "debian");
     ignoring["ignoredMatches"] = json!([found(json!("Critical"), "CVE-2"), found(json!("Critical"), "CVE-3")]);
     let parsed = read_all(&ignoring);
     assert!(parsed.notes[0].contains("2 for no-critical-vulnerabilities"), "{:?}", parsed.notes);
+    assert_eq!(statuses(&parsed)[..3], [Status::NotEvaluated, Status::Passed, Status::Passed]);
+    // What the distribution says to be fixed, and what is known of the kernel and not of its headers, was no match.
+    for (rules, status) in [
+        (json!([{"namespace": "", "reason": "Distro Fixed", "vulnerability": "CVE-2"}]), Status::Passed),
+        (
+            json!([{"package": {"name": "linux-libc-dev", "type": "deb"}, "match-type": "exact-indirect-match"}]),
+            Status::Passed,
+        ),
+        (json!([{"package": {"name": "linux-libc-dev"}}]), Status::NotEvaluated),
+        (json!([{"reason": "we know", "vulnerability": "CVE-2"}]), Status::NotEvaluated),
+        (json!([{"reason": "Distro Fixed"}, {"fix-state": "wont-fix"}]), Status::NotEvaluated),
+        (json!([{"reason": "Distro Fixed", "vex-status": "fixed"}]), Status::NotEvaluated),
+        (json!([]), Status::NotEvaluated),
+    ] {
+        ignoring["ignoredMatches"] = json!([found(json!("Critical"), "CVE-2")]);
+        ignoring["ignoredMatches"][0]["appliedIgnoreRules"] = rules.clone();
+        assert_eq!(statuses(&read_all(&ignoring))[0], status, "{rules}");
+    }
 }
 
 #[test]

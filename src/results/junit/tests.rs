@@ -16,6 +16,9 @@ fn each_end_means_what_the_table_says() {
         ("", "<error type='x'>boom</error>", "rule-error"),
         ("", "<skipped/>", "scanner-skipped"),
         ("", "<skipped/><failure/>", "failed"),
+        ("", "<flakyFailure message='m'>text</flakyFailure>", "control-ambiguous"),
+        ("", "<flakyError/>", "control-ambiguous"),
+        ("", "<failure/><rerunFailure/>", "failed"),
         ("status='run' result='completed'", "", "passed"),
         ("status='notrun'", "", "scanner-skipped"),
         ("status='Failed'", "", "failed"),
@@ -40,7 +43,11 @@ fn what_is_counted_and_not_listed_was_not_evaluated() {
     let fine = read(&whole(2, 0));
     assert_eq!((fine.controls.passed, fine.not_evaluated.len(), fine.targets.len()), (2, 0, 2));
     assert_eq!(read(&whole(7, 0)).not_evaluated[0].detail, "it counts 7 cases and lists 2");
-    assert_eq!(read(&whole(2, 1)).not_evaluated[0].detail, "it counts 1 failures and lists none");
+    assert_eq!(read(&whole(2, 1)).not_evaluated[0].detail, "it counts 1 failures and lists 0");
+    // Some of its failures are no fewer lost than all.
+    let some = read("<testsuite name='s' failures='3' errors='2'><testcase name='x'><failure/></testcase></testsuite>");
+    let lost: Vec<&str> = some.not_evaluated.iter().map(|gap| gap.detail.as_str()).collect();
+    assert_eq!(lost, ["it counts 3 failures and lists 1", "it counts 2 errors and lists 0"]);
     assert_eq!(read("<testsuites/>").not_evaluated.len(), 1, "no test at all");
     assert_eq!(read("<testsuite><error>no such file</error></testsuite>").not_evaluated.len(), 2);
     refuses_what_is_no_result(ResultFormat::Junit, &whole(2, 0));

@@ -32,14 +32,15 @@ fn four() -> Value {
         test("4.1.4", "WARN", ""),
         test("4.1.5", "INFO", ""),
         test("4.1.6", "pass", ""),
+        test("4.1.7", "PASS", " "),
     ];
-    group("4", tests, [3, 1, 1, 1])
+    group("4", tests, [4, 1, 1, 1])
 }
 
 #[test]
 fn each_status_means_what_the_table_says() {
     let with =
-        json!({"Controls": [four()], "Totals": {"total_pass": 3, "total_fail": 1, "total_warn": 1, "total_info": 1}});
+        json!({"Controls": [four()], "Totals": {"total_pass": 4, "total_fail": 1, "total_warn": 1, "total_info": 1}});
     for document in [with, json!([four()])] {
         let read = read_all(&document);
         assert_eq!(
@@ -51,9 +52,10 @@ fn each_status_means_what_the_table_says() {
                 ("4.1.4", "scanner-skipped"),
                 ("4.1.5", "scanner-skipped"),
                 ("4.1.6", "status-unknown"),
+                ("4.1.7", "scanner-skipped"),
             ]
         );
-        assert_eq!(read.not_evaluated.len(), 4, "{:?}", read.not_evaluated);
+        assert_eq!(read.not_evaluated.len(), 5, "{:?}", read.not_evaluated);
         assert_eq!(read.targets, ["kube-bench group 4 node cis-1.8"]);
         let shown = serde_json::to_string(&read).expect("it has a JSON form");
         assert!(!shown.contains("secret") && shown.contains("Do it."), "{shown}");
@@ -62,7 +64,7 @@ fn each_status_means_what_the_table_says() {
 
 #[test]
 fn what_is_counted_and_not_listed_was_not_evaluated() {
-    let read = read_all(&json!([group("1", vec![test("1.1", "PASS", "")], [9, 0, 0, 0])]));
+    let read = read_all(&json!([group("1", vec![test("1.1", "PASS", "600")], [9, 0, 0, 0])]));
     assert_eq!((read.controls.passed, read.not_evaluated[0].detail.as_str()), (1, "it counts 9 verdicts and lists 1"));
     let read = read_all(&json!({"Controls": [four()], "Totals": {"total_pass": 70, "total_fail": 1}}));
     assert!(read.not_evaluated.iter().any(|gap| gap.detail.contains("counts 71")), "{:?}", read.not_evaluated);

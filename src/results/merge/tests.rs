@@ -132,6 +132,59 @@ fn silence_passes_only_where_the_definition_vouches_for_it_and_all_was_evaluated
 }
 
 #[test]
+fn what_the_scanner_left_out_by_its_own_rules_passes_nothing() {
+    let ids: Vec<String> = (0..3000).map(|n| format!("c{n}")).collect();
+    let names: Vec<&str> = ids.iter().map(String::as_str).collect();
+    for unmentioned in [Unmentioned::Passed, Unmentioned::NotEvaluated] {
+        // The first is said to pass, too, and the second fails.
+        let passes = Finding::new("c0", Outcome::Passed);
+        let mut collector = reported(vec![passes, Finding::new("c1", Outcome::Failed)]);
+        for id in &names[..2999] {
+            collector.take(Event::Suppressed(Reported {
+                identity: identity("sample", ["left out", id]),
+                kind: FindingKind::Check,
+                control: (*id).to_owned(),
+                outcome: Outcome::Failed,
+                word: String::new(),
+                severity: Severity::High,
+                subject: String::new(),
+                messages: vec!["m".to_owned()],
+                references: Vec::new(),
+                ratings: Vec::new(),
+            }));
+        }
+        let parsed = reduce(collector, &profile(&names), unmentioned);
+        assert_eq!(reason(&parsed.findings[0]), Some(Reason::ScannerSkipped));
+        assert_eq!(parsed.findings[1].outcome, Outcome::Failed);
+        assert!(parsed.findings[2..2999].iter().all(|finding| reason(finding) == Some(Reason::ScannerSkipped)));
+        assert_eq!(parsed.findings[2999].outcome == Outcome::Passed, unmentioned == Unmentioned::Passed);
+        assert!(parsed.notes.iter().any(|note| note.contains("left out 2999 findings")), "{:?}", parsed.notes);
+    }
+}
+
+#[test]
+fn a_rule_that_is_met_says_nothing_of_the_others_of_its_severity() {
+    let mut collector = Collector::new(9);
+    let mut severities = BySeverity(&mut collector);
+    for (rule, outcome) in [("a", Outcome::Passed), ("b", Outcome::NotApplicable { reason: "no".to_owned() })] {
+        severities.take(Event::Finding(Reported {
+            identity: identity("sample", [rule]),
+            kind: FindingKind::Check,
+            control: rule.to_owned(),
+            outcome,
+            word: String::new(),
+            severity: Severity::High,
+            subject: String::new(),
+            messages: Vec::new(),
+            references: Vec::new(),
+            ratings: Vec::new(),
+        }));
+    }
+    let parsed = reduce(collector, &profile(&["no-high-findings"]), Unmentioned::NotEvaluated);
+    assert_eq!(reason(&parsed.findings[0]), Some(Reason::ControlMissing));
+}
+
+#[test]
 fn findings_by_severity_fail_the_control_of_theirs() {
     let ids = ["no-critical-findings", "no-high-findings", "no-low-findings"];
     let mut collector = Collector::new(9);

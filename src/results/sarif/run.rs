@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::Read;
 
 use super::rule::{Rule, rules, text_of};
+use crate::model::reason::Reason;
 use crate::results::ResultsError;
 use crate::results::event::{Budget, cut};
 use crate::results::json::Json;
@@ -17,7 +18,7 @@ pub(super) struct Run {
     /// Where each rule is in `rules`, by its id.
     pub(super) index: HashMap<String, usize>,
     pub(super) artifacts: Vec<String>,
-    pub(super) problems: Vec<String>,
+    pub(super) problems: Vec<(Reason, String)>,
 }
 
 pub(super) fn run(json: &mut Json<impl Read>, budget: &mut Budget) -> Result<Run, ResultsError> {
@@ -70,16 +71,16 @@ fn driver(json: &mut Json<impl Read>, run: &mut Run, budget: &mut Budget) -> Res
     Ok(())
 }
 
-fn invocation(json: &mut Json<impl Read>, problems: &mut Vec<String>) -> Result<(), ResultsError> {
-    let mut tell = |problem: String| {
+fn invocation(json: &mut Json<impl Read>, problems: &mut Vec<(Reason, String)>) -> Result<(), ResultsError> {
+    let mut tell = |reason: Reason, problem: String| {
         if problems.len() < 1000 {
-            problems.push(problem);
+            problems.push((reason, problem));
         }
     };
     json.object(|json, key| match key {
         "executionSuccessful" => {
             if json.boolean()? == Some(false) {
-                tell("the tool says that it did not end well".to_owned());
+                tell(Reason::ScannerFailed, "the tool says that it did not end well".to_owned());
             }
             Ok(())
         }
@@ -90,8 +91,11 @@ fn invocation(json: &mut Json<impl Read>, problems: &mut Vec<String>) -> Result<
                 "message" => text_of(json).map(|text| message = text),
                 _ => json.skip(),
             })?;
-            if level.as_deref() == Some("error") {
-                tell(format!("the tool tells of an error: {message}"));
+            // What has no level is a warning (section 3.58.6), and what a tool warns of may have kept it from looking.
+            match level.as_deref() {
+                Some("error") => tell(Reason::ScannerFailed, format!("the tool tells of an error: {message}")),
+                Some("none" | "note") => {}
+                Some(_) | None => tell(Reason::ScannerSkipped, format!("the tool warns: {message}")),
             }
             Ok(())
         }),

@@ -97,11 +97,13 @@ fn what_was_left_out_or_did_not_run_is_said() {
         json!([{"ruleId": "a", "suppressions": [{"kind": "external"}]}, {"ruleId": "b", "baselineState": "absent"}]),
     );
     log["runs"][0]["invocations"] = json!([{"executionSuccessful": false, "toolExecutionNotifications": [
-        {"level": "error", "message": {"text": "boom"}}, {"level": "note", "message": {"text": "fine"}}]}]);
+        {"level": "error", "message": {"text": "boom"}}, {"level": "note", "message": {"text": "fine"}},
+        {"level": "warning", "message": {"text": "a.py: passed over"}}, {"message": {"text": "b.py: passed over"}}]}]);
     let read = read_all(&log);
     assert_eq!(verdicts(&read), [("a", "failed")]);
-    assert_eq!((read.not_evaluated.len(), read.notes.len()), (2, 2), "{read:?}");
+    assert_eq!((read.not_evaluated.len(), read.notes.len()), (4, 2), "{read:?}");
     assert!(read.not_evaluated[1].detail.ends_with("boom"));
+    assert!(read.not_evaluated[3].detail.ends_with("b.py: passed over"), "without a level it is a warning");
     log["runs"][0].as_object_mut().expect("an object").remove("results");
     assert!(read_all(&log).not_evaluated.iter().any(|gap| gap.reason == Reason::NoOutput));
 }

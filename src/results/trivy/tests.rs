@@ -21,7 +21,10 @@ fn found(severity: &str, status: &str) -> Value {
 }
 
 fn packages(class: &str, vulnerabilities: Value) -> Value {
-    json!({"Target": "img (debian 12)", "Class": class, "Type": "debian", "Vulnerabilities": vulnerabilities})
+    let packages = json!([{"Name": "openssl", "Version": "1"}]);
+    json!({
+        "Target": "img (debian 12)", "Class": class, "Type": "debian", "Packages": packages, "Vulnerabilities": vulnerabilities,
+    })
 }
 
 fn read_all(report: &Value) -> Summary {
@@ -55,11 +58,32 @@ fn a_vulnerability_fails_the_control_of_its_severity() {
 }
 
 #[test]
-fn nothing_found_is_a_pass_only_where_something_was_looked_at() {
+fn nothing_found_is_a_pass_only_where_packages_of_a_known_system_were_looked_at() {
     let none = || json!([packages("os-pkgs", Value::Null)]);
+    let release = |family: &str, release: &str, results: Value| {
+        let mut report = report(family, results);
+        report["Metadata"]["OS"]["Name"] = release.into();
+        words(&report)
+    };
     assert_eq!(words(&report("debian", none())), ["passed"; 5]);
     assert_eq!(words(&report("templeos", none())), ["scanner-skipped"; 5]);
-    assert_eq!(words(&report("", json!([packages("lang-pkgs", json!([]))]))), ["passed"; 5]);
+    for (family, name, word) in [
+        ("debian", "12.5", "passed"),
+        ("debian", "99", "scanner-skipped"),
+        ("debian", "", "scanner-skipped"),
+        ("debian", "1", "scanner-skipped"),
+        ("alpine", "3.20.3", "passed"),
+        ("alpine", "3.2", "scanner-skipped"),
+        ("amazon", "2 (Karoo)", "passed"),
+        ("amazon", "2022", "scanner-skipped"),
+        ("ubuntu", "22.04-ESM", "passed"),
+        ("wolfi", "20230201", "passed"),
+    ] {
+        assert_eq!(release(family, name, none()), [word; 5], "{family} {name}");
+    }
+    // A vulnerability shows that there are advisories of the release.
+    let shown = release("debian", "99", json!([packages("os-pkgs", json!([found("LOW", "fixed")]))]));
+    assert_eq!(shown, ["failed", "passed", "passed", "passed", "passed"]);
     let mut ended = report("alpine", none());
     ended["Metadata"]["OS"]["EOSL"] = true.into();
     assert_eq!(words(&ended), ["scanner-skipped"; 5]);
@@ -67,6 +91,26 @@ fn nothing_found_is_a_pass_only_where_something_was_looked_at() {
         let read = read_all(&report("debian", nothing));
         assert_eq!((read.controls.total(), read.not_evaluated.len()), (0, 1));
     }
+}
+
+#[test]
+fn nothing_found_where_the_systems_packages_are_not_there_is_no_pass() {
+    // Somebody removed the package manager's database.
+    let mut emptied = json!([packages("os-pkgs", Value::Null)]);
+    emptied[0]["Packages"] = Value::Null;
+    assert_eq!(words(&report("debian", emptied.clone())), ["scanner-skipped"; 5]);
+    // That a library is there says nothing of them, whether the system is known or not.
+    for family in ["", "none", "debian", "void"] {
+        let alone = report(family, json!([packages("lang-pkgs", json!([]))]));
+        assert_eq!(words(&alone), ["scanner-skipped"; 5], "{family}");
+        let beside = report(family, json!([emptied[0], packages("lang-pkgs", json!([found("LOW", "fixed")]))]));
+        let skipped = "scanner-skipped";
+        assert_eq!(words(&beside), ["failed", skipped, skipped, skipped, skipped], "{family}");
+    }
+    // A repository has no system.
+    let mut repository = report("", json!([packages("lang-pkgs", json!([]))]));
+    repository["ArtifactType"] = "repository".into();
+    assert_eq!(words(&repository), ["passed"; 5]);
 }
 
 #[test]
@@ -119,6 +163,7 @@ fn what_the_scanner_left_out_is_counted() {
     let read = read_all(&report("debian", results));
     assert_eq!((read.suppressed, read.findings.total()), (1, 0));
     assert!(read.notes[0].contains("1 for no-high-vulnerabilities"), "{:?}", read.notes);
+    assert!(verdicts(&read).contains(&("no-high-vulnerabilities", "scanner-skipped")), "{:?}", verdicts(&read));
 }
 
 #[test]

@@ -20,9 +20,9 @@ use crate::base::redaction::{Redaction, SHORTEST};
 use crate::base::spool::{Content as _, Spool};
 use crate::base::text::brief;
 use crate::cluster::Cluster;
-use crate::cluster::agent::protocol::TAIL_BYTES;
+use crate::cluster::agent::protocol::{Asked, ExitStatus, TAIL_BYTES};
 use crate::cluster::inputs::{self, INPUT_BYTES, InputFiles};
-use crate::cluster::job::JobOutput;
+use crate::cluster::job::{JobOutput, TakenOut};
 use crate::model::reason::Reason;
 use crate::model::scanner::{self as placeholder, Offered};
 use crate::stage::plan::{InputContent, InputEntry};
@@ -158,8 +158,27 @@ fn values(text: &str, into: &mut Vec<Zeroizing<String>>) {
                 }
             }
             into.push(Zeroizing::new(text.trim_end_matches(['\n', '\r']).to_owned()));
+            // Numbers as they stand there, too: 0x1F, 1.50 and one of thirty digits are other texts when they were read.
+            let words = text.split(|c: char| c.is_whitespace() || ",:[]{}".contains(c));
+            let begins = |word: &str| word.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+            for word in words.filter(|word| begins(word) && word.contains(|c: char| c.is_ascii_digit())) {
+                if word.chars().count() >= SHORTEST && into.iter().all(|known| known.as_str() != word) {
+                    into.push(Zeroizing::new(word.to_owned()));
+                }
+            }
         }
-        _ => add(text),
+        _ => {
+            add(text);
+            // As in files of variables: NAME=value, export NAME="value".
+            for (_, value) in text.lines().filter_map(|line| line.split_once('=')) {
+                let value = value.trim();
+                let bare = ['"', '\''].into_iter().find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote));
+                let value = bare.unwrap_or(value);
+                if value.chars().count() >= SHORTEST {
+                    into.push(Zeroizing::new(value.to_owned()));
+                }
+            }
+        }
     }
 }
 
@@ -176,28 +195,58 @@ impl Inputs {
     ) -> Result<JobOutput, NotDone> {
         reached.notes.extend(self.notes.iter().cloned());
         let failed = |error: std::io::Error| NotDone::because(Reason::InternalError, &error);
-        let JobOutput { result, stdout_tail, stderr_tail, .. } = output;
-        let mut counts = Vec::new();
-        let mut tail = |name: &str, bytes: Vec<u8>| {
+        let JobOutput { result, stdout_tail, stderr_tail, mut unreadable, version, exit, .. } = output;
+        let tail = |bytes: Vec<u8>| {
             let mut kept = Vec::new();
             let cut = bytes.len() >= TAIL_BYTES;
-            counts.push((name.to_owned(), self.redaction.copy(&mut bytes.as_slice(), &mut kept, cut)?));
-            Ok::<_, std::io::Error>(kept)
+            let count = self.redaction.copy(&mut bytes.as_slice(), &mut kept, cut)?;
+            Ok::<_, std::io::Error>((kept, count))
         };
-        let (stdout_tail, stderr_tail) =
-            (tail("stdout", stdout_tail).map_err(failed)?, tail("stderr", stderr_tail).map_err(failed)?);
+        let (stdout_tail, of_stdout) = tail(stdout_tail).map_err(failed)?;
+        let (stderr_tail, of_stderr) = tail(stderr_tail).map_err(failed)?;
+        let mut taken_out = TakenOut { result: 0, stdout: of_stdout, stderr: of_stderr };
+        // What the record says in gapscan's own words of what the scanner, or its target, says: a version, names of files.
+        let mut elsewhere = 0;
+        let mut hide = |text: &mut String| {
+            let (kept, count) = self.redaction.text(text);
+            *text = kept;
+            elsewhere += count;
+        };
+        unreadable.sample.iter_mut().chain(&mut unreadable.left_out_sample).for_each(&mut hide);
+        let version = version.map(|asked| match asked {
+            Asked::Answered { mut printed } => {
+                hide(&mut printed);
+                Asked::Answered { printed }
+            }
+            Asked::Unanswered { mut detail } => {
+                hide(&mut detail);
+                Asked::Unanswered { detail }
+            }
+        });
+        let exit = match exit {
+            ExitStatus::NotStarted { mut message } => {
+                hide(&mut message);
+                ExitStatus::NotStarted { message }
+            }
+            other => other,
+        };
         let result = match result {
             Ok(result) => {
                 let mut kept = Spool::new(&context.spool);
                 // A large result takes seconds, during which other scans wait for their connections.
                 let copy = || self.redaction.copy(&mut result.reader(), &mut kept, false);
-                let count = tokio::task::block_in_place(copy).map_err(failed)?;
-                counts.insert(0, ("result".to_owned(), count));
+                taken_out.result = tokio::task::block_in_place(copy).map_err(failed)?;
                 // Untouched, it is the one whose digest the agent knew.
-                Ok(if count == 0 { result } else { kept.finish() })
+                Ok(if taken_out.result == 0 { result } else { kept.finish() })
             }
             Err(error) => Err(error),
         };
+        let counts = [
+            ("result", taken_out.result),
+            ("stdout", taken_out.stdout),
+            ("stderr", taken_out.stderr),
+            ("elsewhere", elsewhere),
+        ];
         let counted =
             counts.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name}: {count} times"));
         let counted: Vec<String> = counted.collect();
@@ -205,7 +254,7 @@ impl Inputs {
             let note = "secret values of the profile's inputs were taken out before anything was recorded";
             reached.notes.push(format!("{note} ({})", counted.join(", ")));
         }
-        Ok(JobOutput { result, stdout_tail, stderr_tail, ..output })
+        Ok(JobOutput { result, stdout_tail, stderr_tail, unreadable, version, exit, taken_out, ..output })
     }
 
     /// Why nothing was evaluated, without the secret values.
@@ -232,6 +281,12 @@ mod tests {
             all,
             ["54321", "db:\n  password: hunter2\n  port: 54321\n  tls: true\nlist: [one, null]", "hunter2", "one"]
         );
+        // A value of a file of variables stands alone in results, and a number as it was written.
+        assert!(found("A=x\nexport PASSWORD=\"hunter 22\"\n").contains(&"hunter 22".to_owned()));
+        assert_eq!(found("PASSWORD=hunter2"), ["PASSWORD=hunter2", "hunter2"]);
+        for number in ["0x1F2E", "123456789012345678901234567890", "01.50"] {
+            assert!(found(&format!("pin: {number}\nb: [x]\n")).contains(&number.to_owned()), "{number}");
+        }
         let key = "-----BEGIN X-----\nAAAABBBBCCCC\nDD\n-----END X-----\n";
         assert_eq!(found(key)[1..], ["-----BEGIN X-----", "AAAABBBBCCCC", "-----END X-----"]);
     }

@@ -88,6 +88,7 @@ async fn collect(reached: &mut Reached, image: &str, context: &Context) -> Resul
         cpu: cpu.into(),
         unread: Unread::Told,
         version: &[],
+        leaves_out: &[],
         user: None,
         writable: &[],
     };
@@ -135,6 +136,7 @@ mod tests {
     use crate::base::spool::Spool;
     use crate::cluster::agent::protocol::{ExitStatus, Unreadable};
     use crate::cluster::agent::sockets::Sockets;
+    use crate::cluster::job::TakenOut;
 
     fn output(code: u8, result: Vec<u8>) -> JobOutput {
         let mut spool = Spool::in_memory();
@@ -147,6 +149,7 @@ mod tests {
             unreadable: Unreadable::default(),
             sockets: Sockets::default(),
             version: None,
+            taken_out: TakenOut::default(),
         }
     }
 

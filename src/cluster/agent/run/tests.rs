@@ -10,6 +10,7 @@ fn request(folder: &Path, result: ResultAt, script: &str) -> RunRequest {
         beside: None,
         target_mount: None,
         archive: None,
+        leaves_out: Vec::new(),
         api: None,
         network: Network::Own,
         upload: None,

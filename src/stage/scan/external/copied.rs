@@ -41,7 +41,7 @@ pub(super) async fn of_container(
     reached.notes.extend(report.notes);
     let scanned = report.outcome.map_err(|error| NotDone::because(error.reason(), &error))?;
     let unreadable = scanned.output.unreadable.clone();
-    let all_read = unreadable.count == 0 && !unreadable.incomplete;
+    let all_read = unreadable.is_none();
     let seen = match scanned.copy.files {
         Likeness::Different if all_read => Seen::Unknown(LEFT_OUT),
         Likeness::Same | Likeness::Different => Seen::Looked(unreadable),

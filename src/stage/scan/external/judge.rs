@@ -8,7 +8,7 @@ use crate::model::evidence::Evidence;
 use crate::model::finding::{Detail, Finding};
 use crate::model::outcome::Outcome;
 use crate::model::reason::Reason;
-use crate::model::scanner::COMPLETE_CONTROL;
+use crate::model::scanner::{COMPLETE_CONTROL, LeftOut};
 use crate::stage::judge;
 use crate::stage::scan::content::External;
 use crate::stage::scan::network::{self, Allowance};
@@ -39,11 +39,15 @@ pub(super) fn judge(
     Left { output, allowance, seen }: Left<'_>,
 ) -> Result<(), NotDone> {
     if let Ok(result) = &output.result {
-        reached.evidence.push(Evidence::new("result", external.scanner.result.format.media_type(), result.clone()));
+        let media_type = external.scanner.result.format.media_type();
+        reached.evidence.push(Evidence::new("result", media_type, result.clone()).redacted(output.taken_out.result));
     }
-    for (name, bytes) in [("stdout", &output.stdout_tail), ("stderr", &output.stderr_tail)] {
+    for (name, bytes, taken_out) in [
+        ("stdout", &output.stdout_tail, output.taken_out.stdout),
+        ("stderr", &output.stderr_tail, output.taken_out.stderr),
+    ] {
         if !bytes.is_empty() {
-            reached.evidence.push(Evidence::new(name, "text/plain", bytes.clone()));
+            reached.evidence.push(Evidence::new(name, "text/plain", bytes.clone()).redacted(taken_out));
         }
     }
     let sockets = output.sockets.clone();
@@ -64,7 +68,8 @@ pub(super) fn judge(
         content.built = Some(built);
     }
     reached.notes.extend(external.check_age(parsed.database_built, &context.policy, Timestamp::now())?);
-    account_for_unread(&mut parsed.findings, &seen, context.limits.finding_details)?;
+    let left_out = &external.scanner.leaves_out;
+    account_for_unread(&mut parsed.findings, &seen, left_out, context.limits.finding_details)?;
     network::judge(&mut parsed.findings, &sockets, allowance, context.limits.finding_details);
     reached.notes.extend(parsed.notes);
     reached.verdict = Ok(vec![parsed.findings]);
@@ -72,17 +77,20 @@ pub(super) fn judge(
 }
 
 /// Judges the control that asks whether the scanner could read all of the target: a scanner passes over what it may not read
-/// in silence, so that its other verdicts are about the rest.
-fn account_for_unread(findings: &mut [Finding], seen: &Seen, most: usize) -> Result<(), NotDone> {
+/// in silence, and what its definition says that it leaves out, so that its other verdicts are about the rest.
+fn account_for_unread(findings: &mut [Finding], seen: &Seen, left_out: &[LeftOut], most: usize) -> Result<(), NotDone> {
     let (detail, unreadable) = match seen {
         Seen::Looked(unreadable) => {
             let more = if unreadable.incomplete { "at least " } else { "" };
-            let detail = format!("the scanner's user may not read {more}{} paths of the target", unreadable.count);
-            (detail, Some(unreadable))
+            let unread = (unreadable.count > 0 || unreadable.incomplete)
+                .then(|| format!("the scanner's user may not read {more}{} paths of the target", unreadable.count));
+            let passed_over = (unreadable.left_out > 0)
+                .then(|| format!("the scanner leaves out {more}{} paths of the target", unreadable.left_out));
+            (unread.into_iter().chain(passed_over).collect::<Vec<_>>().join("; "), Some(unreadable))
         }
         Seen::Unknown(why) => ((*why).to_owned(), None),
     };
-    let whole = unreadable.is_some_and(|unreadable| unreadable.count == 0 && !unreadable.incomplete);
+    let whole = unreadable.is_some_and(Unreadable::is_none);
     let Some(finding) = findings.iter_mut().find(|f| f.control == COMPLETE_CONTROL) else {
         // Without a control that could say so, the verdicts would be taken for ones on the whole target.
         return if whole { Ok(()) } else { Err(NotDone::new(Reason::UnreadablePaths, detail)) };
@@ -95,10 +103,19 @@ fn account_for_unread(findings: &mut [Finding], seen: &Seen, most: usize) -> Res
         *finding = Finding::new(COMPLETE_CONTROL, Outcome::not_evaluated(Reason::FactMissing, detail));
         return Ok(());
     };
-    let paths = unreadable.sample.iter().map(|path| Detail::new(path, "not readable for the scanner's user"));
-    *finding = Finding::new(COMPLETE_CONTROL, Outcome::not_evaluated(Reason::UnreadablePaths, detail))
-        .with_details(paths, most);
-    finding.details_omitted = unreadable.count.saturating_sub(finding.details.len() as u64);
+    let unread = unreadable.sample.iter().map(|path| Detail::new(path, "not readable for the scanner's user"));
+    let passed_over = unreadable.left_out_sample.iter().map(|path| {
+        let why = left_out.iter().find(|left_out| left_out.covers(path));
+        Detail::new(path, format!("left out: {}", why.map_or("as its definition says", |left_out| &left_out.why)))
+    });
+    let reason = match unreadable.count == 0 && !unreadable.incomplete {
+        true => Reason::ScannerSkipped,
+        false => Reason::UnreadablePaths,
+    };
+    *finding = Finding::new(COMPLETE_CONTROL, Outcome::not_evaluated(reason, detail))
+        .with_details(unread.chain(passed_over), most);
+    let all = unreadable.count.saturating_add(unreadable.left_out);
+    finding.details_omitted = all.saturating_sub(finding.details.len() as u64);
     Ok(())
 }
 
@@ -108,7 +125,9 @@ mod tests {
 
     #[test]
     fn what_the_scanner_could_not_read_is_never_passed_over() {
-        let looked = |count, incomplete| Seen::Looked(Unreadable { count, sample: vec!["/a".to_owned()], incomplete });
+        let looked = |count, incomplete| {
+            Seen::Looked(Unreadable { count, sample: vec!["/a".to_owned()], incomplete, ..Unreadable::default() })
+        };
         let control = || vec![Finding::new("x", Outcome::Passed), Finding::new(COMPLETE_CONTROL, Outcome::Passed)];
         for (seen, wanted) in [
             (looked(2, false), Reason::UnreadablePaths),
@@ -116,14 +135,36 @@ mod tests {
             (Seen::Unknown("it is not known"), Reason::FactMissing),
         ] {
             let mut findings = control();
-            account_for_unread(&mut findings, &seen, 10).expect("a control says so");
+            account_for_unread(&mut findings, &seen, &[], 10).expect("a control says so");
             assert!(matches!(findings[1].outcome, Outcome::NotEvaluated { reason, .. } if reason == wanted));
-            let why = account_for_unread(&mut control()[..1], &seen, 10).expect_err("nothing says so");
+            let why = account_for_unread(&mut control()[..1], &seen, &[], 10).expect_err("nothing says so");
             assert_eq!(why.reason, Reason::UnreadablePaths);
         }
         let mut findings = control();
         findings[1] = Finding::new(COMPLETE_CONTROL, Outcome::Failed);
-        account_for_unread(&mut findings, &looked(0, false), 10).expect("all was read");
+        account_for_unread(&mut findings, &looked(0, false), &[], 10).expect("all was read");
         assert_eq!(findings[1].outcome, Outcome::Passed);
+    }
+
+    #[test]
+    fn what_the_scanner_leaves_out_by_itself_is_never_passed_over_either() {
+        let why = |paths: &str, why: &str| LeftOut { paths: vec![paths.to_owned()], why: why.to_owned() };
+        let left_out = [why("/opt/*", "it is optional"), why("*/node_modules/*", "installed packages")];
+        let path = "/app/node_modules/a".to_owned();
+        let seen = |count| {
+            let sample = if count > 0 { vec!["/root".to_owned()] } else { Vec::new() };
+            let left_out_sample = vec![path.clone()];
+            Seen::Looked(Unreadable { count, sample, left_out: 3, left_out_sample, incomplete: false })
+        };
+        for (count, reason) in [(0, Reason::ScannerSkipped), (1, Reason::UnreadablePaths)] {
+            let mut findings =
+                vec![Finding::new("x", Outcome::Passed), Finding::new(COMPLETE_CONTROL, Outcome::Passed)];
+            account_for_unread(&mut findings, &seen(count), &left_out, 10).expect("a control says so");
+            let Outcome::NotEvaluated { reason: found, detail } = &findings[1].outcome else { panic!("it is no pass") };
+            assert_eq!((*found, detail.ends_with("the scanner leaves out 3 paths of the target")), (reason, true));
+            let last = findings[1].details.last().expect("it is named");
+            assert_eq!((last.subject.as_str(), last.message.as_str()), (path.as_str(), "left out: installed packages"));
+            assert_eq!(findings[1].details_omitted, 2);
+        }
     }
 }

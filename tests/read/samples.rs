@@ -13,7 +13,7 @@ const SAMPLES: [(&str, i32); 12] = [
     ("clair.json", 3),
     ("cyclonedx.json", 3),
     ("falco.jsonl", 3),
-    ("grype.json", 0),
+    ("grype.json", 3),
     ("inspec.json", 3),
     ("junit.xml", 3),
     ("kube-bench.json", 3),
@@ -91,7 +91,7 @@ fn ten_gibibytes_are_refused_unread() {
 
 #[test]
 fn several_files_say_the_worst() {
-    let [good, open] = ["grype.json", "trivy.json"].map(|name| sample(name).display().to_string());
+    let [good, open] = ["syft.json", "trivy.json"].map(|name| sample(name).display().to_string());
     assert_eq!(gapscan(&[&good, &good]).status.code(), Some(0));
     assert_eq!(gapscan(&[&good, &open]).status.code(), Some(3));
     assert_eq!(gapscan(&[&open, &good, "-o", "json"]).status.code(), Some(3));
@@ -99,7 +99,7 @@ fn several_files_say_the_worst() {
     let output = gapscan(&[&good, &absent, "-o", "json"]);
     assert_eq!(output.status.code(), Some(5));
     let said: Value = serde_json::from_slice(&output.stdout).expect("what could be read is said");
-    assert_eq!(said["format"], "grype");
+    assert_eq!(said["format"], "syft");
     let few: Value = serde_json::from_slice(&gapscan(&[&open, "-o", "json", "--list", "1"]).stdout).expect("JSON");
     assert_eq!(few["findingList"].as_array().map(Vec::len), Some(1));
     assert_eq!(few["findings"]["total"], 10, "all are counted");

@@ -43,6 +43,7 @@ fn what_ships_is_listed_and_can_be_shown_as_pods() {
     for part in [
         "# image",
         "# node",
+        "# exec",
         "# debug",
         "# sidecar",
         "OPENSCAP",

@@ -430,10 +430,11 @@ impl Approaches {
 }
 
 impl Offered<'_> {
-    /// The names of all placeholders in its command and its environment.
+    /// The names of all placeholders in its command, its environment, and the file that it has delivered.
     pub fn names(&self) -> Vec<&str> {
-        let texts = self.command.iter().chain(self.env.values());
-        texts.filter_map(|text| placeholders(text).ok()).flatten().collect()
+        let texts = self.command.iter().chain(self.env.values()).map(String::as_str);
+        let delivered = self.in_target.as_ref().and_then(|in_target| in_target.delivers);
+        texts.chain(delivered).filter_map(|text| placeholders(text).ok()).flatten().collect()
     }
 
     /// Whether its command or its environment names the folder with inputs.

@@ -6,10 +6,11 @@ use crate::results::Summary;
 use crate::results::tests::{refuses_what_is_no_result, summary, verdicts};
 
 fn report(distribution: &str, pairs: Value) -> Value {
+    let release = if distribution == "rhel" { "9.4" } else { "12" };
     json!({
         "manifest_hash": "sha256:1",
         "packages": {"10": {"id": "10", "name": "openssl", "version": "1", "kind": "binary", "arch": "x86_64"}},
-        "distributions": {"1": {"id": "1", "did": distribution, "name": "x", "version_id": "12"}},
+        "distributions": {"1": {"id": "1", "did": distribution, "name": "x", "version_id": release}},
         "repository": {}, "environments": {"10": [{"distribution_id": "1"}]},
         "vulnerabilities": {
             "7": {"id": "7", "updater": "rhel-vex", "distribution": {"did": ""}, "name": "RHSA-1", "links": "https://a.example/CVE-2026-1 https://b.example/CVE-2026-1",
@@ -30,7 +31,7 @@ fn words(read: &Summary) -> Vec<&'static str> {
 
 #[test]
 fn each_pair_is_a_finding() {
-    let read = read_all(&report("debian", json!({"10": ["7", "8"]})));
+    let read = read_all(&report("rhel", json!({"10": ["7", "8"]})));
     assert_eq!((read.findings.failed, read.components, read.controls.passed), (2, 1, 3));
     let failed: Vec<&str> =
         verdicts(&read).into_iter().filter(|(_, word)| *word == "failed").map(|(id, _)| id).collect();
@@ -40,7 +41,7 @@ fn each_pair_is_a_finding() {
     assert_eq!((first.references.len(), first.references[0].id.as_str()), (1, "CVE-2026-1"));
     // The ids are those of one database.
     let other =
-        report("debian", json!({"10": ["7", "8"]})).to_string().replace("\"7\"", "\"71\"").replace("\"10\"", "\"11\"");
+        report("rhel", json!({"10": ["7", "8"]})).to_string().replace("\"7\"", "\"71\"").replace("\"10\"", "\"11\"");
     let other = summary(ResultFormat::Clair, &other).expect("a result");
     assert_eq!(other.finding_list[0].identity, first.identity);
 }

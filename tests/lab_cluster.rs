@@ -3,6 +3,8 @@
 //! Runs where `GAPSCAN_E2E_CLUSTER=1` and `KUBECONFIG` are set, one test after the other, with cluster admin's rights. The
 //! tests use the workloads in the namespaces `shop` and `vault` and make namespaces of their own. Those that start pods
 //! need `GAPSCAN_E2E_IMAGE`, a reference by digest to gapscan's image in a registry that the nodes can pull from.
+// What a test awaits has the whole stack for itself.
+#![allow(clippy::large_futures)]
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -255,7 +255,7 @@ impl Test {
             Err(error) => return Err(error.into()),
         };
         if !self.target.is_empty() {
-            return self.scan(scanner).await;
+            return Box::pin(self.scan(scanner)).await;
         }
         if self.show == Some(Show::Pod) {
             self.show_pods(&scanner, &limits)?;

@@ -167,7 +167,7 @@ pub struct JobReport {
 /// # Cancel safety
 /// Dropped half-way it leaves the Job, which ends by its own deadline; the namespace's end or the sweeper removes it.
 pub async fn run_job(cluster: &Cluster, home: &ScanNamespace, request: &JobRequest<'_>) -> JobReport {
-    run_job_then(cluster, home, request, async {}).await
+    Box::pin(run_job_then(cluster, home, request, async {})).await
 }
 
 /// The same, with something that is done as soon as the scanner has ended, however it ended, and before anything is removed.
@@ -182,7 +182,8 @@ pub(crate) async fn run_job_then(
 ) -> JobReport {
     let mut inventory = Inventory::new(home.mark(Some(request.scanning.scan)));
     let (mut identity, mut notes) = (None, Vec::new());
-    let outcome = scan(cluster, home, request, &mut inventory, &mut identity, &mut notes).await;
+    // On the heap, as of everything that is as deep as this: what waits on top of each other must fit a thread's stack.
+    let outcome = Box::pin(scan(cluster, home, request, &mut inventory, &mut identity, &mut notes)).await;
     ended.await;
     let username = identity.as_ref().map(|identity| identity.username().to_owned());
     let mut cleanup = match identity {

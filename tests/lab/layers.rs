@@ -44,7 +44,7 @@ fn report() -> Value {
         "manifest_hash": "MANIFEST",
         "packages": {"p": {"id": "p", "name": "libc6", "version": "2.36-9", "kind": "binary", "arch": "amd64"}},
         "distributions": {"1": debian},
-        "repository": {}, "environments": {},
+        "repository": {}, "environments": {"p": [{"package_db": "var/lib/dpkg/status", "distribution_id": "1"}]},
         "vulnerabilities": {"v": {"id": "v", "updater": "debian/updater", "name": "CVE-2026-1", "severity": "high",
             "normalized_severity": "High", "fixed_in_version": "", "distribution": debian}},
         "package_vulnerabilities": {"p": ["v"]},

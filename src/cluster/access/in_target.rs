@@ -4,7 +4,7 @@
 //! The program's result is read from a pipe while it is written ([`RESULT`]), and its standard output goes to standard error. The
 //! file can't come through a pipe, since OpenSCAP reads it more than once: it is written into a folder of mode 0700 with an
 //! unpredictable name, in memory (`/dev/shm`) where the container has that, and removed when the program has ended. Whether it
-//! is gone is looked at once more, by a command of its own ([`tidy`]).
+//! is gone is looked at once more, by a command of its own (`tidy`).
 //!
 //! What could go wrong, and where it is seen:
 //! * the connection breaks: exec gives no status, and the result lacks its last line, which a word tells apart that was chosen

@@ -59,7 +59,7 @@ const LATEST: &str = "SELECT max(task.seq) FROM task JOIN run ON run.run = task.
 
 impl LedgerReader {
     /// The latest result of each (target, engine, profile name), in the order of these. A run that ended replaces all earlier
-    /// runs of its series ([`RunStart::series`]): a pod that is gone, or a cluster that did not answer then, is not in the
+    /// runs of its series ([`crate::model::record::RunStart::series`]): a pod that is gone, or a cluster that did not answer then, is not in the
     /// latest results for ever.
     ///
     /// # Errors

@@ -86,7 +86,7 @@ impl Doctor {
         let cluster = self.cluster().await;
         let (mut uid, mut found) = (None, None);
         if let Some(cluster) = &cluster {
-            uid = self.inside(cluster, content.as_ref(), &registries, progress).await;
+            uid = Box::pin(self.inside(cluster, content.as_ref(), &registries, progress)).await;
             found = Some(self.leftovers(cluster, known).await);
         }
         self.ledger(&ledger, uid.as_deref(), found.as_ref());
@@ -231,8 +231,8 @@ impl Doctor {
         match ScanNamespace::create(cluster, RunId::new()).await {
             Ok(home) => {
                 let image = CanaryImage { name: &image, pull: secret.as_ref() };
-                let Proven { proof, standing: _, used } = canary::prove(cluster, &home, &[], image, 0).await;
-                let Remains { remaining, tokens } = used.remove(cluster).await;
+                let Proven { proof, standing: _, used } = Box::pin(canary::prove(cluster, &home, &[], image, 0)).await;
+                let Remains { remaining, tokens } = Box::pin(used.remove(cluster)).await;
                 home.leave(remaining);
                 for (identity, token) in tokens {
                     home.retire(identity, token);

@@ -47,11 +47,13 @@ pub(crate) async fn reach(
     let mut earlier: Option<Reached> = None;
     for chosen in &ways.choice.ways {
         let mut reached = match (scanner, chosen.way) {
-            (Some(scanner), way) => external::reach_container(way, target, ways, tasks, scanner, context).await,
-            (None, Way::Exec) => exec::reach(target, tasks, context).await,
-            (None, Way::Debug) => debug::reach(target, ways, tasks, context).await,
+            (Some(scanner), way) => {
+                Box::pin(external::reach_container(way, target, ways, tasks, scanner, context)).await
+            }
+            (None, Way::Exec) => Box::pin(exec::reach(target, tasks, context)).await,
+            (None, Way::Debug) => Box::pin(debug::reach(target, ways, tasks, context)).await,
             (None, Way::Image) => of_image(target, ways, tasks, context).await,
-            (None, Way::Sidecar) => sidecar::reach(target, ways, tasks, context).await,
+            (None, Way::Sidecar) => Box::pin(sidecar::reach(target, ways, tasks, context)).await,
         };
         if let Some(before) = earlier.take() {
             reached = reached.after(before);

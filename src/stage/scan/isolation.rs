@@ -128,7 +128,7 @@ impl Isolation {
         let round = watch.round;
         // One that is given up half-way has used its names.
         watch.round += 1;
-        let Proven { proof, standing, used } = canary::prove(cluster, home, others, image, round).await;
+        let Proven { proof, standing, used } = Box::pin(canary::prove(cluster, home, others, image, round)).await;
         self.remove_later(cluster, used);
         watch.standing = standing;
         (watch.looked, watch.proven) = (Instant::now(), Instant::now());
@@ -138,7 +138,7 @@ impl Isolation {
     /// Removes it in a task of its own, which [`Self::end`] waits for.
     pub(super) fn remove_later(&self, cluster: &Cluster, used: Used) {
         let cluster = cluster.clone();
-        lock(&self.removals).spawn(async move { used.remove(&cluster).await });
+        lock(&self.removals).spawn(async move { Box::pin(used.remove(&cluster)).await });
     }
 
     fn tell(&self, what: &str, run: RunId, detail: String) {

@@ -116,7 +116,7 @@ pub async fn resume(
     }
     let prepared = Prepared { run, units, selection, policy, limits, registries, content, cluster };
     let uploads = uploads(&prepared).await?;
-    carry_out(prepared, earlier, pulling, uploads, ledger, stop, progress).await
+    Box::pin(carry_out(prepared, earlier, pulling, uploads, ledger, stop, progress)).await
 }
 
 /// Whether a runner that starts takes up this run by itself.

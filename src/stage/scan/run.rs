@@ -71,7 +71,7 @@ pub async fn scan(
     stop: Stop,
     progress: &Progress,
 ) -> Result<RunSummary, ScanError> {
-    scan_by(None, request, ledger, stop, progress).await
+    Box::pin(scan_by(None, request, ledger, stop, progress)).await
 }
 
 /// The same with this definition in the place of the bundle's, for whoever tries one: what it leaves in the ledger is of a definition
@@ -106,7 +106,7 @@ pub(crate) async fn scan_by(
     // Before the run begins: where nobody can listen, nothing of it could come in.
     let uploads = uploads(&prepared).await?;
     begin(&start, &prepared.units, ledger)?;
-    carry_out(prepared, Vec::new(), pulling, uploads, ledger, stop, progress).await
+    Box::pin(carry_out(prepared, Vec::new(), pulling, uploads, ledger, stop, progress)).await
 }
 
 /// Where results of this run come in, if they are not fetched.

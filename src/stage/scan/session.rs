@@ -161,7 +161,7 @@ impl Session {
 /// target is in nobody's inventory, and neither is what a set-up that was given up made: it is found by the run's label.
 pub(crate) async fn close(session: Option<Session>, cluster: &Cluster, run: RunId) -> Cleanup {
     let mut cleanup = match session {
-        Some(session) => session.remove(cluster).await,
+        Some(session) => Box::pin(session.remove(cluster)).await,
         None => Cleanup { created: Vec::new(), remaining: Vec::new() },
     };
     match sweep::sweep(cluster, &BTreeSet::from([run]), ABANDONED, jiff::Timestamp::now()).await {

@@ -44,8 +44,8 @@ pub async fn look_at_copy(
     pull: Option<&PullSecret>,
 ) -> CopyReport<Looked> {
     let mut copying = Copying::new(cluster, home, request.target, request.scan);
-    let outcome = attempt(&mut copying, request, pull).await;
-    copying.close(outcome).await
+    let outcome = Box::pin(attempt(&mut copying, request, pull)).await;
+    Box::pin(copying.close(outcome)).await
 }
 
 async fn attempt(

@@ -60,13 +60,13 @@ pub async fn scan_copy(
     scanning: &Scanning<'_>,
 ) -> CopyReport<Scanned> {
     let mut copying = Copying::new(cluster, home, target, scanning.scan);
-    let outcome = attempt(&mut copying, scanning).await;
+    let outcome = Box::pin(attempt(&mut copying, scanning)).await;
     let limit = || scanning.program.memory.to_owned();
     let outcome = outcome.map_err(|error| match error {
         ClusterError::OutOfMemory { limit: none } if none.is_empty() => ClusterError::OutOfMemory { limit: limit() },
         other => other,
     });
-    copying.close(outcome).await
+    Box::pin(copying.close(outcome)).await
 }
 
 async fn attempt(copying: &mut Copying<'_>, scanning: &Scanning<'_>) -> Result<Scanned, ClusterError> {

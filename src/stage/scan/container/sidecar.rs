@@ -30,7 +30,7 @@ pub(super) async fn reach(target: &Target, ways: &Ways, tasks: &[Task], context:
     let why = NotDone::new(Reason::InternalError, "not collected");
     let mut reached = Reached::nothing(target.clone(), Approach::Sidecar, why);
     let collected = match &ways.facts.injected {
-        Some(Ok(injected)) => in_its_pod(&mut reached, ways, injected.digest, context).await,
+        Some(Ok(injected)) => Box::pin(in_its_pod(&mut reached, ways, injected.digest, context)).await,
         other => {
             if let Some(Err(why)) = other {
                 reached.notes.push(format!("the gapscan sidecar in its pod is not used: {why}"));
@@ -101,7 +101,7 @@ async fn in_a_copy(reached: &mut Reached, ways: &Ways, context: &Context) -> Res
     let images = ways.facts.image.iter().map(String::as_str).chain([image]);
     let pull = context.pulling.secret(images, &context.registries, &context.limits).await?;
     let request = request(&target, image, session, context);
-    let report = look_at_copy(&session.cluster, home, &request, pull.as_ref()).await;
+    let report = Box::pin(look_at_copy(&session.cluster, home, &request, pull.as_ref())).await;
     reached.identity = report.identity;
     reached.cleanup = Some(report.cleanup);
     reached.notes.push(OF_A_COPY.to_owned());

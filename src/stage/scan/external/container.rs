@@ -83,9 +83,9 @@ pub(crate) async fn reach_container(
     let mut reached = begin(target, if way == Way::Image { Approach::ImageVolume } else { way.approach() }, external);
     let outcome = match way {
         Way::Exec => transport::of_container(&mut reached, tasks, external, context).await,
-        Way::Debug => beside::of_container(&mut reached, ways, tasks, external, context).await,
+        Way::Debug => Box::pin(beside::of_container(&mut reached, ways, tasks, external, context)).await,
         Way::Image => of_image(&mut reached, ways, tasks, external, context).await,
-        Way::Sidecar => copied::of_container(&mut reached, ways, tasks, external, context).await,
+        Way::Sidecar => Box::pin(copied::of_container(&mut reached, ways, tasks, external, context)).await,
     };
     if let Err(why) = outcome {
         reached.verdict = Err(why);
@@ -103,7 +103,7 @@ async fn of_image(
 ) -> Result<(), NotDone> {
     reached.notes.push(OF_IMAGE.to_owned());
     match &ways.facts.image {
-        Some(reference) => by_image(reached, reference, tasks, external, context).await,
+        Some(reference) => Box::pin(by_image(reached, reference, tasks, external, context)).await,
         None => Err(NotDone::new(Reason::TargetUnsupported, "no registry can be asked for its image")),
     }
 }

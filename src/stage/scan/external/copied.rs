@@ -34,7 +34,7 @@ pub(super) async fn of_container(
     let image = ways.facts.image.as_deref();
     let parameters = parameters(external, &target);
     let scanning = scanning(external, approach, parameters, (image, None), (session, context)).await?;
-    let report = scan_copy(&session.cluster, home, &target, &scanning).await;
+    let report = Box::pin(scan_copy(&session.cluster, home, &target, &scanning)).await;
     reached.identity = report.identity;
     reached.cleanup = Some(report.cleanup);
     reached.notes.extend([OF_A_COPY, WHICH].map(str::to_owned));

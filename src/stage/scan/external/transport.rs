@@ -33,7 +33,8 @@ pub(super) async fn of_container(
     };
     let place = Place { namespace: &namespace, pod: &pod, container: &container, uid: uid.as_deref() };
     let reach = Reach::Pod { namespace: namespace.clone(), pod: pod.clone() };
-    let (mut output, servers, _) = run(reached, external, context, approach.into(), (reach, Some(&place))).await?;
+    let (mut output, servers, _) =
+        Box::pin(run(reached, external, context, approach.into(), (reach, Some(&place)))).await?;
     if approach.in_target().is_some() {
         within::take(&mut output)?;
     }
@@ -50,7 +51,7 @@ pub(super) async fn of_cluster(
 ) -> Result<(), NotDone> {
     let approach = needed(external.scanner.approaches.cluster.as_ref(), "the cluster")?;
     let reach = Reach::Lists(approach.resources.clone());
-    let (output, servers, unlisted) = run(reached, external, context, approach.into(), (reach, None)).await?;
+    let (output, servers, unlisted) = Box::pin(run(reached, external, context, approach.into(), (reach, None))).await?;
     let allowance = Allowance { tcp: &servers };
     judge(reached, tasks, external, context, Left { output, allowance, seen: Seen::Looked(unlisted) })
 }
@@ -116,7 +117,7 @@ async fn run<'e>(
                 }
                 transport.revoke(cluster, home).await;
             };
-            let report = job::run_job_then(cluster, home, &request, ended).await;
+            let report = Box::pin(job::run_job_then(cluster, home, &request, ended)).await;
             let output = take(reached, report);
             if let (Some(place), Some(folder)) = (place, folder) {
                 within::account(reached, place, &word, folder);

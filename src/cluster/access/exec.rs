@@ -169,17 +169,18 @@ pub(super) async fn exec_sent(
 ) -> (Vec<u8>, Result<ExecEnd, ClusterError>) {
     let mut sent = Vec::new();
     let mut sink = |bytes: &[u8]| sent.extend_from_slice(bytes);
-    let ended = exec_into(cluster, place, argv, None, caps, deadline, &mut sink).await;
+    let ended = exec_into(cluster, place, argv, None::<&[u8]>, caps, deadline, &mut sink).await;
     (sent, ended)
 }
 
 /// The same with standard output, up to its cap, given to `sink` as it arrives. In case of an error it may have been given
-/// some.
+/// some. Standard input is read a piece at a time, as fast as the command takes it. Whoever gives a stream has to see to it that an
+/// end that came too early is noticed; an error of it ends the input.
 pub(crate) async fn exec_into(
     cluster: &Cluster,
     place: &Place<'_>,
     argv: &[&str],
-    stdin: Option<&[u8]>,
+    stdin: Option<impl AsyncRead + Send + Unpin>,
     caps: Caps,
     deadline: Duration,
     sink: &mut Sink<'_>,
@@ -188,23 +189,6 @@ pub(crate) async fn exec_into(
     let before = look(cluster, place).await?;
     let left = deadline.saturating_sub(began.elapsed());
     exec_in(cluster, place, &before, argv, stdin, caps, left, sink).await
-}
-
-/// The same for a command that reads what it is fed: whatever `feed` gives, a piece at a time, as fast as the command takes it.
-/// Who feeds it has to see to it that an end that came too early is noticed; an error of `feed` ends the input.
-pub(crate) async fn exec_fed(
-    cluster: &Cluster,
-    place: &Place<'_>,
-    argv: &[&str],
-    feed: impl AsyncRead + Send + Unpin,
-    caps: Caps,
-    deadline: Duration,
-    sink: &mut Sink<'_>,
-) -> Result<ExecEnd, ClusterError> {
-    let began = Instant::now();
-    let before = look(cluster, place).await?;
-    let left = deadline.saturating_sub(began.elapsed());
-    exec_in(cluster, place, &before, argv, Some(feed), caps, left, sink).await
 }
 
 /// The same in a container that was seen to run.

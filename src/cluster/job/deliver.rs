@@ -19,7 +19,7 @@ use super::fetch::{ended, renewed};
 use super::manifest::{AGENT, ARCHIVE, CONTAINER};
 use super::{JobRequest, LOOK};
 use crate::base::text::brief;
-use crate::cluster::access::exec::{Caps, ExecEnd, Place, exec_fed};
+use crate::cluster::access::exec::{Caps, ExecEnd, Place, exec_into};
 use crate::cluster::agent::archive::{Fault, Receipt};
 use crate::cluster::agent::parcel;
 use crate::cluster::agent::protocol::{HEADER_BYTES, TAIL_BYTES};
@@ -109,7 +109,7 @@ async fn once(
         biased;
         // The other branch is dropped, and with it the connection.
         Ok(error) = failure => return Err(Failure::Source(error)),
-        ended = exec_fed(connection, place, argv, feed, CAPS, left, &mut sink) => ended,
+        ended = exec_into(connection, place, argv, Some(feed), CAPS, left, &mut sink) => ended,
     };
     outcome(ended, &said)
 }

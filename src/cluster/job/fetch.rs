@@ -64,7 +64,7 @@ pub(crate) async fn fetch(
         let left = fetching.patience.saturating_sub(began.elapsed());
         let mut receiver = over.receiver();
         let mut sink = |bytes: &[u8]| receiver.take(bytes);
-        let ended = exec_into(&connection, &fetching.place, &argv, None, over.caps(), left, &mut sink).await;
+        let ended = exec_into(&connection, &fetching.place, &argv, None::<&[u8]>, over.caps(), left, &mut sink).await;
         let error = match over.taken(ended, receiver) {
             Ok(output) => return Ok(output),
             Err(error) => error,

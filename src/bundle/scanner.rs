@@ -5,7 +5,7 @@ use std::path::Path;
 use super::name::is_name;
 use crate::base::document::{self, DocumentError};
 use crate::base::text::brief;
-use crate::model::scanner::{BUILTIN, ExitMeaning, NOT_DONE, Offered, ScannerDocument, VersionQuestion};
+use crate::model::scanner::{BUILTIN, ExitMeaning, NOT_DONE, Offered, ScannerDocument, VersionQuestion, egress};
 
 /// Folders of a scanner's pod that are gapscan's own, with what is below them.
 const TAKEN: [&str; 7] = ["/access", "/agent", "/archive", "/inputs", "/results", "/tmp", "/upload"];
@@ -92,6 +92,7 @@ pub fn problems(scanner: &ScannerDocument) -> Vec<String> {
     }
     problems.extend(approaches.iter().flat_map(Offered::problems));
     problems.extend(scanner.approaches.problems());
+    problems.extend(egress::problems(scanner));
     if approaches.iter().any(|offered| offered.in_target.is_some()) {
         if scanner.exit_codes.contains_key(&NOT_DONE) {
             problems.push(format!("exitCodes: {NOT_DONE} is gapscan's own where a command runs in the target"));
@@ -230,6 +231,42 @@ mod tests {
         assert_eq!(found.len(), 3, "{found:#?}");
         assert!(found[0].starts_with("leavesOut[0].paths: none") && found[1].contains("`node_modules`"), "{found:#?}");
         assert!(found[2].contains("paths, and at most 100 are looked for"), "{found:#?}");
+    }
+
+    #[test]
+    fn whom_it_talks_to_is_named_explained_and_talked_to() {
+        let with = |egress: &str, argument: &str| {
+            let text = shipped().replace("leavesOut:\n", &format!("egress: {egress}\nleavesOut:\n"));
+            problems_of(&text.replace("- dir:/target", &format!("- 'dir:/target{argument}'")))
+        };
+        assert_eq!(with("[{name: feed, why: it has advisories}]", "${egress.feed}"), [""; 0]);
+        for (egress, argument, wanted) in [
+            (
+                "[{name: feed, why: it has advisories}]",
+                "",
+                "egress[0]: no command and no environment says `${egress.feed}`",
+            ),
+            ("[]", "${egress.feed}", "approaches.image: `${egress.feed}` is of nobody"),
+            ("[{name: feed, why: ' '}]", "${egress.feed}", "egress[0].why: it is empty"),
+            (
+                "[{name: feed, why: a}, {name: feed, why: b}]",
+                "${egress.feed}",
+                "egress[1].name: `feed` is there already",
+            ),
+        ] {
+            let found = with(egress, argument);
+            assert!(matches!(&found[..], [one] if one.starts_with(wanted)), "{wanted}: {found:#?}");
+        }
+        assert!(with("[{name: Feed, why: a}]", "${egress.Feed}")[0].starts_with("egress[0].name: `Feed` must be"));
+        // What has its target's network has no way out of its own.
+        let beside = shipped()
+            .replace("leavesOut:\n", "egress: [{name: feed, why: a}]\nleavesOut:\n")
+            .replace("approaches:\n", "approaches:\n  debug:\n    command: [grype, '${egress.feed}']\n");
+        let found = problems_of(&beside);
+        assert!(
+            found.iter().any(|one| one.starts_with("approaches.debug: `${egress.feed}` means nothing here")),
+            "{found:#?}"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod agent;
 mod agreement;
 mod bundle;
 mod doctor;
+mod egress;
 mod explanation;
 mod export;
 mod history;

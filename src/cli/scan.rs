@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use jiff::Timestamp;
 
 use super::access::{AccessArgs, REGISTRY};
+use super::egress::granted;
 use super::table::Format;
 use super::{explanation, signal, summary};
 use crate::base::exit::{ExitClass, Failure, Outcome};
@@ -20,7 +21,7 @@ use crate::model::access::Way;
 use crate::model::control::Severity;
 use crate::model::outcome::Status;
 use crate::model::record::Trigger;
-use crate::model::scanner::BUILTIN;
+use crate::model::scanner::{BUILTIN, EgressGrant};
 use crate::model::target::{Target, TargetSpec};
 use crate::registry::Reference;
 use crate::stage::plan::{
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     /// All scans of this plan, once, with what the plan says; --ledger counts where it names none
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = [
         "targets", "all", "nodes", "selector", "engine", "profile", "bundle", "registry", "root", "state", "ca", "username",
-        "token_host", "plain_http", "unenforced_network", "approach", "target_programs", "tolerate", "database_max_age", "parallel", "upload_address",
+        "token_host", "plain_http", "unenforced_network", "approach", "target_programs", "scanner_egress", "tolerate", "database_max_age", "parallel", "upload_address",
     ])]
     file: Option<PathBuf>,
     /// The objects of the cluster, every container, and every image that runs
@@ -75,6 +76,10 @@ pub(crate) struct Args {
     /// Whether a program that a container has itself may judge it, where a scanner's definition says so. No bundle has its digest
     #[arg(long, value_enum, value_name = "ACTION", help_heading = "Cluster", default_value_t = TargetPrograms::Refuse)]
     target_programs: TargetPrograms,
+    /// A service that a scanner may talk to, as SCANNER/NAME=NAMESPACE/SERVICE:PORT, where NAME is what its definition calls it; can
+    /// be given several times
+    #[arg(long, value_name = "EGRESS", help_heading = "Cluster")]
+    scanner_egress: Vec<EgressGrant>,
     /// Taints that do not keep a scan off a node: all, or KEY[=VALUE][:EFFECT]; can be given several times. Without it a
     /// node that is tainted or cordoned is not evaluated
     #[arg(long, value_name = "TAINT", help_heading = "Cluster")]
@@ -232,6 +237,7 @@ impl Args {
                 unenforced_network: self.unenforced_network,
                 approaches: self.approach.clone(),
                 target_programs: self.target_programs,
+                scanner_egress: granted(&self.scanner_egress)?,
                 node: NodePolicy { tolerate: self.tolerate.clone() },
                 database_max_age: self.database_max_age,
                 results: match &self.upload_address {

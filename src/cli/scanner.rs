@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::access::{DEFAULT_LEDGER, ReachArgs};
 use super::bundle::read::survey;
+use super::egress::granted;
 use super::table::{self, Format, Table, count};
 use super::{signal, source};
 use crate::base::document::{self, DocumentError};
@@ -21,7 +22,7 @@ use crate::model::finding::Finding;
 use crate::model::outcome::{Outcome as Verdict, Status};
 use crate::model::profile_document::ProfileDocument;
 use crate::model::provenance::Provenance;
-use crate::model::scanner::ScannerDocument;
+use crate::model::scanner::{EgressGrant, ScannerDocument};
 use crate::model::target::TargetSpec;
 use crate::registry::Reference;
 use crate::stage::plan::{Policy, Selection, TargetPrograms};
@@ -230,6 +231,10 @@ struct Test {
     #[arg(long, value_enum, value_name = "ACTION", help_heading = "Cluster", requires = "target",
           default_value_t = TargetPrograms::Refuse)]
     target_programs: TargetPrograms,
+    /// A service that the scanner may talk to, as SCANNER/NAME=NAMESPACE/SERVICE:PORT, where NAME is what the definition calls it; can
+    /// be given several times
+    #[arg(long, value_name = "EGRESS", help_heading = "Cluster", requires = "target")]
+    scanner_egress: Vec<EgressGrant>,
     #[command(flatten)]
     reach: ReachArgs,
     /// How to print it
@@ -295,7 +300,12 @@ impl Test {
             _ => None,
         };
         let access = self.reach.access(DEFAULT_LEDGER.into(), self.target.iter().filter_map(of_image));
-        let policy = Policy { approaches: self.approach, target_programs: self.target_programs, ..Policy::default() };
+        let policy = Policy {
+            approaches: self.approach,
+            target_programs: self.target_programs,
+            scanner_egress: granted(&self.scanner_egress)?,
+            ..Policy::default()
+        };
         let selection = Selection { targets: self.target, ..Selection::default() };
         let progress = Progress::stderr();
         let stop = signal::stop_on_signals(progress.clone())?;

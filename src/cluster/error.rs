@@ -168,6 +168,14 @@ pub enum ClusterError {
         message: String,
     },
 
+    /// A service that a scanner is to talk to can't be let through to.
+    #[error("let the scanner talk to service `{service}`: {}", brief_message(.why))]
+    Egress {
+        /// The service, as `NAMESPACE/SERVICE:PORT`.
+        service: String,
+        /// What it leads to instead of pods of its namespace.
+        why: String,
+    },
     /// A command asks for a parameter that the profile does not give.
     #[error("fill in `${{{name}}}` in `{template}`: the profile gives no such parameter")]
     Parameter {
@@ -305,6 +313,7 @@ impl ClusterError {
             Self::ExecTimeout { .. } | Self::ScannerTimeout { .. } => Reason::Timeout,
             Self::ExecBroken { .. } => Reason::CollectorFailed,
             Self::Archive { reason, .. } | Self::ArchiveSource { reason, .. } => *reason,
+            Self::Egress { .. } => Reason::EgressRefused,
             Self::ImagePull { .. } => Reason::ImagePullFailed,
             Self::NotStarted { .. } => Reason::ScannerNotStarted,
             Self::Evicted { .. } => Reason::ScannerEvicted,
@@ -375,6 +384,7 @@ impl Classify for ClusterError {
             | Self::ExecBroken { .. }
             | Self::Archive { .. }
             | Self::ArchiveSource { .. }
+            | Self::Egress { .. }
             | Self::ImagePull { .. }
             | Self::NotStarted { .. }
             | Self::Evicted { .. }

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod canary;
 pub mod capacity;
 pub mod client;
+pub mod egress;
 pub mod error;
 pub mod identity;
 pub mod inputs;

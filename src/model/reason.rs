@@ -105,6 +105,8 @@ reasons! {
     InputMissing = "input-missing",
     /// NetworkPolicies are not enforced here, and policy refuses to scan without them.
     PolicyNotEnforced = "policy-not-enforced",
+    /// The scanner needs to talk to a service that policy does not name, or that leads elsewhere than to pods of its namespace.
+    EgressRefused = "egress-refused",
     /// Scanner, profile or database is missing from the bundle, or does not verify.
     BundleUnverified = "bundle-unverified",
     /// The breaker for this target, or for what it needs (its node, workload or registry, the cluster), is open after repeated failures.

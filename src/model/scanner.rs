@@ -2,6 +2,7 @@
 
 mod approach;
 mod archive;
+pub mod egress;
 mod exit;
 mod needs;
 mod version;
@@ -21,6 +22,7 @@ pub use approach::{
     ROOT, RunsIn, TARGET, is_at_least,
 };
 pub use archive::{ArchiveNeeds, LayerForm};
+pub use egress::{EGRESS, EgressGrant, EgressNeed, ServicePort};
 pub use exit::ExitMeaning;
 pub use needs::{Capability, ScannerUser, WritableFolder};
 pub use version::VersionQuestion;
@@ -72,6 +74,10 @@ pub struct ScannerDocument {
     /// `gapscan-target-read-whole` is not evaluated, and names it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaves_out: Vec<LeftOut>,
+    /// Whom it has to talk to, other than the API server: services of the cluster, by names that only policy can give a meaning. A
+    /// scanner that needs nobody is always better: no digest vouches for what it is told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<EgressNeed>,
     /// Dependencies of the bundle that it needs, mounted read-only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<DependencyMount>,

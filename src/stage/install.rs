@@ -225,6 +225,7 @@ impl Prepared {
             resources: resources(&content),
             capabilities: content.external.iter().flat_map(|external| external.capabilities()).collect(),
             inputs: secrets(&document),
+            services: services(&document),
             plan,
             root,
             ca,
@@ -382,6 +383,12 @@ fn fit(document: &mut PlanDocument, request: &InstallRequest, host: &str) -> Vec
 fn secrets(document: &PlanDocument) -> BTreeSet<(String, String)> {
     let keys = document.inputs.values().flatten().filter_map(|entry| entry.secret.as_ref());
     keys.map(|key| (key.namespace().to_owned(), key.name().to_owned())).collect()
+}
+
+/// The services that the plan lets scanners talk to.
+fn services(document: &PlanDocument) -> BTreeSet<(String, String)> {
+    let all = document.policy.scanner_egress.values().flat_map(|names| names.values());
+    all.map(|port| (port.namespace().to_owned(), port.service().to_owned())).collect()
 }
 
 /// What the plan's waivers need, by the names that the runner has it under, which the plan names then.

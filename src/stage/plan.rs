@@ -24,8 +24,8 @@ use crate::registry::{Authority, Prefix, Reference};
 pub use falco::FalcoIntake;
 pub use inputs::{InputContent, InputEntry, SecretKey, SecretKeyError};
 pub use policy::{
-    BreakerPolicy, DebugPolicy, Isolate, NetworkWatch, NodePolicy, Policy, ResultsPolicy, ResumePolicy, TargetPrograms,
-    Transport, Unenforced,
+    BreakerPolicy, DebugPolicy, Isolate, NetworkWatch, NodePolicy, Policy, ResultsPolicy, ResumePolicy, ScannerEgress,
+    TargetPrograms, Transport, Unenforced,
 };
 pub use waivers::{Unsigned, WaiverPolicy};
 

@@ -10,11 +10,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gapscan::ledger::LedgerReader;
 use serde_json::Value;
 
+use crate::egress;
 use crate::enclave::{findings, sources};
 use crate::installation::Installation;
 use crate::lab::{Lab, Ran, lab};
 
-const NAME: &str = "external";
+pub(crate) const NAME: &str = "external";
 
 /// A container without a shell, where Pod Security is restricted.
 const KEEPER: &str = "pod/vault/keeper/keeper";
@@ -73,14 +74,14 @@ fn image(lab: &Lab, folder: &Path) -> String {
     format!("oci:{reference}")
 }
 
-fn write(folder: &Path, name: &str, text: &str) {
+pub(crate) fn write(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
     fs::create_dir_all(path.parent().expect("it is in a folder")).expect("a folder");
     fs::write(path, text).expect("written");
 }
 
 /// A profile of the script's controls.
-fn profile(folder: &Path, name: &str, (engine, controls): (&str, &[&str]), target: &str, elsewhere: &str) {
+pub(crate) fn profile(folder: &Path, name: &str, (engine, controls): (&str, &[&str]), target: &str, elsewhere: &str) {
     let controls: String = controls
         .iter()
         .map(|id| format!("- {{id: {id}, title: A, description: A, check: A, fix: A, severity: high}}\n"))
@@ -133,16 +134,17 @@ fn prepare(lab: &Lab, folder: &Path) {
     for_containers(folder, "debian12-standard", "targets: [image, node]", "debian12-beside");
     for_containers(folder, "known-vulnerabilities", "targets: [image]", "vulnerable-containers");
     lab.control(&["grype-db", &folder.join("db").display().to_string()]);
+    let (asker, asks) = egress::prepare(lab, folder);
     let (upstream, sources) = (lab.var("UPSTREAM"), sources().display());
     let folder = folder.display();
     let definition = format!(
         "apiVersion: gapscan/v1\nkind: Bundle\nname: {NAME}\nversion: 1\nvalidFor: 30d\n\
          registries: {{'{upstream}': {{caFile: {ca}}}}}\nimages:\n- {{name: pryer, from: '{image}'}}\n\
          - {{name: openscap, from: '{upstream}/lab/openscap:1'}}\n- {{name: grype, from: '{upstream}/lab/grype:1'}}\n\
-         scanners: [{folder}/pryer.yaml, {folder}/caller.yaml, {sources}/bundle/scanners/openscap.yaml, {sources}/bundle/scanners/grype.yaml]\n\
+         scanners: [{asker}, {folder}/pryer.yaml, {folder}/caller.yaml, {sources}/bundle/scanners/openscap.yaml, {sources}/bundle/scanners/grype.yaml]\n\
          profiles: [{{path: {folder}/pries}}, {{path: {folder}/calls}}, {{path: {folder}/lists}}, \
          {{path: {folder}/calls-beside}}, \
-         {{path: {folder}/debian12-beside}}, {{path: {folder}/vulnerable-containers}}]\n\
+         {{path: {folder}/debian12-beside}}, {{path: {folder}/vulnerable-containers}}, {asks}]\n\
          dependencies:\n- {{name: grype-db, from: 'dir:{folder}/db/cache', maxAge: 30d}}\n",
         ca = lab.ca().display(),
         image = image(lab, Path::new(&folder.to_string())),
@@ -151,13 +153,13 @@ fn prepare(lab: &Lab, folder: &Path) {
 }
 
 /// gapscan with the bundle.
-struct Loaded<'a> {
+pub(crate) struct Loaded<'a> {
     lab: &'a Lab,
     folder: String,
 }
 
 impl Loaded<'_> {
-    fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         format!("{}/{name}", self.folder)
     }
 
@@ -171,7 +173,7 @@ impl Loaded<'_> {
             .into()
     }
 
-    fn inside(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn inside(&self, arguments: &[&str]) -> Ran {
         let trusted = self.trusted();
         let trusted: Vec<&str> = trusted.iter().map(String::as_str).collect();
         self.lab.inside(&[arguments, &trusted].concat())
@@ -179,13 +181,13 @@ impl Loaded<'_> {
 }
 
 /// The task of an engine and profile.
-fn task<'a>(lines: &'a [Value], profile: &str) -> &'a Value {
+pub(crate) fn task<'a>(lines: &'a [Value], profile: &str) -> &'a Value {
     let is_it = |l: &&Value| l["type"] == "task" && l["profile"]["name"] == profile;
     lines.iter().find(is_it).unwrap_or_else(|| panic!("{profile} is not in the record"))
 }
 
 /// The outcome of one control of a profile.
-fn outcome<'a>(lines: &'a [Value], profile: &str, control: &str) -> &'a Value {
+pub(crate) fn outcome<'a>(lines: &'a [Value], profile: &str, control: &str) -> &'a Value {
     let found = lines.iter().find(|l| l["type"] == "finding" && l["profile"] == profile && l["control"] == control);
     found.unwrap_or_else(|| panic!("{control} of {profile} is not in the record"))
 }
@@ -355,19 +357,21 @@ fn scanners_reach_containers_and_the_cluster_and_nothing_else() {
     assert!(lines.iter().any(|l| l["type"] == "event" && l["what"] == "cleanup-verified"));
     tokens_are_dead(lab, &loaded, &lines);
     audit(&lab.audit(mark), &name);
+    egress::asks_whom_policy_names_and_nobody_else(lab, &loaded, &target);
     an_installed_runner_does_the_same(lab, &loaded, &target);
 }
 
 /// With no more rights than it is installed with, under the policies that bind it, and with what pods of its own find sent to it.
 fn an_installed_runner_does_the_same(lab: &'static Lab, loaded: &Loaded<'_>, target: &str) {
     let plan = format!(
-        "scans:\n- {{name: all, targets: [cluster, {target}], engines: [pryer, openscap], profiles: [lists, pries, \
-         debian12-beside], schedule: {{cron: '*/10 * * * * *', timeZone: UTC}}}}\n"
+        "scans:\n- {{name: all, targets: [cluster, {target}], engines: [pryer, openscap, asker], profiles: [lists, pries, \
+         debian12-beside, asks-other], schedule: {{cron: '*/10 * * * * *', timeZone: UTC}}}}\n{}",
+        egress::POLICY,
     );
     let bundle = [vec!["--bundle".to_owned(), NAME.to_owned()], loaded.trusted()].concat();
     let one = Installation::new(lab, NAME, Path::new(&loaded.folder), bundle, &plan);
     one.install(&["--upload-port", "9466"]).exits(0);
-    let profiles = ["lists", "pries", "debian12-beside"];
+    let profiles = ["lists", "pries", "debian12-beside", "asks-other"];
     let lines = one.results("what the installed runner found", |lines| {
         profiles.iter().all(|name| lines.iter().any(|l| l["type"] == "task" && l["profile"]["name"] == *name))
     });
@@ -380,6 +384,7 @@ fn an_installed_runner_does_the_same(lab: &'static Lab, loaded: &Loaded<'_>, tar
         let task = task(&lines, profile);
         assert!(task["notes"].to_string().contains("came by upload"), "{task}");
     }
+    egress::asks_when_installed(&lines);
     let beside = task(&lines, "debian12-beside");
     assert!(beside["coverage"]["passed"].as_u64() > Some(0), "{beside}");
     for profile in profiles {

@@ -6,6 +6,7 @@
 
 mod collector;
 mod doctor;
+mod egress;
 mod enclave;
 mod external;
 mod faults;

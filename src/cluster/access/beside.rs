@@ -162,6 +162,7 @@ cpu: '1'
             mounts: Vec::new(),
             parameters: [("content".to_owned(), "/c.xml".to_owned())].into(),
             pull: None,
+            egress: Vec::new(),
             inputs: None,
             result_limit: 1024,
             spool: std::env::temp_dir(),

@@ -50,6 +50,8 @@ pub struct Settings {
     pub capabilities: BTreeSet<Capability>,
     /// Secrets that the plan takes inputs from, by namespace and name: the runner may get these, each by its name.
     pub inputs: BTreeSet<(String, String)>,
+    /// Services that the plan lets scanners talk to, by namespace and name: the runner may look where they lead.
+    pub services: BTreeSet<(String, String)>,
     /// The plan, with paths as they are in the runner's container.
     pub plan: String,
     /// The pinned root.

@@ -111,18 +111,22 @@ pub(super) fn roles(settings: &Settings) -> Vec<Manifest> {
     let beside = |kind| ObjectRef::namespaced(kind, SERVER_NAMESPACE, &wide);
     let above = |kind| ObjectRef::cluster_wide(kind, &wide);
     let make = |object, body| Manifest::new(settings, object, body);
-    let mut named: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (namespace, name) in &settings.inputs {
-        named.entry(namespace).or_default().push(name);
-    }
-    let inputs = format!("{wide}-inputs");
-    let of_inputs = named.into_iter().flat_map(|(namespace, names)| {
-        let rule = json!({ "apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["get"] });
-        let bound = json!({ "roleRef": { "apiGroup": RBAC, "kind": "Role", "name": inputs }, "subjects": subject });
-        let there = |kind| ObjectRef::namespaced(kind, namespace, &inputs);
-        [make(there(Kind::Role), json!({ "rules": [rule] })), make(there(Kind::RoleBinding), bound)]
+    // What the plan names in other namespaces, one role in each.
+    let there = |suffix: &str, namespace: &str, rules: Value| {
+        let name = format!("{wide}-{suffix}");
+        let bound = json!({ "roleRef": { "apiGroup": RBAC, "kind": "Role", "name": name }, "subjects": subject });
+        let object = |kind| ObjectRef::namespaced(kind, namespace, &name);
+        [make(object(Kind::Role), json!({ "rules": rules })), make(object(Kind::RoleBinding), bound)]
+    };
+    let of_inputs = by_namespace(&settings.inputs).into_iter().flat_map(|(namespace, names)| {
+        let read = json!({ "apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["get"] });
+        there("inputs", namespace, json!([read]))
     });
-    let of_inputs: Vec<Manifest> = of_inputs.collect();
+    let of_services = by_namespace(&settings.services).into_iter().flat_map(|(namespace, names)| {
+        let read = json!({ "apiGroups": [""], "resources": ["services"], "resourceNames": names, "verbs": ["get"] });
+        let behind = json!({ "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"] });
+        there("egress", namespace, json!([read, behind]))
+    });
     let mut all = vec![
         make(account, json!({ "automountServiceAccountToken": false })),
         make(above(Kind::ClusterRole), json!({ "rules": rules(Scope::Cluster) })),
@@ -130,6 +134,15 @@ pub(super) fn roles(settings: &Settings) -> Vec<Manifest> {
         make(beside(Kind::Role), json!({ "rules": rules(Scope::Default) })),
         make(beside(Kind::RoleBinding), binding("Role")),
     ];
-    all.extend(of_inputs);
+    all.extend(of_inputs.chain(of_services));
     all
+}
+
+/// The names in each namespace.
+fn by_namespace(all: &BTreeSet<(String, String)>) -> BTreeMap<&str, Vec<&str>> {
+    let mut named: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (namespace, name) in all {
+        named.entry(namespace).or_default().push(name);
+    }
+    named
 }

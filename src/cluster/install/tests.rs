@@ -5,6 +5,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::*;
 use crate::cluster::object::Kind;
@@ -19,6 +20,7 @@ fn settings() -> Settings {
         resources: BTreeSet::from(["apps/v1/deployments".parse().expect("a resource")]),
         capabilities: BTreeSet::new(),
         inputs: BTreeSet::new(),
+        services: BTreeSet::new(),
         plan: "kind: Plan\n".to_owned(),
         root: "{}".to_owned(),
         ca: Some("CA".to_owned()),
@@ -218,21 +220,45 @@ fn the_runner_may_get_the_secrets_that_the_plan_takes_inputs_from_and_no_others(
     let pair = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
     let inputs = BTreeSet::from([pair("shop", "db"), pair("shop", "web"), pair("vault", "db")]);
     let all = manifests(&Settings { inputs, ..settings() });
-    let gets: Vec<(&str, &Value)> = all
-        .iter()
-        .map(Manifest::body)
-        .filter(|body| body["kind"] == "Role" || body["kind"] == "ClusterRole")
-        .flat_map(|body| {
-            let rules = body["rules"].as_array().into_iter().flatten();
-            rules.map(move |rule| (body["metadata"]["namespace"].as_str().unwrap_or_default(), rule))
-        })
-        .filter(|(_, rule)| rule["resources"] == serde_json::json!(["secrets"]))
-        .filter(|(_, rule)| rule["verbs"] == serde_json::json!(["get"]))
+    let names: Vec<(&str, String)> = rules(&all)
+        .filter(|(_, rule)| rule["resources"] == json!(["secrets"]) && rule["verbs"] == json!(["get"]))
+        .map(|(namespace, rule)| (namespace, rule["resourceNames"].to_string()))
         .collect();
-    let names: Vec<(&str, String)> =
-        gets.iter().map(|(namespace, rule)| (*namespace, rule["resourceNames"].to_string())).collect();
     assert_eq!(names, [("shop", "[\"db\",\"web\"]".to_owned()), ("vault", "[\"db\"]".to_owned())]);
-    let bound = all.iter().map(Manifest::body).filter(|body| body["roleRef"]["name"] == "gapscan-runner-inputs");
-    let bound: Vec<&Value> = bound.map(|body| &body["metadata"]["namespace"]).collect();
-    assert_eq!(bound, ["shop", "vault"]);
+    assert_eq!(bound(&all, "gapscan-runner-inputs"), ["shop", "vault"]);
+}
+
+#[test]
+fn the_runner_may_look_where_the_services_lead_that_the_plan_names_and_no_others() {
+    let services = BTreeSet::from([("security".to_owned(), "clair".to_owned())]);
+    let with = manifests(&Settings { services, ..settings() });
+    let of_services = |all: &[Manifest]| -> Vec<(String, String)> {
+        rules(all)
+            .filter(|(_, rule)| {
+                rule["resources"] == json!(["services"]) || rule["resources"] == json!(["endpointslices"])
+            })
+            .map(|(namespace, rule)| (namespace.to_owned(), format!("{} {}", rule["verbs"], rule["resourceNames"])))
+            .collect()
+    };
+    let pair = |namespace: &str, said: &str| (namespace.to_owned(), said.to_owned());
+    let server = pair("default", "[\"list\"] null");
+    assert_eq!(of_services(&manifests(&settings())), [server.clone()]);
+    let named = pair("security", "[\"get\"] [\"clair\"]");
+    assert_eq!(of_services(&with), [server, named, pair("security", "[\"list\"] null")]);
+    assert_eq!(bound(&with, "gapscan-runner-egress"), ["security"]);
+}
+
+/// All rules of roles, with the role's namespace.
+fn rules(all: &[Manifest]) -> impl Iterator<Item = (&str, &Value)> {
+    let roles = all.iter().map(Manifest::body).filter(|body| body["kind"] == "Role" || body["kind"] == "ClusterRole");
+    roles.flat_map(|body| {
+        let rules = body["rules"].as_array().into_iter().flatten();
+        rules.map(move |rule| (body["metadata"]["namespace"].as_str().unwrap_or_default(), rule))
+    })
+}
+
+/// The namespaces in which a role is bound.
+fn bound<'a>(all: &'a [Manifest], role: &str) -> Vec<&'a Value> {
+    let bindings = all.iter().map(Manifest::body).filter(|body| body["roleRef"]["name"] == role);
+    bindings.map(|body| &body["metadata"]["namespace"]).collect()
 }

@@ -9,6 +9,7 @@ use crate::base::limits::Limits;
 use crate::cluster::access::node;
 use crate::cluster::agent::unreadable::LOOK;
 use crate::cluster::canary::BINARY;
+use crate::cluster::egress;
 use crate::cluster::error::ClusterError;
 use crate::cluster::inputs::InputFiles;
 use crate::cluster::pod;
@@ -43,6 +44,11 @@ pub(super) fn name(scan: u32) -> String {
 /// The name of the secret that its images are pulled with.
 pub(super) fn pull_name(scan: u32) -> String {
     format!("pull-{scan}")
+}
+
+/// The name of the policy that lets the scan's pod through to whom its scanner talks to.
+pub(super) fn egress_name(scan: u32) -> String {
+    format!("scan-{scan}-egress")
 }
 
 /// The name of the secret with the profile's inputs.
@@ -113,6 +119,9 @@ pub(super) fn job(request: &JobRequest<'_>, beyond: Duration) -> Result<Value, C
     // On a node it is root in a container of its own.
     if let (Some(user), JobTarget::Image(_) | JobTarget::Api(_)) = (program.user, &request.target) {
         pod::run_as(&mut specification, user.uid, user.gid);
+    }
+    if !request.scanning.egress.is_empty() {
+        specification["hostAliases"] = egress::host_aliases(&request.scanning.egress);
     }
     if pull.is_some() {
         specification["imagePullSecrets"] = PullSecret::reference(&pull_name(*scan));

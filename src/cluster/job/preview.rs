@@ -1,6 +1,7 @@
 //! The pods that a scanner's definition leads to, before there is a cluster or a bundle: for whoever writes one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
@@ -12,6 +13,7 @@ use crate::cluster::access::beside;
 use crate::cluster::access::node::NodePlace;
 use crate::cluster::access::sidecar;
 use crate::cluster::access::transport::{ApiAccess, KUBECONFIG};
+use crate::cluster::egress::Destination;
 use crate::cluster::error::ClusterError;
 use crate::model::record::RunId;
 use crate::model::scanner::{self as placeholder, Offered, ScannerDocument};
@@ -36,6 +38,16 @@ pub fn preview(scanner: &ScannerDocument, parameters: &BTreeMap<String, String>)
         .into_iter()
         .map(|offered| Ok(Preview { approach: offered.field, made: of(scanner, offered, parameters)? }))
         .collect()
+}
+
+/// Somebody whom the scanner talks to, at an address that is nobody's (RFC 5737).
+fn destination(name: &str) -> Destination {
+    Destination {
+        name: name.to_owned(),
+        service: "namespace/service:443".parse().expect("a port of a service"),
+        addresses: [IpAddr::from([192, 0, 2, 2])].into(),
+        pods: BTreeSet::new(),
+    }
 }
 
 fn of(
@@ -71,6 +83,7 @@ fn of(
         agent_image: "GAPSCAN".to_owned(),
         mounts,
         parameters: values,
+        egress: offered.egress().into_iter().map(destination).collect(),
         pull: None,
         inputs: None,
         result_limit: crate::base::limits::Limits::default().result_bytes,

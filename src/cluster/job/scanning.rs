@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::in_target;
 use super::manifest::{ARCHIVE, INPUTS};
 use super::parameters::substitute;
+use crate::cluster::egress::Destination;
 use crate::cluster::error::ClusterError;
 use crate::cluster::inputs::InputFiles;
 use crate::cluster::pull::PullSecret;
@@ -95,6 +96,8 @@ pub struct Scanning<'a> {
     pub mounts: Vec<ImageMount>,
     /// Values for `${...}` in the command and the environment.
     pub parameters: BTreeMap<String, String>,
+    /// Whom it may talk to besides the API server, in a pod of its own.
+    pub egress: Vec<Destination>,
     /// What the nodes pull these images with; `None` where the registry does not ask, or the nodes know themselves.
     pub pull: Option<PullSecret>,
     /// Files for the folder that [`INPUTS`](placeholder::INPUTS) stands for, in a pod of its own.
@@ -133,6 +136,8 @@ impl Scanning<'_> {
         values.insert(placeholder::RESULTS.to_owned(), run.results.to_owned());
         values.insert(placeholder::INPUTS.to_owned(), INPUTS.to_owned());
         values.insert(placeholder::ARCHIVE.to_owned(), ARCHIVE.to_owned());
+        let talks = self.egress.iter().map(|to| (format!("{}{}", placeholder::EGRESS, to.name), to.authority()));
+        values.extend(talks);
         if let Some(root) = run.root {
             values.insert(placeholder::ROOT.to_owned(), root.to_owned());
         }

@@ -44,6 +44,7 @@ fn request(scanner: &ScannerDocument) -> JobRequest<'_> {
         mounts: vec![ImageMount { reference: "r/db@sha256:4".to_owned(), path: "/db".to_owned() }],
         parameters: BTreeMap::from([("profile".to_owned(), "standard ${other}".to_owned())]),
         pull: None,
+        egress: Vec::new(),
         inputs: None,
         result_limit: 1 << 20,
         spool: std::env::temp_dir(),

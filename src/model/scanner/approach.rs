@@ -1,6 +1,6 @@
 //! How a scanner reaches each kind of target: one command for each approach that its definition offers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::archive::ArchiveNeeds;
+use super::egress::EGRESS;
 use super::needs::Capability;
 use crate::base::text::brief;
 use crate::model::access::Way;
@@ -435,6 +436,16 @@ impl Offered<'_> {
         let texts = self.command.iter().chain(self.env.values()).map(String::as_str);
         let delivered = self.in_target.as_ref().and_then(|in_target| in_target.delivers);
         texts.chain(delivered).filter_map(|text| placeholders(text).ok()).flatten().collect()
+    }
+
+    /// The names of whom it talks to: of those that `egress` of the definition says who they are.
+    pub fn egress(&self) -> BTreeSet<&str> {
+        self.names().into_iter().filter_map(|name| name.strip_prefix(EGRESS)).collect()
+    }
+
+    /// Whether it runs in a network of its own, which a way out can be made for.
+    pub fn has_network(&self) -> bool {
+        !matches!(self.field, "debug" | "sidecar") && self.in_target.is_none()
     }
 
     /// Whether its command or its environment names the folder with inputs.

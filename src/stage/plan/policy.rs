@@ -1,5 +1,6 @@
 //! What is allowed: how much at once, in which ways, how long, and what happens when something goes wrong again and again.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use jiff::Timestamp;
@@ -10,6 +11,7 @@ use super::waivers::WaiverPolicy;
 use crate::base::quantity::Span;
 use crate::cluster::access::node::Toleration;
 use crate::model::access::Way;
+use crate::model::scanner::ServicePort;
 use crate::stage::blackout::Blackout;
 
 /// What is allowed, and how much at once.
@@ -27,6 +29,10 @@ pub struct Policy {
     /// Whether a program that a container has itself may judge it, where a scanner's definition says so (`runs: in-target`).
     #[serde(skip_serializing_if = "TargetPrograms::is_default")]
     pub target_programs: TargetPrograms,
+    /// Whom scanners may talk to: by the scanner's name, and by what its definition calls whom it talks to (`egress`), a service
+    /// of the cluster. A scanner that needs somebody who is not named here is not run in that way.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub scanner_egress: ScannerEgress,
     /// How nodes may be reached.
     pub node: NodePolicy,
     /// How old a database may be where the bundle does not say it. A database without a date is always too old.
@@ -155,6 +161,7 @@ impl Default for Policy {
             // Not by the image: what was changed in the running container since it started would pass unseen. Whoever wants that says so.
             approaches: vec![Way::Exec, Way::Debug],
             target_programs: TargetPrograms::default(),
+            scanner_egress: ScannerEgress::new(),
             node: NodePolicy::default(),
             database_max_age: Span::days(30),
             parallel: 4,
@@ -170,6 +177,9 @@ impl Default for Policy {
         }
     }
 }
+
+/// Services that scanners may talk to, by scanner and by what its definition calls them.
+pub type ScannerEgress = BTreeMap<String, BTreeMap<String, ServicePort>>;
 
 /// Whether a program that a container has itself may judge it. No bundle has its digest: whoever can change the container can
 /// change what it says.

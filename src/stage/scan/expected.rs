@@ -164,7 +164,7 @@ pub(super) fn plan_units(
 }
 
 fn external_work(target: &Target, facts: Option<&ContainerFacts>, external: &Arc<External>, policy: &Policy) -> Work {
-    if let Some(why) = obstacle(external, target) {
+    if let Some(why) = obstacle(external, target, policy) {
         return Work::Impossible(why);
     }
     match (target.kind(), facts) {

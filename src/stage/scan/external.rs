@@ -10,9 +10,11 @@ mod transport;
 mod within;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::archive;
 use super::content::External;
+use super::egress;
 use super::image;
 use super::inputs::{self, Inputs};
 use super::network::Allowance;
@@ -20,11 +22,13 @@ use super::node;
 use super::session::Session;
 use super::unit::{Context, NotDone, Reached, Task};
 use crate::cluster::ScanNamespace;
+use crate::cluster::egress::Destination;
 use crate::cluster::job::{self, ImageArchive, ImageMount, JobReport, JobRequest, JobTarget, Program, Scanning};
 use crate::model::provenance::{Approach, Engine};
 use crate::model::reason::Reason;
 use crate::model::scanner::{self as placeholder, MountApproach, Offered};
 use crate::model::target::Target;
+use crate::stage::plan::Policy;
 use judge::{Left, Seen, judge};
 
 pub(crate) use container::{offers, reach_container};
@@ -130,12 +134,19 @@ async fn by_mount(
     let inputs = inputs::gather(external, approach, &session.cluster).await?;
     let mut scanning = scanning(external, approach, parameters, (image, node), (session, context)).await?;
     scanning.inputs = inputs.as_ref().map(|inputs| inputs.files.clone());
+    let peers = talking(reached, external, &scanning);
     let request = JobRequest { scanning, target, archive, uploads: context.uploads.clone() };
     let report = job::run_job(&session.cluster, home, &request).await;
     let output = take(reached, report);
     let output = without_secrets(reached, output, inputs.as_ref(), context)?;
     let seen = Seen::Looked(output.unreadable.clone());
-    judge(reached, tasks, external, context, Left { output, allowance: Allowance::NOBODY, seen })
+    judge(reached, tasks, external, context, Left { output, allowance: Allowance { tcp: &peers }, seen })
+}
+
+/// Whom the scan's pod is let through to besides the API server, with what the record says of each.
+fn talking(reached: &mut Reached, external: &External, scanning: &Scanning<'_>) -> Vec<SocketAddr> {
+    reached.notes.extend(scanning.egress.iter().map(|to| egress::note(&external.scanner, to)));
+    scanning.egress.iter().flat_map(Destination::peers).collect()
 }
 
 /// A scan by the scanner, with what it needs besides its target. `target_image` is pulled for it too, and `node` is where it
@@ -152,6 +163,8 @@ async fn scanning<'e>(
     let images = [external.image.as_str(), &external.own_image].into_iter().chain(target_image);
     let images: Vec<&str> = images.chain(mounts.iter().map(|m| m.reference.as_str())).collect();
     let pull = context.pulling.secret(images, &context.registries, &context.limits).await?;
+    let approach = approach.into();
+    let egress = egress::resolve(&external.scanner, &approach, &context.policy, &session.cluster).await?;
     let cpu = context.cpu(&external.scanner.cpu, node).into();
     Ok(Scanning {
         run: session.home.run(),
@@ -160,6 +173,7 @@ async fn scanning<'e>(
         scanner_image: external.image.clone(),
         agent_image: external.own_image.clone(),
         mounts,
+        egress,
         pull,
         inputs: None,
         parameters,
@@ -217,16 +231,18 @@ pub(super) fn explain(external: &External) -> String {
 }
 
 /// Why a target of this kind can't be scanned; `None` where it can.
-pub(super) fn obstacle(external: &External, target: &Target) -> Option<NotDone> {
+pub(super) fn obstacle(external: &External, target: &Target, policy: &Policy) -> Option<NotDone> {
     let approaches = &external.scanner.approaches;
-    match target {
-        Target::Image { .. } => needed(approaches.image.as_ref(), "images").err(),
-        Target::Node { .. } => needed(approaches.node.as_ref(), "nodes").err(),
-        Target::Cluster { .. } => needed(approaches.cluster.as_ref(), "the cluster").err(),
-        Target::Container { .. } if !approaches.ways().is_empty() => None,
-        Target::Container { .. } => needed::<()>(None, "containers").err(),
-        Target::Host { .. } => Some(unsupported()),
-    }
+    let approach: Result<Offered<'_>, NotDone> = match target {
+        Target::Image { .. } => needed(approaches.image.as_ref(), "images").map(Into::into),
+        Target::Node { .. } => needed(approaches.node.as_ref(), "nodes").map(Into::into),
+        Target::Cluster { .. } => needed(approaches.cluster.as_ref(), "the cluster").map(Into::into),
+        // Each of its ways has its own reasons.
+        Target::Container { .. } if !approaches.ways().is_empty() => return None,
+        Target::Container { .. } => return needed::<()>(None, "containers").err(),
+        Target::Host { .. } => return Some(unsupported()),
+    };
+    approach.and_then(|approach| egress::allowed(&external.scanner, &approach, policy)).err()
 }
 
 fn needed<'e, A>(approach: Option<&'e A>, kind: &str) -> Result<&'e A, NotDone> {

@@ -23,6 +23,7 @@ mod budget;
 mod container;
 pub(crate) mod content;
 pub mod dispatch;
+mod egress;
 mod error;
 mod expected;
 mod external;

@@ -100,6 +100,7 @@ async fn collect(reached: &mut Reached, image: &str, context: &Context) -> Resul
         agent_image: image.to_owned(),
         mounts: Vec::new(),
         parameters: Default::default(),
+        egress: Vec::new(),
         inputs: None,
         pull: context.pulling.secret([image], &context.registries, &context.limits).await?,
         result_limit: context.limits.collector_bytes,

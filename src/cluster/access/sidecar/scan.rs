@@ -186,6 +186,7 @@ cpu: '1'
             mounts: vec![ImageMount { reference: "r/p@sha256:1".to_owned(), path: "/p".to_owned() }],
             parameters: [("content".to_owned(), "/c.xml".to_owned())].into(),
             pull: None,
+            egress: Vec::new(),
             inputs: None,
             result_limit: 1024,
             spool: std::env::temp_dir(),

@@ -137,6 +137,7 @@ pub(crate) fn signs(approach: Approach, outcome: Result<(), Reason>) -> Signs {
         | Reason::DatabaseStale
         | Reason::InputMissing
         | Reason::PolicyNotEnforced
+        | Reason::EgressRefused
         | Reason::BundleUnverified
         | Reason::BreakerOpen
         | Reason::RunnerInterrupted

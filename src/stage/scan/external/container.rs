@@ -5,10 +5,12 @@ use crate::cluster::access::auto::{Chosen, ContainerFacts, choose};
 use crate::model::access::Way;
 use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
+use crate::model::scanner::Offered;
 use crate::model::target::Target;
 use crate::stage::plan::{Policy, TargetPrograms};
 use crate::stage::scan::container::{OF_IMAGE, Ways};
 use crate::stage::scan::content::External;
+use crate::stage::scan::egress;
 use crate::stage::scan::unit::{Context, NotDone, Reached, Task};
 
 /// The ways to a container that the scanner's definition offers, of those that policy allows.
@@ -48,6 +50,16 @@ pub(crate) fn offers(external: &External, facts: &ContainerFacts, policy: &Polic
         if let Some(why) = why {
             let refused: Vec<Chosen> = choice.ways.extract_if(.., |chosen| chosen.way == Way::Exec).collect();
             choice.refused.extend(refused.into_iter().map(|chosen| Chosen { why: why.to_owned(), ..chosen }));
+        }
+    }
+    for (way, approach) in [
+        (Way::Exec, external.scanner.approaches.exec.as_ref().map(Offered::from)),
+        (Way::Image, external.scanner.approaches.image.as_ref().map(Offered::from)),
+    ] {
+        let allowed = approach.map(|approach| egress::allowed(&external.scanner, &approach, policy));
+        if let Some(Err(why)) = allowed {
+            let refused: Vec<Chosen> = choice.ways.extract_if(.., |chosen| chosen.way == way).collect();
+            choice.refused.extend(refused.into_iter().map(|chosen| Chosen { why: why.detail.clone(), ..chosen }));
         }
     }
     for chosen in &mut choice.ways {

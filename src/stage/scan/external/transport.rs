@@ -1,6 +1,6 @@
 //! By a scanner that talks to the API server: to run commands in one container, or to list what its definition names.
 
-use super::{Left, Seen, judge, needed, parameters, scanning, take, within, without_secrets};
+use super::{Left, Seen, judge, needed, parameters, scanning, take, talking, within, without_secrets};
 use crate::cluster::access::exec::Place;
 use crate::cluster::access::in_target;
 use crate::cluster::access::transport::{self, KUBECONFIG, Transport};
@@ -33,12 +33,12 @@ pub(super) async fn of_container(
     };
     let place = Place { namespace: &namespace, pod: &pod, container: &container, uid: uid.as_deref() };
     let reach = Reach::Pod { namespace: namespace.clone(), pod: pod.clone() };
-    let (mut output, servers, _) =
+    let (mut output, peers, _) =
         Box::pin(run(reached, external, context, approach.into(), (reach, Some(&place)))).await?;
     if approach.in_target().is_some() {
         within::take(&mut output)?;
     }
-    let allowance = Allowance { tcp: &servers };
+    let allowance = Allowance { tcp: &peers };
     judge(reached, tasks, external, context, Left { output, allowance, seen: Seen::Unknown(UNSEEN) })
 }
 
@@ -51,8 +51,8 @@ pub(super) async fn of_cluster(
 ) -> Result<(), NotDone> {
     let approach = needed(external.scanner.approaches.cluster.as_ref(), "the cluster")?;
     let reach = Reach::Lists(approach.resources.clone());
-    let (output, servers, unlisted) = Box::pin(run(reached, external, context, approach.into(), (reach, None))).await?;
-    let allowance = Allowance { tcp: &servers };
+    let (output, peers, unlisted) = Box::pin(run(reached, external, context, approach.into(), (reach, None))).await?;
+    let allowance = Allowance { tcp: &peers };
     judge(reached, tasks, external, context, Left { output, allowance, seen: Seen::Looked(unlisted) })
 }
 
@@ -76,6 +76,7 @@ async fn run<'e>(
     let inputs = inputs::gather(external, approach, cluster).await?;
     let mut scanning = scanning(external, approach, parameters, (None, None), (session, context)).await?;
     scanning.inputs = inputs.as_ref().map(|inputs| inputs.files.clone());
+    let peers = talking(reached, external, &scanning);
     let (word, guest) = (scanning.word(), approach.in_target);
     if guest.is_some() {
         // The program that would answer in the scanner's pod is not the one that is run.
@@ -100,7 +101,7 @@ async fn run<'e>(
         Ok((unlisted, before, found))
     }
     .await;
-    let servers: Vec<_> = transport.access().servers.iter().copied().collect();
+    let peers: Vec<_> = transport.access().servers.iter().copied().chain(peers).collect();
     let outcome = match outcome {
         Ok((unlisted, before, found)) => {
             let target = JobTarget::Api(transport.access().clone());
@@ -126,7 +127,7 @@ async fn run<'e>(
                 output.version = found.or(output.version);
                 output
             });
-            same.map_err(failed).and(output).map(|output| (output, servers, unlisted))
+            same.map_err(failed).and(output).map(|output| (output, peers, unlisted))
         }
         Err(why) => {
             transport.revoke(cluster, home).await;

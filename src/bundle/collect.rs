@@ -129,7 +129,7 @@ pub async fn collect(
         catalog.scanners.push(scanner::read(&definition.path(path), &text).map_err(wrong)?);
     }
     for profile in &document.profiles {
-        catalog.profiles.push(work.profile(profile).await?);
+        catalog.profiles.push(work.profile(profile, &catalog.scanners).await?);
     }
     for dependency in &document.dependencies {
         catalog.dependencies.push(work.dependency(dependency).await?);

@@ -1,6 +1,7 @@
 //! Profiles: a folder with `profile.yaml` becomes an image with its controls listed.
 
 mod content;
+mod fit;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +16,7 @@ use crate::base::limits::Limits;
 use crate::model::control::{Control, Reference, Severity};
 use crate::model::profile::Profile;
 use crate::model::profile_document::{ProfileDocument, SOURCES, Source};
-use crate::model::scanner::{BUILTIN, COMPLETE_CONTROL, SILENT_CONTROL};
+use crate::model::scanner::{BUILTIN, COMPLETE_CONTROL, SILENT_CONTROL, ScannerDocument};
 
 pub use self::content::Elsewhere;
 
@@ -128,6 +129,20 @@ impl ProfileFolder {
         Ok(profile)
     }
 
+    /// Sees that its scanner, one of these, can do what it asks of it. Without its scanner a bundle is refused elsewhere.
+    ///
+    /// # Errors
+    /// With everything that does not fit.
+    pub fn fits(&self, scanners: &[ScannerDocument]) -> Result<(), BuildError> {
+        let document = &self.document;
+        let scanner = scanners.iter().find(|scanner| scanner.name == document.engine);
+        let problems = scanner.map_or_else(Vec::new, |scanner| fit::problems(document, scanner));
+        match problems.is_empty() {
+            true => Ok(()),
+            false => Err(BuildError::Definition(format!("use profile `{}`: {}", document.name, problems.join("; ")))),
+        }
+    }
+
     /// The layer of its image: the folder's files and `controls.json`.
     pub fn layer(&self, profile: &Profile) -> LayerPlan {
         let mut layer = LayerPlan::default();
@@ -184,10 +199,12 @@ fn read_whole() -> Control {
 fn silent() -> Control {
     Control {
         id: SILENT_CONTROL.to_owned(),
-        title: "The scanner talked to nobody".to_owned(),
+        title: "The scanner talked to nobody but whom it may".to_owned(),
         description: "A scanner has everything that it needs in its pod, and its result is fetched from there. If it calls \
                       somewhere all the same, it may report what it saw, or rest its verdicts on something that came from \
-                      nowhere that was verified. A network policy keeps it from getting through where it is enforced."
+                      nowhere that was verified. A network policy keeps it from getting through where it is enforced. It \
+                      may talk to the API server where that is its way to the target, and to a service that policy names, \
+                      of which a note in the record tells."
             .to_owned(),
         check: "While the scanner runs, the sockets and counters of its pod's network are read, without any rights."
             .to_owned(),

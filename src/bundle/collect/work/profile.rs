@@ -14,12 +14,17 @@ use crate::bundle::profile::{Elsewhere, ProfileFolder};
 use crate::bundle::source::SourceError;
 use crate::bundle::writer::BuildError;
 use crate::model::catalog::CatalogProfile;
+use crate::model::scanner::ScannerDocument;
 
 /// Bytes of an XCCDF data stream; the largest of the SCAP Security Guide have some 50 MB.
 const BENCHMARK_BYTES: u64 = 512 << 20;
 
 impl Work<'_> {
-    pub(in super::super) async fn profile(&mut self, entry: &ProfileEntry) -> Result<CatalogProfile, BuildError> {
+    pub(in super::super) async fn profile(
+        &mut self,
+        entry: &ProfileEntry,
+        scanners: &[ScannerDocument],
+    ) -> Result<CatalogProfile, BuildError> {
         let places = entry.content.iter().map(|content| match &content.from {
             From::File(path) | From::Folder(path) | From::Layout(path, _) => self.definition.path(path),
             From::Registry(name) => name.into(),
@@ -29,6 +34,7 @@ impl Work<'_> {
             .map(|(content, path)| Elsewhere { from: &content.from, path, at: &content.at })
             .collect();
         let folder = ProfileFolder::read_with(&self.definition.path(&entry.path), &elsewhere, self.helpers.limits)?;
+        folder.fits(scanners)?;
         let name = folder.document.name.clone();
         let benchmark = match &folder.document.xccdf {
             Some(xccdf) => {

@@ -12,7 +12,15 @@ use super::schema::beside;
 /// way, so that a lock can't be left behind; the file stays, and its content is only for people.
 #[derive(Debug)]
 pub(super) struct WriterLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for WriterLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread has forked, and that has not become its program yet, has the
+        // file open as well, and the lock would be its as long.
+        let _ = self.file.unlock();
+    }
 }
 
 impl WriterLock {
@@ -41,6 +49,24 @@ impl WriterLock {
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_done_lets_go_of_it_whoever_else_has_the_file_open() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger.sqlite");
+        let lock = WriterLock::take(&path).expect("nobody has it");
+        // As a forked process has it.
+        let inherited = lock.file.try_clone().expect("the file can be opened again");
+        assert!(matches!(WriterLock::take(&path), Err(LedgerError::Locked { .. })));
+        drop(lock);
+        WriterLock::take(&path).expect("nobody has it any more");
+        drop(inherited);
     }
 }

@@ -242,7 +242,7 @@ fn the_runner_may_look_where_the_services_lead_that_the_plan_names_and_no_others
     };
     let pair = |namespace: &str, said: &str| (namespace.to_owned(), said.to_owned());
     let server = pair("default", "[\"list\"] null");
-    assert_eq!(of_services(&manifests(&settings())), [server.clone()]);
+    assert_eq!(of_services(&manifests(&settings())), std::slice::from_ref(&server));
     let named = pair("security", "[\"get\"] [\"clair\"]");
     assert_eq!(of_services(&with), [server, named, pair("security", "[\"list\"] null")]);
     assert_eq!(bound(&with, "gapscan-runner-egress"), ["security"]);

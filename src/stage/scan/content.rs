@@ -376,12 +376,12 @@ fn recent(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::base::limits::Limits;
 
     /// A scanner with one dependency for each given build date and greatest age in days.
-    fn external(profile: &Profile, mounts: &[(Option<&str>, Option<u64>)]) -> External {
+    pub(in crate::stage::scan) fn external(profile: &Profile, mounts: &[(Option<&str>, Option<u64>)]) -> External {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let limits = Limits::default();
         let mounted = |(at, (built, days)): (usize, &(Option<&str>, Option<u64>))| Mounted {

@@ -43,9 +43,8 @@ pub(super) fn check_names(selection: &Selection, content: &Content) -> Result<()
     }
 }
 
-/// Every engine, profile and target that is named must have a part in the scan: one that fits nothing else would be passed
-/// over in silence.
-pub(super) fn check_parts(selection: &Selection, content: &Content) -> Result<(), ScanError> {
+/// Each target that is named, with its kind.
+fn named(selection: &Selection) -> Vec<(String, TargetKind)> {
     let of_spec = |spec: &TargetSpec| match spec {
         TargetSpec::Host => TargetKind::Host,
         TargetSpec::Cluster => TargetKind::Cluster,
@@ -53,20 +52,38 @@ pub(super) fn check_parts(selection: &Selection, content: &Content) -> Result<()
         TargetSpec::Node(_) => TargetKind::Node,
         TargetSpec::Pod { .. } | TargetSpec::Namespace(_) => TargetKind::Container,
     };
-    let named: Vec<(String, TargetKind)> = selection
-        .targets
-        .iter()
-        .map(|spec| (spec.to_string(), of_spec(spec)))
-        .chain(selection.selector.iter().map(|labels| (format!("-l {labels}"), TargetKind::Container)))
-        .chain(selection.nodes.then(|| ("--nodes".to_owned(), TargetKind::Node)))
-        .collect();
-    let mut kinds: BTreeSet<TargetKind> = named.iter().map(|(_, kind)| *kind).collect();
-    if selection.nodes {
-        kinds.insert(TargetKind::Node);
+    let selector = selection.selector.iter().map(|labels| (format!("-l {labels}"), TargetKind::Container));
+    let nodes = selection.nodes.then(|| ("--nodes".to_owned(), TargetKind::Node));
+    selection.targets.iter().map(|spec| (spec.to_string(), of_spec(spec))).chain(selector).chain(nodes).collect()
+}
+
+/// The kinds of targets that are meant.
+fn kinds(selection: &Selection) -> BTreeSet<TargetKind> {
+    let all = [TargetKind::Cluster, TargetKind::Container, TargetKind::Image];
+    let all = all.into_iter().filter(|_| selection.all);
+    named(selection).into_iter().map(|(_, kind)| kind).chain(all).collect()
+}
+
+/// The bundle's scanners that have a profile for these kinds of targets, where nobody said which engines are meant, in words: who
+/// packed them may take the scan for theirs.
+pub(super) fn unasked(selection: &Selection, content: &Content) -> Option<String> {
+    if selection.engines != [BUILTIN] || !selection.profiles.is_empty() {
+        return None;
     }
-    if selection.all {
-        kinds.extend([TargetKind::Cluster, TargetKind::Container, TargetKind::Image]);
-    }
+    let kinds = kinds(selection);
+    let fits = |external: &&Arc<External>| external.document.targets.iter().any(|kind| kinds.contains(kind));
+    let names: BTreeSet<&str> =
+        content.external.iter().filter(fits).map(|external| external.scanner.name.as_str()).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    (!names.is_empty())
+        .then(|| format!("the bundle has scanners for this that were not asked for (-e all): {}", names.join(", ")))
+}
+
+/// Every engine, profile and target that is named must have a part in the scan: one that fits nothing else would be passed
+/// over in silence.
+pub(super) fn check_parts(selection: &Selection, content: &Content) -> Result<(), ScanError> {
+    let named = named(selection);
+    let kinds = kinds(selection);
     let builtin = content.builtin.iter().map(|p| (BUILTIN, p.profile().name.as_str(), &p.document().targets));
     let external =
         content.external.iter().map(|e| (e.scanner.name.as_str(), e.profile.name.as_str(), &e.document.targets));

@@ -81,7 +81,7 @@ pub async fn resume(
     let pulling = Pulling::new(access.cluster.pull_config_file.as_deref(), &Limits::default())?;
     let limits = Limits::default();
     let registries = Registries::new(access.registries.clone(), limits.clone());
-    let content = content_for(&access, on_loss, &registries, &limits, ledger, now).await?;
+    let content = content_for(None, &access, on_loss, &registries, &limits, ledger, now).await?;
     let mut earlier = ledger.reader().tasks_of(run)?;
     if let Err(why) = unchanged(&start, &content) {
         progress.say(format!("run {run} is not resumed: {why}; what it did not do is recorded as not evaluated"));

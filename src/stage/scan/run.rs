@@ -11,7 +11,7 @@ use super::budget::CpuBudget;
 use super::content::Content;
 use super::dispatch::{RunSummary, Stop, begin, dispatch, in_blackout, unless_stopped};
 use super::error::ScanError;
-use super::expected::{check_names, check_parts, intent, plan_units, wants_jobs};
+use super::expected::{check_names, check_parts, intent, plan_units, unasked, wants_jobs};
 use super::image::LayerCache;
 use super::known::Known;
 use super::pull::Pulling;
@@ -93,6 +93,9 @@ pub(crate) async fn scan_by(
     let trigger = request.trigger.clone();
     let pulling = Pulling::new(request.access.cluster.pull_config_file.as_deref(), &Limits::default())?;
     let prepared = prepare(scanner, request, ledger, started).await?;
+    if trigger == Trigger::Manual && scanner.is_none() {
+        unasked(&prepared.selection, &prepared.content).into_iter().for_each(|said| progress.say(said));
+    }
     let start = RunStart {
         run: prepared.run,
         trigger,
@@ -274,7 +277,7 @@ async fn prepare(
     let ScanRequest { trigger: _, selection, access, policy, on_loss } = request;
     let limits = Limits::default();
     let registries = Registries::new(access.registries.clone(), limits.clone());
-    let content = content_but(scanner, &access, on_loss, &registries, &limits, ledger, started).await?;
+    let content = content_for(scanner, &access, on_loss, &registries, &limits, ledger, started).await?;
     check_names(&selection, &content)?;
     check_parts(&selection, &content)?;
 
@@ -286,20 +289,9 @@ async fn prepare(
     Ok(Prepared { run, units, selection, policy, limits, registries, content, cluster })
 }
 
-/// The engines and profiles; a bundle that is refused is recorded as such.
+/// The engines and profiles, with `scanner` in the place of the definition of its name; a bundle that is refused is recorded as
+/// such.
 pub(crate) async fn content_for(
-    access: &Access,
-    on_loss: OnLoss,
-    registries: &Registries,
-    limits: &Limits,
-    ledger: &mut Ledger,
-    started: Timestamp,
-) -> Result<Content, ScanError> {
-    content_but(None, access, on_loss, registries, limits, ledger, started).await
-}
-
-/// The same with this definition in the place of the one of its name.
-async fn content_but(
     scanner: Option<&ScannerDocument>,
     access: &Access,
     on_loss: OnLoss,

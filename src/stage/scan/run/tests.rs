@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::scanner::BUILTIN;
 use crate::model::target::TargetKind;
 use crate::stage::scan::unit::Work;
 
@@ -55,6 +56,25 @@ fn a_target_that_no_chosen_profile_fits_is_not_passed_over() {
     }
     let labelled = Selection { selector: Some("app=web".to_owned()), ..only_host(&["host"]) };
     assert!(check_parts(&labelled, &content).is_err());
+}
+
+#[test]
+fn who_asks_for_no_engine_is_told_of_scanners_that_would_have_had_a_part() {
+    let mut content = Content::shipped();
+    let profile = content.builtin[0].profile().clone();
+    content.external.push(Arc::new(crate::stage::scan::content::tests::external(&profile, &[])));
+    let all = Selection { all: true, ..asked(&[]) };
+    assert!(unasked(&all, &content).is_some_and(|said| said.ends_with("(-e all): grype")));
+    for silent in [
+        Selection { engines: vec!["all".to_owned()], ..all.clone() },
+        Selection { engines: vec![BUILTIN.to_owned(), "grype".to_owned()], ..all.clone() },
+        Selection { profiles: vec![profile_for(TargetKind::Image)], ..all.clone() },
+        // Grype's profile is for images.
+        asked(&["cluster", "ns/shop"]),
+    ] {
+        assert_eq!(unasked(&silent, &content), None, "{silent:?}");
+    }
+    assert_eq!(unasked(&all, &Content::shipped()), None);
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub async fn rules(
     let limits = Limits::default();
     if access.bundle.is_some() && !Path::new(name).is_dir() {
         let registries = Registries::new(access.registries.clone(), limits.clone());
-        match content_for(access, OnLoss::Refuse, &registries, &limits, ledger, Timestamp::now()).await {
+        match content_for(None, access, OnLoss::Refuse, &registries, &limits, ledger, Timestamp::now()).await {
             Ok(content) => {
                 let found = content.external.iter().find(|external| external.profile.name == *name);
                 if let Some(external) = found {

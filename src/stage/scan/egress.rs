@@ -1,5 +1,7 @@
 //! Whom a scanner talks to: what its definition asks for, held against what policy allows, and what the record says of it.
 
+use std::collections::BTreeSet;
+
 use super::unit::NotDone;
 use crate::base::text::brief;
 use crate::cluster::Cluster;
@@ -33,6 +35,18 @@ pub(crate) fn allowed<'p>(
         }
     }
     Ok(found)
+}
+
+/// What policy allows and none of these scanners asks for, in words: a typing error, or a permission that outlived its reason.
+pub(crate) fn idle<'s>(scanners: impl Iterator<Item = &'s ScannerDocument>, policy: &Policy) -> Option<String> {
+    let asked: BTreeSet<(&str, &str)> =
+        scanners.flat_map(|of| of.egress.iter().map(|need| (of.name.as_str(), need.name.as_str()))).collect();
+    let granted = policy.scanner_egress.iter();
+    let granted = granted.flat_map(|(scanner, names)| names.keys().map(move |name| (scanner.as_str(), name.as_str())));
+    let idle: Vec<String> =
+        granted.filter(|grant| !asked.contains(grant)).map(|(of, name)| brief(&format!("{of}/{name}"))).collect();
+    (!idle.is_empty())
+        .then(|| format!("policy lets scanners talk to whom none of the bundle's asks for: {}", idle.join(", ")))
 }
 
 /// Finds out where those are whom the scanner may talk to.
@@ -105,6 +119,11 @@ mod tests {
         let found = allowed(&scanner, &approach, &policy).expect("it is named");
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].0, found[0].1.to_string().as_str()), ("feed", "security/feed:443"));
+        assert_eq!(idle([&scanner].into_iter(), &policy), None);
+        for policy in [grants(other, "feed"), grants(own, "food")] {
+            let said = idle([&scanner].into_iter(), &policy).expect("nobody asks for that");
+            assert!(said.ends_with("other/feed") || said.ends_with(&format!("{own}/food")), "{said}");
+        }
         // What is allowed and not asked for leads nowhere.
         scanner.approaches.image.as_mut().expect("it has images").command.pop();
         let approach = Offered::from(scanner.approaches.image.as_ref().expect("it has images"));

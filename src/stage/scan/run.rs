@@ -10,6 +10,7 @@ use super::account::{close_interrupted, runs_over};
 use super::budget::CpuBudget;
 use super::content::Content;
 use super::dispatch::{RunSummary, Stop, begin, dispatch, in_blackout, unless_stopped};
+use super::egress;
 use super::error::ScanError;
 use super::expected::{check_names, check_parts, intent, plan_units, unasked, wants_jobs};
 use super::image::LayerCache;
@@ -96,6 +97,8 @@ pub(crate) async fn scan_by(
     if trigger == Trigger::Manual && scanner.is_none() {
         unasked(&prepared.selection, &prepared.content).into_iter().for_each(|said| progress.say(said));
     }
+    let scanners = prepared.content.external.iter().map(|external| &external.scanner);
+    egress::idle(scanners, &prepared.policy).into_iter().for_each(|said| progress.say(said));
     let start = RunStart {
         run: prepared.run,
         trigger,

@@ -23,7 +23,7 @@ pub struct ExecApproach {
     /// With `in-target`: the oldest version of the target's program that counts, as `1.3.0`. `version` says how it is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<String>,
-    /// The command, as in [`CommandApproach`].
+    /// The command, as in [`CommandApproach`](super::CommandApproach).
     pub command: Vec<String>,
     /// Environment variables, likewise.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -1,32 +1,28 @@
-//! A service that a scanner may talk to: its address, and the addresses of the pods behind it, as they are now.
+//! A service that a scanner may talk to: its address, and the pods behind it.
 //!
-//! A policy is matched after a service's address was translated, so that an allowance has to name what is behind it. That is
-//! what others write: whoever can change EndpointSlices in a namespace could have a service lead to a node, to the cloud's
-//! metadata, or out of the cluster (CVE-2021-25740). So an address counts only where it is that of a pod of the service's
-//! namespace with a network of its own, as the pod's own status says, which the kubelet writes.
+//! A policy is matched after a service's address was translated, so that an allowance is for what is behind it. That is named by
+//! the labels that the service selects its pods by, and not by addresses: networks that tell pods by identities never match a pod
+//! by its address (Cilium), and a pod that replaces another one has its labels. EndpointSlices are not asked: whoever can write them
+//! in a namespace could have a service lead to a node, to the cloud's metadata, or out of the cluster (CVE-2021-25740), and a
+//! service that leads where such a slice says, and nowhere else, is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort as PortOfService};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
 use super::client::Cluster;
 use super::error::ClusterError;
+use super::network::{self, PodPeer};
 use super::object::{Kind, ObjectRef};
 use super::objects::list;
 use crate::base::text::brief;
 use crate::model::scanner::ServicePort;
 
-/// The label of an EndpointSlice that names its service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
-/// EndpointSlices of a service, at most: each has up to 1000 endpoints.
-const SLICES: usize = 100;
-
-/// Pods behind a service, at most: each is asked for, and each is a rule of a policy.
-const PODS: usize = 64;
+/// Pods that a service selects, at most.
+const PODS: usize = 1000;
 
 /// A service of the cluster that a scan's pod may talk to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +33,9 @@ pub struct Destination {
     pub service: ServicePort,
     /// Its own addresses.
     pub addresses: BTreeSet<IpAddr>,
-    /// Where its pods listen.
+    /// The labels of its pods; never none.
+    pub selector: BTreeMap<String, String>,
+    /// Where those that are ready listen now.
     pub pods: BTreeSet<SocketAddr>,
 }
 
@@ -66,11 +64,21 @@ pub(super) fn host_aliases(destinations: &[Destination]) -> Value {
     names.iter().map(|(ip, hosts)| json!({ "ip": ip.to_string(), "hostnames": hosts })).collect()
 }
 
-/// Finds out where the service is now: one request for it, one for what is behind it, and one for each of these pods.
+/// The policy that lets pods with one label through to the destinations' pods, at their ports.
+pub(super) fn allowance(from: (&str, &str), destinations: &[Destination]) -> Value {
+    let peers = destinations.iter().map(|to| PodPeer {
+        namespace: to.service.namespace(),
+        labels: &to.selector,
+        ports: to.pods.iter().map(SocketAddr::port).collect(),
+    });
+    network::egress_to_pods(from, &peers.collect::<Vec<_>>())
+}
+
+/// Finds out where the service is now: one request for it, and one for its pods.
 ///
 /// # Errors
-/// When there is no such service or port, or it leads to anything but pods of its namespace; when the cluster denies it or
-/// can't be reached.
+/// When there is no such service or port, or it leads to anything but pods of its namespace that have their own network; when the
+/// cluster denies it or can't be reached.
 pub async fn destination(cluster: &Cluster, name: &str, service: &ServicePort) -> Result<Destination, ClusterError> {
     let namespace = service.namespace();
     let refused = |why: String| ClusterError::Egress { service: service.to_string(), why };
@@ -79,34 +87,31 @@ pub async fn destination(cluster: &Cluster, name: &str, service: &ServicePort) -
         Err(ClusterError::Missing { .. }) => return Err(refused("there is no such service".to_owned())),
         outcome => outcome?,
     };
-    let (addresses, port) = of_service(&found, service.port()).map_err(refused)?;
-    let what = format!("look at what is behind {object}");
-    let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
-    let label = format!("{SERVICE_NAME}={}", service.service());
-    let slices = list::<EndpointSlice>(cluster, &what, &path, &[("labelSelector", label.as_str())], SLICES).await?;
-    let behind = endpoints(&slices, port.as_deref(), namespace).map_err(refused)?;
-    let mut pods = BTreeSet::new();
-    for (name, at) in &behind {
-        let object = ObjectRef::namespaced(Kind::Pod, namespace, *name);
-        let pod: Pod = match cluster.get(&format!("read {object}"), object.path()).await {
-            // It went away since the list was read: nobody is let through to where it was.
-            Err(ClusterError::Missing { .. }) => continue,
-            outcome => outcome?,
-        };
-        is_of(&pod, name, at).map_err(refused)?;
-        pods.extend(at);
-    }
-    if pods.is_empty() {
-        return Err(refused("no pod behind it is ready".to_owned()));
-    }
-    Ok(Destination { name: name.to_owned(), service: service.clone(), addresses, pods })
+    let Selected { addresses, selector, port } = selected(&found, service.port()).map_err(refused)?;
+    let labels: Vec<String> = selector.iter().map(|(label, value)| format!("{label}={value}")).collect();
+    let (what, path) = (format!("look at the pods of {object}"), Kind::Pod.collection(Some(namespace)));
+    let pods = list::<Pod>(cluster, &what, &path, &[("labelSelector", labels.join(",").as_str())], PODS).await?;
+    let pods = listening(&pods, &port).map_err(refused)?;
+    Ok(Destination { name: name.to_owned(), service: service.clone(), addresses, selector, pods })
 }
 
-/// The service's own addresses, and the name of this port of it.
-fn of_service(service: &Service, port: u16) -> Result<(BTreeSet<IpAddr>, Option<String>), String> {
+/// What a service says of one of its ports.
+#[derive(Debug, PartialEq, Eq)]
+struct Selected {
+    addresses: BTreeSet<IpAddr>,
+    selector: BTreeMap<String, String>,
+    /// The port of its pods, or its name in them.
+    port: IntOrString,
+}
+
+fn selected(service: &Service, port: u16) -> Result<Selected, String> {
     let spec = service.spec.clone().unwrap_or_default();
     if spec.type_.as_deref() == Some("ExternalName") {
         return Err("it is a name for somebody outside the cluster".to_owned());
+    }
+    let selector = spec.selector.unwrap_or_default();
+    if selector.is_empty() {
+        return Err("it selects no pods, so that it leads where somebody's EndpointSlice says".to_owned());
     }
     let addresses = spec.cluster_ips.or_else(|| Some(vec![spec.cluster_ip?])).unwrap_or_default();
     let addresses: BTreeSet<IpAddr> = addresses
@@ -122,61 +127,51 @@ fn of_service(service: &Service, port: u16) -> Result<(BTreeSet<IpAddr>, Option<
     let ports = spec.ports.unwrap_or_default();
     let tcp =
         |one: &&PortOfService| one.port == i32::from(port) && matches!(one.protocol.as_deref(), None | Some("TCP"));
-    match ports.iter().find(tcp) {
-        Some(found) => Ok((addresses, found.name.clone())),
-        None => Err(format!("it has no port {port} by TCP")),
-    }
+    let found = ports.iter().find(tcp).ok_or_else(|| format!("it has no port {port} by TCP"))?;
+    let port = found.target_port.clone().unwrap_or(IntOrString::Int(found.port));
+    Ok(Selected { addresses, selector, port })
 }
 
-/// Where the ready pods behind this port of a service listen, by their names.
-fn endpoints<'s>(
-    slices: &'s [EndpointSlice],
-    port: Option<&str>,
-    namespace: &str,
-) -> Result<BTreeMap<&'s str, BTreeSet<SocketAddr>>, String> {
-    let mut found: BTreeMap<&str, BTreeSet<SocketAddr>> = BTreeMap::new();
-    for slice in slices {
-        let named = |name: Option<&str>| name.unwrap_or_default() == port.unwrap_or_default();
-        let ports = slice.ports.iter().flatten().filter(|one| named(one.name.as_deref()));
-        let ports = ports.filter(|one| matches!(one.protocol.as_deref(), None | Some("TCP")));
-        let ports: Vec<u16> = ports.filter_map(|one| u16::try_from(one.port?).ok().filter(|port| *port != 0)).collect();
-        for endpoint in slice.endpoints.iter().flatten() {
-            let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready);
-            if ready == Some(false) || ports.is_empty() {
-                continue;
+/// Where those of the pods that are ready listen, by this port or by what it is called in them.
+fn listening(pods: &[Pod], port: &IntOrString) -> Result<BTreeSet<SocketAddr>, String> {
+    let mut found = BTreeSet::new();
+    for pod in pods.iter().filter(|pod| is_ready(pod)) {
+        let name = brief(pod.metadata.name.as_deref().unwrap_or_default());
+        let spec = pod.spec.clone().unwrap_or_default();
+        if spec.host_network == Some(true) {
+            return Err(format!("its pod `{name}` has its node's network, so that the node would be let through to"));
+        }
+        let number = match port {
+            IntOrString::Int(number) => Some(*number),
+            IntOrString::String(called) => {
+                let sidecars = spec.init_containers.iter().flatten();
+                let ports =
+                    spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+                let mut ports = ports.filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
+                ports.find(|port| port.name.as_ref() == Some(called)).map(|port| port.container_port)
             }
-            let first = endpoint.addresses.first().map_or("nothing", String::as_str);
-            let target = endpoint.target_ref.as_ref().filter(|target| {
-                target.kind.as_deref() == Some("Pod") && target.namespace.as_deref().is_none_or(|of| of == namespace)
-            });
-            let Some(pod) = target.and_then(|target| target.name.as_deref()) else {
-                return Err(format!("{} is behind it, which is no pod of its namespace", brief(first)));
-            };
-            for ip in &endpoint.addresses {
-                let ip: IpAddr = ip.parse().map_err(|_| format!("{} is behind it, which is no address", brief(ip)))?;
-                found.entry(pod).or_default().extend(ports.iter().map(|port| SocketAddr::new(ip, *port)));
-            }
+        };
+        // A pod without a port of that name is not behind the service.
+        let Some(number) = number else { continue };
+        let number = u16::try_from(number).ok().filter(|number| *number != 0);
+        let number = number.ok_or_else(|| format!("its pod `{name}` can't listen at such a port"))?;
+        let status = pod.status.clone().unwrap_or_default();
+        for ip in status.pod_ips.into_iter().flatten().map(|ip| ip.ip).chain(status.pod_ip) {
+            let plain = ip.parse().ok().filter(|ip| is_plain(*ip));
+            let ip = plain.ok_or_else(|| format!("its pod `{name}` can't be at {}", brief(&ip)))?;
+            found.insert(SocketAddr::new(ip, number));
         }
     }
-    match found.len() {
-        0..=PODS => Ok(found),
-        more => Err(format!("{more} pods are behind it, and at most {PODS} are let through to")),
+    match found.is_empty() {
+        true => Err("no pod behind it is ready".to_owned()),
+        false => Ok(found),
     }
 }
 
-/// Sees that these are addresses of the pod, and of nobody else.
-fn is_of(pod: &Pod, name: &str, at: &BTreeSet<SocketAddr>) -> Result<(), String> {
-    let name = brief(name);
-    if pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true) {
-        return Err(format!("its pod `{name}` has its node's network, so that the node would be let through to"));
-    }
-    let status = pod.status.clone().unwrap_or_default();
-    let ips = status.pod_ips.into_iter().flatten().map(|ip| ip.ip).chain(status.pod_ip);
-    let ips: BTreeSet<IpAddr> = ips.filter_map(|ip| ip.parse().ok()).filter(|ip| is_plain(*ip)).collect();
-    match at.iter().find(|at| !ips.contains(&at.ip())) {
-        None => Ok(()),
-        Some(other) => Err(format!("{} is behind it, which is not the address of pod `{name}`", other.ip())),
-    }
+fn is_ready(pod: &Pod) -> bool {
+    let mut conditions = pod.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
+    let ready = conditions.any(|one| one.type_ == "Ready" && one.status == "True");
+    ready && pod.metadata.deletion_timestamp.is_none()
 }
 
 /// Whether this can be the address of a pod or a service: one of one machine, beyond the next cable.
@@ -196,94 +191,93 @@ mod tests {
         serde_json::from_value(json!({ "spec": spec })).expect("a service")
     }
 
-    fn slice(ports: Value, endpoints: Value) -> EndpointSlice {
-        let slice = json!({ "addressType": "IPv4", "ports": ports, "endpoints": endpoints });
-        serde_json::from_value(slice).expect("a slice")
+    /// A pod that is ready, with what it says otherwise.
+    fn pod(spec: Value, status: Value) -> Pod {
+        let mut pod = json!({
+            "metadata": { "name": "a" },
+            "spec": { "containers": [{ "name": "c", "ports": [{ "name": "api", "containerPort": 8080 }] }] },
+            "status": { "podIP": "10.0.0.1", "conditions": [{ "type": "Ready", "status": "True" }] },
+        });
+        for (at, changes) in [("spec", spec), ("status", status)] {
+            for (field, value) in changes.as_object().expect("fields") {
+                pod[at][field] = value.clone();
+            }
+        }
+        serde_json::from_value(pod).expect("a pod")
     }
 
-    fn pod(name: &str, ips: &[&str]) -> Value {
-        json!({ "addresses": ips, "targetRef": { "kind": "Pod", "namespace": "security", "name": name } })
+    fn at(pods: &[Pod], port: Value) -> Result<Vec<String>, String> {
+        let port = serde_json::from_value(port).expect("a port");
+        listening(pods, &port).map(|found| found.iter().map(ToString::to_string).collect())
     }
 
     #[test]
-    fn a_service_is_one_of_the_cluster_with_the_port_that_is_meant() {
-        let ports = json!([{ "name": "api", "port": 6060 }, { "name": "udp", "port": 53, "protocol": "UDP" }]);
-        let plain = service(json!({ "clusterIP": "10.96.0.9", "ports": ports }));
-        let (addresses, port) = of_service(&plain, 6060).expect("a service");
-        assert_eq!((addresses.len(), port.as_deref()), (1, Some("api")));
-        let dual = service(json!({ "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9", "fd00::9"], "ports": ports }));
-        assert_eq!(of_service(&dual, 6060).expect("a service").0.len(), 2);
+    fn a_service_is_one_of_the_cluster_that_selects_its_pods() {
+        let ports = json!([{ "port": 6060, "targetPort": "api" }, { "port": 53, "protocol": "UDP" }, { "port": 80 }]);
+        let app = json!({ "app": "clair" });
+        let plain = json!({ "clusterIP": "10.96.0.9", "selector": app, "ports": ports });
+        let found = selected(&service(plain.clone()), 6060).expect("a service");
+        assert_eq!((found.addresses.len(), found.port), (1, IntOrString::String("api".to_owned())));
+        assert_eq!(selected(&service(plain), 80).expect("a service").port, IntOrString::Int(80));
+        let both = json!(["10.96.0.9", "fd00::9"]);
+        let dual = service(json!({ "clusterIP": "10.96.0.9", "clusterIPs": both, "selector": app, "ports": ports }));
+        assert_eq!(selected(&dual, 6060).expect("a service").addresses.len(), 2);
         for (spec, port, why) in [
             (json!({ "type": "ExternalName", "externalName": "example.org" }), 443, "outside the cluster"),
-            (json!({ "clusterIP": "None", "ports": ports }), 6060, "headless"),
-            (json!({ "ports": ports }), 6060, "no address yet"),
-            (json!({ "clusterIP": "169.254.169.254", "ports": ports }), 6060, "none of a service"),
-            (json!({ "clusterIP": "10.96.0.9", "ports": ports }), 6061, "no port 6061"),
-            (json!({ "clusterIP": "10.96.0.9", "ports": ports }), 53, "no port 53 by TCP"),
+            (json!({ "clusterIP": "10.96.0.9", "ports": ports }), 6060, "it selects no pods"),
+            (json!({ "clusterIP": "10.96.0.9", "selector": {}, "ports": ports }), 6060, "it selects no pods"),
+            (json!({ "clusterIP": "None", "selector": app, "ports": ports }), 6060, "headless"),
+            (json!({ "selector": app, "ports": ports }), 6060, "no address yet"),
+            (json!({ "clusterIP": "169.254.169.254", "selector": app, "ports": ports }), 6060, "none of a service"),
+            (json!({ "clusterIP": "10.96.0.9", "selector": app, "ports": ports }), 6061, "no port 6061"),
+            (json!({ "clusterIP": "10.96.0.9", "selector": app, "ports": ports }), 53, "no port 53 by TCP"),
         ] {
-            let refused = of_service(&service(spec), port).expect_err(why);
+            let refused = selected(&service(spec), port).expect_err(why);
             assert!(refused.contains(why), "{refused}");
         }
     }
 
     #[test]
-    fn behind_a_service_are_ready_pods_of_its_namespace_and_nothing_else() {
-        let ports = json!([{ "name": "api", "port": 8080 }, { "name": "metrics", "port": 9090 }]);
-        let mut tired = pod("c", &["10.0.0.3"]);
-        tired["conditions"] = json!({ "ready": false });
-        let there = [slice(ports.clone(), json!([pod("a", &["10.0.0.1"]), pod("b", &["10.0.0.2"]), tired]))];
-        let found = endpoints(&there, Some("api"), "security").expect("pods");
-        let all: Vec<String> = found.values().flatten().map(ToString::to_string).collect();
-        assert_eq!(all, ["10.0.0.1:8080", "10.0.0.2:8080"]);
-        assert!(endpoints(&there, Some("other"), "security").expect("no such port").is_empty());
-        assert!(endpoints(&[], None, "security").expect("nothing").is_empty());
-
-        let elsewhere =
-            json!({ "addresses": ["10.0.0.9"], "targetRef": { "kind": "Pod", "namespace": "shop", "name": "x" } });
-        let node = json!({ "addresses": ["10.0.0.9"], "targetRef": { "kind": "Node", "name": "x" } });
-        for (endpoint, why) in [
-            (json!({ "addresses": ["169.254.169.254"] }), "169.254.169.254 is behind it, which is no pod"),
-            (elsewhere, "no pod of its namespace"),
-            (node, "no pod of its namespace"),
-            (pod("a", &["example.org"]), "no address"),
+    fn behind_a_service_are_ready_pods_with_a_network_of_their_own_and_nothing_else() {
+        let plain = || pod(json!({}), json!({}));
+        let dual =
+            pod(json!({}), json!({ "podIPs": [{ "ip": "10.0.0.2" }, { "ip": "fd00::2" }], "podIP": "10.0.0.2" }));
+        let other = pod(json!({ "containers": [{ "name": "c" }] }), json!({ "podIP": "10.0.0.3" }));
+        let tired = pod(json!({}), json!({ "conditions": [{ "type": "Ready", "status": "False" }] }));
+        let mut going = pod(json!({}), json!({ "podIP": "10.0.0.5" }));
+        going.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).expect("a time");
+        let all = [plain(), dual, other, going];
+        let named = ["10.0.0.1:8080", "10.0.0.2:8080", "[fd00::2]:8080"].map(str::to_owned);
+        assert_eq!(at(&all, json!("api")).expect("pods"), named);
+        let numbered = at(&all, json!(9090)).expect("pods");
+        assert!(numbered.contains(&"10.0.0.3:9090".to_owned()) && numbered.len() == 4, "{numbered:?}");
+        for (pods, port, why) in [
+            (vec![], json!(1), "no pod behind it is ready"),
+            (vec![tired], json!(1), "no pod behind it is ready"),
+            (vec![plain()], json!("metrics"), "no pod behind it is ready"),
+            (vec![plain()], json!(0), "can't listen at such a port"),
+            (vec![plain(), pod(json!({ "hostNetwork": true }), json!({}))], json!("api"), "its node's network"),
+            (vec![pod(json!({}), json!({ "podIP": "127.0.0.1" }))], json!(1), "can't be at 127.0.0.1"),
+            (vec![pod(json!({}), json!({ "podIP": "169.254.169.254" }))], json!(1), "can't be at 169.254.169.254"),
         ] {
-            let refused =
-                endpoints(&[slice(ports.clone(), json!([endpoint]))], Some("api"), "security").expect_err(why);
+            let refused = at(&pods, port).expect_err(why);
             assert!(refused.contains(why), "{refused}");
         }
-        let many: Vec<Value> = (0..=PODS).map(|n| pod(&format!("p{n}"), &["10.0.0.1"])).collect();
-        let refused = endpoints(&[slice(ports, json!(many))], Some("api"), "security").expect_err("too many");
-        assert!(refused.contains("65 pods"), "{refused}");
     }
 
     #[test]
-    fn an_address_is_a_pods_where_the_pod_says_so() {
-        let at = |text: &str| BTreeSet::from([text.parse::<SocketAddr>().expect("an address")]);
-        let pod = |spec: Value, status: Value| -> Pod {
-            serde_json::from_value(json!({ "spec": spec, "status": status })).expect("a pod")
-        };
-        let plain = json!({ "containers": [] });
-        let status = json!({ "podIP": "10.0.0.1", "podIPs": [{ "ip": "10.0.0.1" }, { "ip": "fd00::1" }] });
-        let one = pod(plain.clone(), status.clone());
-        assert_eq!(is_of(&one, "a", &at("10.0.0.1:1")), Ok(()));
-        assert_eq!(is_of(&one, "a", &at("[fd00::1]:1")), Ok(()));
-        let other = is_of(&one, "a", &at("10.0.0.2:1")).expect_err("somebody else's");
-        assert!(other.contains("10.0.0.2 is behind it, which is not the address of pod `a`"), "{other}");
-        let node = pod(json!({ "containers": [], "hostNetwork": true }), status);
-        assert!(is_of(&node, "a", &at("10.0.0.1:1")).expect_err("a node's").contains("its node's network"));
-        let liar = pod(plain, json!({ "podIP": "127.0.0.1" }));
-        assert!(is_of(&liar, "a", &at("127.0.0.1:1")).is_err());
-    }
-
-    #[test]
-    fn names_are_known_in_the_pod_by_the_services_addresses() {
-        let destination = |name: &str, ips: &[&str]| Destination {
+    fn a_pod_knows_the_names_and_is_let_through_to_the_pods() {
+        let destination = |name: &str, ips: &[&str], pods: &[&str]| Destination {
             name: name.to_owned(),
             service: format!("security/{name}:6060").parse().expect("a port"),
             addresses: ips.iter().map(|ip| ip.parse().expect("an address")).collect(),
-            pods: BTreeSet::from(["10.0.0.1:8080".parse().expect("an address")]),
+            selector: BTreeMap::from([("app".to_owned(), name.to_owned())]),
+            pods: pods.iter().map(|pod| pod.parse().expect("an address")).collect(),
         };
-        let both = [destination("clair", &["10.96.0.9"]), destination("feed", &["10.96.0.7", "fd00::7"])];
+        let both = [
+            destination("clair", &["10.96.0.9"], &["10.0.0.1:8080", "10.0.0.2:8080"]),
+            destination("feed", &["10.96.0.7", "fd00::7"], &["10.0.0.3:443"]),
+        ];
         assert_eq!(
             host_aliases(&both),
             json!([
@@ -294,6 +288,16 @@ mod tests {
         );
         assert_eq!(both[0].authority(), "clair.security.svc:6060");
         let peers: Vec<String> = both[0].peers().map(|at| at.to_string()).collect();
-        assert_eq!(peers, ["10.96.0.9:6060", "10.0.0.1:8080"]);
+        assert_eq!(peers, ["10.96.0.9:6060", "10.0.0.1:8080", "10.0.0.2:8080"]);
+        let namespace = json!({ "matchLabels": { "kubernetes.io/metadata.name": "security" } });
+        let rule = |app: &str, port: u16| {
+            json!({
+                "to": [{ "namespaceSelector": namespace, "podSelector": { "matchLabels": { "app": app } } }],
+                "ports": [{ "protocol": "TCP", "port": port }],
+            })
+        };
+        let allowed = allowance(("scan", "1"), &both);
+        assert_eq!(allowed["spec"]["egress"], json!([rule("clair", 8080), rule("feed", 443)]));
+        assert_eq!(allowed["spec"]["podSelector"], json!({ "matchLabels": { "scan": "1" } }));
     }
 }

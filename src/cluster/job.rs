@@ -1,7 +1,7 @@
 //! A scanner as a Job in a namespace of the run: started, waited for, its result fetched by one exec, all removed.
 //!
 //! The scanner talks to nothing, but to the API server where its approach needs it (see
-//! [`access::transport`](super::access::transport)), and to services that policy names (see [`egress`](super::egress)). gapscan's own binary is put beside it (an init container copies it from gapscan's
+//! [`access::transport`](super::access::transport)), and to services that policy names (see [`egress`]). gapscan's own binary is put beside it (an init container copies it from gapscan's
 //! image), runs it, and holds the pod until the result was fetched through the kubelet. The profile and the databases are
 //! image volumes, which the kubelet mounts read-only; so is a target that is an image. A target that is a node is the node's
 //! file system, mounted read-only in a pod on it (see [`access::node`](super::access::node)).
@@ -28,10 +28,10 @@ use super::agent::protocol::{Asked, ExitStatus, Unreadable};
 use super::agent::sockets::Sockets;
 use super::agent::upload::Uploads;
 use super::client::{Cluster, poll_until};
+use super::egress;
 use super::error::ClusterError;
 use super::identity::{Rights, ScanIdentity};
 use super::namespace::ScanNamespace;
-use super::network::egress_to;
 use super::object::{self, Inventory, Kind, ObjectRef, SCAN};
 use super::objects::list;
 use super::patience::Patience;
@@ -240,9 +240,9 @@ async fn scan(
     }
     if !request.scanning.egress.is_empty() {
         let scan = request.scanning.scan;
-        let to = request.scanning.egress.iter().flat_map(|to| to.pods.iter().copied()).collect();
         let policy = ObjectRef::namespaced(Kind::NetworkPolicy, home.name(), manifest::egress_name(scan));
-        inventory.create(cluster, policy, egress_to((SCAN, &scan.to_string()), &to)).await?;
+        let allowance = egress::allowance((SCAN, &scan.to_string()), &request.scanning.egress);
+        inventory.create(cluster, policy, allowance).await?;
     }
     if let Some(ticket) = &ticket {
         upload::prepare(cluster, home, request.scanning.scan, ticket, inventory).await?;

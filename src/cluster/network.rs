@@ -44,6 +44,36 @@ pub(crate) fn egress_to(from: (&str, &str), to: &BTreeSet<SocketAddr>) -> Value 
     } })
 }
 
+/// Pods of some namespace, at some of their ports.
+#[derive(Clone, Debug)]
+pub(crate) struct PodPeer<'a> {
+    pub(crate) namespace: &'a str,
+    /// All of these.
+    pub(crate) labels: &'a restriction::Labels,
+    /// By TCP.
+    pub(crate) ports: BTreeSet<u16>,
+}
+
+/// The label of each namespace that is its name, which the API server holds to be so.
+const NAMESPACE: &str = "kubernetes.io/metadata.name";
+
+/// Egress from pods with one label to these pods of any namespaces, and to nothing else.
+pub(crate) fn egress_to_pods(from: (&str, &str), to: &[PodPeer<'_>]) -> Value {
+    let rule = |peer: &PodPeer<'_>| {
+        let pods = json!({ "matchLabels": peer.labels });
+        let ports: Vec<Value> = peer.ports.iter().map(|port| json!({ "protocol": "TCP", "port": port })).collect();
+        json!({
+            "to": [{ "namespaceSelector": selector((NAMESPACE, peer.namespace)), "podSelector": pods }],
+            "ports": ports,
+        })
+    };
+    json!({ "spec": {
+        "podSelector": selector(from),
+        "policyTypes": ["Egress"],
+        "egress": to.iter().map(rule).collect::<Vec<_>>(),
+    } })
+}
+
 /// Ingress to pods with one label from pods with others, on these TCP ports, in the same namespace.
 pub(crate) fn ingress(to: (&str, &str), from: &[(&str, &str)], ports: &[u16]) -> Value {
     let ports: Vec<Value> = ports.iter().map(|port| json!({ "protocol": "TCP", "port": port })).collect();
@@ -70,12 +100,14 @@ mod tests {
     #[test]
     fn every_field_is_one_that_kubernetes_knows() {
         let servers = BTreeSet::from(["10.0.0.1:6443", "[fd00::1]:6443"].map(|at| at.parse().expect("an address")));
+        let labels = restriction::Labels::from([("b".to_owned(), "2".to_owned())]);
         for policy in [
             default_deny(),
             egress(("a", "1"), &[("b", "2")], 80),
             ingress(("a", "1"), &[("b", "2")], &[80, 81]),
             deny(&restriction::Labels::from([("a".to_owned(), "1".to_owned())])),
             egress_to(("a", "1"), &servers),
+            egress_to_pods(("a", "1"), &[PodPeer { namespace: "n", labels: &labels, ports: BTreeSet::from([1, 2]) }]),
         ] {
             let read: NetworkPolicy = serde_json::from_value(policy.clone()).expect("a policy");
             let again = serde_json::to_value(read).expect("the same");

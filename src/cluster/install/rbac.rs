@@ -124,8 +124,7 @@ pub(super) fn roles(settings: &Settings) -> Vec<Manifest> {
     });
     let of_services = by_namespace(&settings.services).into_iter().flat_map(|(namespace, names)| {
         let read = json!({ "apiGroups": [""], "resources": ["services"], "resourceNames": names, "verbs": ["get"] });
-        let behind = json!({ "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"] });
-        there("egress", namespace, json!([read, behind]))
+        there("egress", namespace, json!([read]))
     });
     let mut all = vec![
         make(account, json!({ "automountServiceAccountToken": false })),

@@ -46,6 +46,7 @@ fn destination(name: &str) -> Destination {
         name: name.to_owned(),
         service: "namespace/service:443".parse().expect("a port of a service"),
         addresses: [IpAddr::from([192, 0, 2, 2])].into(),
+        selector: BTreeMap::new(),
         pods: BTreeSet::new(),
     }
 }

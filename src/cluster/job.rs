@@ -1,10 +1,11 @@
 //! A scanner as a Job in a namespace of the run: started, waited for, its result fetched by one exec, all removed.
 //!
 //! The scanner talks to nothing, but to the API server where its approach needs it (see
-//! [`access::transport`](super::access::transport)), and to services that policy names (see [`egress`]). gapscan's own binary is put beside it (an init container copies it from gapscan's
-//! image), runs it, and holds the pod until the result was fetched through the kubelet. The profile and the databases are
-//! image volumes, which the kubelet mounts read-only; so is a target that is an image. A target that is a node is the node's
-//! file system, mounted read-only in a pod on it (see [`access::node`](super::access::node)).
+//! [`access::transport`](super::access::transport)), and to services that policy names (see [`egress`]). gapscan's own binary is
+//! put beside it (an init container copies it from gapscan's image), runs it, and holds the pod until the result was fetched
+//! through the kubelet. The profile and the databases are image volumes, which the kubelet mounts read-only; so is a target that
+//! is an image. A target that is a node is the node's file system, mounted read-only in a pod on it (see
+//! [`access::node`](super::access::node)).
 
 mod archive;
 mod deliver;

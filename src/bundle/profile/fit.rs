@@ -91,4 +91,27 @@ mod tests {
         }
         assert_eq!(fitted("[image]", "{levle: high}").len(), 2, "a typing error is both");
     }
+
+    #[test]
+    fn what_ships_fits() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let limits = crate::base::limits::Limits::default();
+        let files = |folder: &str| -> Vec<std::path::PathBuf> {
+            let entries = std::fs::read_dir(root.join(folder)).expect("it ships");
+            entries.map(|entry| entry.expect("an entry").path()).collect()
+        };
+        let scanners: Vec<ScannerDocument> =
+            files("bundle/scanners").iter().map(|path| document::load(path, &limits).expect("a scanner")).collect();
+        let mut fitted = 0;
+        for folder in files("profiles-mirror").iter().filter(|path| path.is_dir()) {
+            let profile: ProfileDocument = document::load(&folder.join("profile.yaml"), &limits).expect("a profile");
+            let Some(scanner) = scanners.iter().find(|scanner| scanner.name == profile.engine) else {
+                assert_eq!(profile.engine, crate::model::scanner::BUILTIN, "{}", profile.name);
+                continue;
+            };
+            assert_eq!(problems(&profile, scanner), [""; 0], "{}", profile.name);
+            fitted += 1;
+        }
+        assert!(fitted >= 8, "{fitted}");
+    }
 }

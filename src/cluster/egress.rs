@@ -135,11 +135,15 @@ fn selected(service: &Service, port: u16) -> Result<Selected, String> {
 /// Where those of the pods that are ready listen, by this port or by what it is called in them.
 fn listening(pods: &[Pod], port: &IntOrString) -> Result<BTreeSet<SocketAddr>, String> {
     let mut found = BTreeSet::new();
-    for pod in pods.iter().filter(|pod| is_ready(pod)) {
+    for pod in pods {
         let name = brief(pod.metadata.name.as_deref().unwrap_or_default());
         let spec = pod.spec.clone().unwrap_or_default();
+        // Ready or not: the labels are let through to.
         if spec.host_network == Some(true) {
             return Err(format!("its pod `{name}` has its node's network, so that the node would be let through to"));
+        }
+        if !is_ready(pod) {
+            continue;
         }
         let number = match port {
             IntOrString::Int(number) => Some(*number),
@@ -257,6 +261,11 @@ mod tests {
             (vec![plain()], json!("metrics"), "no pod behind it is ready"),
             (vec![plain()], json!(0), "can't listen at such a port"),
             (vec![plain(), pod(json!({ "hostNetwork": true }), json!({}))], json!("api"), "its node's network"),
+            (
+                vec![plain(), pod(json!({ "hostNetwork": true }), json!({ "conditions": [] }))],
+                json!(1),
+                "its node's network",
+            ),
             (vec![pod(json!({}), json!({ "podIP": "127.0.0.1" }))], json!(1), "can't be at 127.0.0.1"),
             (vec![pod(json!({}), json!({ "podIP": "169.254.169.254" }))], json!(1), "can't be at 169.254.169.254"),
         ] {

@@ -87,6 +87,12 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// Does not take a way that it would have taken.
+    pub(crate) fn refuse(&mut self, way: Way, why: &str) {
+        let refused = self.ways.extract_if(.., |chosen| chosen.way == way);
+        self.refused.extend(refused.map(|chosen| Chosen { why: why.to_owned(), ..chosen }));
+    }
+
     /// Why no other way is there, as one text.
     pub fn refusals(&self) -> String {
         let each: Vec<String> = self.refused.iter().map(ToString::to_string).collect();

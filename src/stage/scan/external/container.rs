@@ -1,7 +1,7 @@
 //! Reaching a container by a scanner, in the ways that its definition offers.
 
 use super::{begin, beside, by_image, copied, transport};
-use crate::cluster::access::auto::{Chosen, ContainerFacts, choose};
+use crate::cluster::access::auto::{ContainerFacts, choose};
 use crate::model::access::Way;
 use crate::model::provenance::Approach;
 use crate::model::reason::Reason;
@@ -19,37 +19,27 @@ pub(crate) fn offers(external: &External, facts: &ContainerFacts, policy: &Polic
     let facts = &ContainerFacts { injected: None, ..facts.clone() };
     let mut choice = choose(facts, &external.scanner.approaches.ways(), &policy.approaches);
     if let Some(needed) = external.scanner.needs_volume() {
-        let why = format!("the scanner needs {needed}, and an ephemeral container can mount nothing");
-        let without = |chosen: &mut Chosen| chosen.way == Way::Debug;
-        let refused: Vec<Chosen> = choice.ways.extract_if(.., without).collect();
-        choice.refused.extend(refused.into_iter().map(|chosen| Chosen { why: why.clone(), ..chosen }));
+        choice.refuse(Way::Debug, &format!("the scanner needs {needed}, and an ephemeral container can mount nothing"));
     }
     if !external.inputs.is_empty() {
-        for (way, why) in [
-            (Way::Debug, "the plan has inputs for the profile, and an ephemeral container can mount nothing"),
-            (
-                Way::Sidecar,
-                "the plan has inputs for the profile, and the copied program could read them: it runs as the scanner's user",
-            ),
-        ] {
-            let refused: Vec<Chosen> = choice.ways.extract_if(.., |chosen| chosen.way == way).collect();
-            choice.refused.extend(refused.into_iter().map(|chosen| Chosen { why: why.to_owned(), ..chosen }));
-        }
+        choice.refuse(Way::Debug, "the plan has inputs for the profile, and an ephemeral container can mount nothing");
+        choice.refuse(
+            Way::Sidecar,
+            "the plan has inputs for the profile, and the copied program could read them: it runs as the scanner's user",
+        );
     }
     let within = external.scanner.approaches.exec.as_ref().is_some_and(|exec| exec.in_target().is_some());
     if within {
-        let why = match (policy.target_programs, external.inputs.is_empty()) {
-            (TargetPrograms::Refuse, _) => Some(
+        match (policy.target_programs, external.inputs.is_empty()) {
+            (TargetPrograms::Refuse, _) => choice.refuse(
+                Way::Exec,
                 "the scanner's program would be the target's own, and policy does not allow that (policy.targetPrograms)",
             ),
-            (TargetPrograms::Allow, false) => {
-                Some("the plan has inputs for the profile, and they are not given to programs of the target's own")
-            }
-            (TargetPrograms::Allow, true) => None,
-        };
-        if let Some(why) = why {
-            let refused: Vec<Chosen> = choice.ways.extract_if(.., |chosen| chosen.way == Way::Exec).collect();
-            choice.refused.extend(refused.into_iter().map(|chosen| Chosen { why: why.to_owned(), ..chosen }));
+            (TargetPrograms::Allow, false) => choice.refuse(
+                Way::Exec,
+                "the plan has inputs for the profile, and they are not given to programs of the target's own",
+            ),
+            (TargetPrograms::Allow, true) => {}
         }
     }
     for (way, approach) in [
@@ -58,8 +48,7 @@ pub(crate) fn offers(external: &External, facts: &ContainerFacts, policy: &Polic
     ] {
         let allowed = approach.map(|approach| egress::allowed(&external.scanner, &approach, policy));
         if let Some(Err(why)) = allowed {
-            let refused: Vec<Chosen> = choice.ways.extract_if(.., |chosen| chosen.way == way).collect();
-            choice.refused.extend(refused.into_iter().map(|chosen| Chosen { why: why.detail.clone(), ..chosen }));
+            choice.refuse(way, &why.detail);
         }
     }
     for chosen in &mut choice.ways {
